@@ -1,0 +1,66 @@
+# Everything a newcomer types. `make` alone lists it.
+#
+#   make generate PROMPT="two foxes on a blue background" ARGS="--seed 7 --candidates 32"
+#   make test ARGS="-k sampling -x"
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PROMPT ?= fox on a blue background
+ARGS ?=
+
+# Handed over through the environment, so that quotes, dollars and backticks in it stay text.
+export PROMPT_TEXT := $(value PROMPT)
+
+.PHONY: help setup generate test demo lint types format bench clean
+
+help: ## list these commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: $(STAMP) ## make .venv and install everything (about 90 s, 5 GB)
+
+generate: $(STAMP) ## draw PROMPT with the bundled model, into pictures/
+	@$(BIN)/dalle generate $(ARGS) -- "$$PROMPT_TEXT"
+
+test: lint types ## everything that must pass: format, lint, types, tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## check format and lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(STAMP) ## check types
+	$(BIN)/mypy
+
+format: $(STAMP) ## format, and repair what lint can repair
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## measure speed
+	$(BIN)/python -m pytest -m bench -s $(ARGS)
+
+demo: $(STAMP) ## open the web page
+	@test -f app.py || { echo "make demo: the web page is not part of this version; use make generate" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet -e '.[demo]'
+	$(BIN)/python app.py $(ARGS)
+
+clean: ## remove .venv and all caches; data, runs and pictures stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	find dalle vae tests -name __pycache__ -prune -exec rm -rf {} +
+
+# Rebuilt only when what is to be installed has changed.
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || { \
+	  for python in $(PYTHON) python3 python3.13 python3.12 python3.11 python; do \
+	    "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	    "$$python" -m venv $(VENV) && exit 0; \
+	    rm -rf $(VENV); \
+	    echo "make setup: $$python cannot make a virtual environment; see its message above" >&2; \
+	    exit 1; \
+	  done; \
+	  echo "make setup: needs Python 3.11 or newer; if it is not on the PATH: make setup PYTHON=/path/to/python3" >&2; \
+	  exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

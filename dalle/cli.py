@@ -1,0 +1,235 @@
+"""The `dalle` command: a table of verbs, and what the world sees when one of them ends.
+
+Results go to stdout; progress, logs and errors go to stderr. Heavy imports happen inside the
+handlers, so that help and usage errors answer at once.
+
+Exit status: 0 done, 1 the run failed, 2 the command was wrong, 130 Ctrl-C, 143 SIGTERM.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from dalle import config
+from dalle.console import configure_log
+from dalle.errors import DalleError
+from dalle.version import __version__
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verb:
+    """One thing `dalle` can do."""
+
+    words: str
+    """What is typed after `dalle`."""
+    settings: type
+    """Dataclass of `dalle.config` that the rest of the command line is read into."""
+    handler: Callable[[Any], int]
+    """Takes the settings, does the work, returns the exit status."""
+    positional: str | None = None
+    """Field that takes words without a flag."""
+
+    @property
+    def summary(self) -> str:
+        """What the verb does, in one line."""
+        return (self.settings.__doc__ or "").partition("\n")[0].partition(": ")[2]
+
+
+def _data_emoji(settings: config.DataEmoji) -> int:
+    from dalle.data.emoji.write import write_scenes
+
+    return write_scenes(settings)
+
+
+def _train_vae(settings: config.TrainVae) -> int:
+    from dalle.train.runs import train_vae
+
+    return train_vae(settings)
+
+
+def _tokenize(settings: config.Tokenize) -> int:
+    from dalle.train.runs import tokenize
+
+    return tokenize(settings)
+
+
+def _train_transformer(settings: config.TrainTransformer) -> int:
+    from dalle.train.runs import train_transformer
+
+    return train_transformer(settings)
+
+
+def _generate(settings: config.Generate) -> int:
+    from dalle.generate_command import run
+
+    return run(settings)
+
+
+def _eval_vae(settings: config.EvalVae) -> int:
+    from dalle.evaluate.vae import run
+
+    return run(settings)
+
+
+VERBS = (
+    Verb(words="data emoji", settings=config.DataEmoji, handler=_data_emoji),
+    Verb(words="train vae", settings=config.TrainVae, handler=_train_vae),
+    Verb(words="tokenize", settings=config.Tokenize, handler=_tokenize),
+    Verb(words="train transformer", settings=config.TrainTransformer, handler=_train_transformer),
+    Verb(words="generate", settings=config.Generate, handler=_generate, positional="captions"),
+    Verb(words="eval vae", settings=config.EvalVae, handler=_eval_vae),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status.
+
+    Args:
+        argv: The words after `dalle`; None takes those of the process.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = _take(words, "--debug") or os.environ.get("DALLE_DEBUG", "0") not in ("", "0")
+    configure_log(quiet=_take(words, "--quiet"))
+    try:
+        with _sigterm_as_exit():
+            status = _run(words)
+            sys.stdout.flush()
+            return status
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else EXIT_DONE
+    except BrokenPipeError:
+        # Whoever read our results has left, as `head` does; there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except (Exception, KeyboardInterrupt) as err:  # noqa: BLE001 - the last door: all end as a line
+        if debug:
+            traceback.print_exc()
+        status, message = _verdict(err)
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        return status
+
+
+def _verdict(err: BaseException) -> tuple[int, str]:
+    """Exit status and message of an error that ended a command."""
+    match err:
+        case KeyboardInterrupt():
+            return EXIT_INTERRUPTED, "stopped by Ctrl-C"
+        case ValueError():
+            return EXIT_USAGE, str(err)
+        case DalleError():
+            return EXIT_FAILED, str(err)
+        case OSError(filename=None):
+            return EXIT_FAILED, str(err)
+        case OSError():
+            return EXIT_FAILED, f"{os.fsdecode(err.filename)}: {err.strerror}"
+        case _:
+            return EXIT_FAILED, f"{type(err).__name__}: {err} (not expected; --debug shows where)"
+
+
+def _run(words: list[str]) -> int:
+    """Find the verb, read its settings, hand over."""
+    if words[:1] == ["--version"]:
+        return _answer(f"dalle {__version__}")
+    if words[:1] in (["--help"], ["-h"]):
+        return _answer(_overview())
+    for verb in VERBS:
+        parts = verb.words.split()
+        if words[: len(parts)] == parts:
+            from dalle import flags
+
+            settings: Any = flags.parse(
+                verb.settings,
+                words[len(parts) :],
+                prog=f"dalle {verb.words}",
+                positional=verb.positional,
+            )
+            return verb.handler(settings)
+    if len(words) == 2 and words[1] in ("--help", "-h") and _members(words[0]):
+        return _answer(_overview(words[0]))
+    raise _unknown_verb(words)
+
+
+def _unknown_verb(words: list[str]) -> ValueError:
+    known = [verb.words for verb in VERBS]
+    if not words:
+        return ValueError(f"a verb is missing, one of {', '.join(known)}; see `dalle --help`")
+    first, *rest = words
+    second = [word for word in rest[:1] if not word.startswith("-")]
+    if _members(first) and not second:
+        return ValueError(f"`dalle {first}` needs one more word: {' or '.join(_members(first))}")
+    typed = " ".join([first, *second]) if _members(first) else first
+    for attempt in (" ".join([first, *second]), first):
+        candidates = [*known, *dict.fromkeys(name.split()[0] for name in known)]
+        for match in difflib.get_close_matches(attempt, candidates, n=1):
+            return ValueError(f"unknown verb {typed!r}; did you mean `dalle {match}`?")
+    return ValueError(f"unknown verb {typed!r}; see `dalle --help`")
+
+
+def _members(group: str) -> list[str]:
+    """Second words of the verbs that begin with `group`."""
+    return [verb.words.split()[1] for verb in VERBS if verb.words.startswith(f"{group} ")]
+
+
+def _overview(group: str = "") -> str:
+    lines = [
+        f"usage: dalle {group or 'VERB'} ... [--config FILE] [--section.key VALUE ...]",
+        "",
+        "Pictures from captions: make or read data, train, draw.",
+        "",
+    ]
+    shown = [verb for verb in VERBS if not group or verb.words.startswith(f"{group} ")]
+    lines += [
+        f"  dalle {verb.words:<20}{verb.summary[:1].upper()}{verb.summary[1:]}" for verb in shown
+    ]
+    lines += [
+        "",
+        "  --help      after a verb: all its settings, with their defaults",
+        "  --quiet     only warnings and errors on stderr, no progress",
+        "  --debug     show where an error happened (also DALLE_DEBUG=1)",
+        "  --version   print the version",
+    ]
+    return "\n".join(lines)
+
+
+def _take(words: list[str], flag: str) -> bool:
+    """Whether `flag` stands before any `--`; it is removed, since it belongs to every verb."""
+    end = words.index("--") if "--" in words else len(words)
+    found = flag in words[:end]
+    words[:end] = [word for word in words[:end] if word != flag]
+    return found
+
+
+@contextlib.contextmanager
+def _sigterm_as_exit() -> Iterator[None]:
+    """Let SIGTERM unwind the program like Ctrl-C; training replaces this while it runs."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(signum: int, _frame: object) -> NoReturn:
+        raise SystemExit(128 + signum)
+
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _answer(text: str) -> int:
+    print(text)
+    return EXIT_DONE

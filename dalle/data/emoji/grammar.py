@@ -1,0 +1,185 @@
+"""Scenes drawn at random: which kinds there are, how often each comes, and where things stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from dalle.data.emoji.dice import Dice
+from dalle.data.emoji.heldout import COUNTS, heldout_combinations
+from dalle.data.emoji.looks import LOOKS, suits
+from dalle.data.emoji.palette import BACKGROUNDS, DEFAULT_BACKGROUND
+from dalle.data.emoji.scene import UNITS, Cell, Panel, Placed, Relation, Scene, SceneKind
+from dalle.data.emoji.subjects import Subject
+
+MIXTURE: tuple[tuple[float, SceneKind], ...] = (
+    (28, "plain"),
+    (22, "background"),
+    (7, "size"),
+    (8, "count"),
+    (10, "pair"),
+    (13, "look"),
+    (12, "panels"),
+)
+"""How often each kind of scene is proposed; half are one subject on one colour."""
+
+_RELATIONS: tuple[Relation, ...] = ("left of", "right of", "above", "below")
+# "left of" also answers to "next to" and "and", so it comes twice as often.
+_RELATION_WEIGHTS = tuple(zip((2, 1, 1, 1), _RELATIONS, strict=True))
+_NAMED_BACKGROUNDS = tuple(
+    (0.5 if name == DEFAULT_BACKGROUND else 1.0, name) for name in BACKGROUNDS
+)
+# How often scenes whose point is something else have a named background as well.
+_EXTRA_BACKGROUND = 0.15
+_NEON_BACKGROUND = "black"
+
+_NORMAL_SIDES = ((15, 20), (20, 22), (45, 24), (20, 26))
+_SMALL_SIDES = ((1, 10), (1, 12))
+_LARGE_SIDES = ((1, 30), (1, 32))
+# A stamp fills the picture, a hat needs room above, large pixels should fall on the grid.
+_LOOK_CELLS = {
+    "postage stamp": Cell(2, 2, 28),
+    "hat": Cell(6, 8, 20),
+    "pixel art": Cell(4, 4, 24),
+}
+_HALF_SIDE = 14
+_NEAR, _MIDDLE, _FAR = 1, 9, 17  # left or top of a half-size cell
+_JITTER = (-2, 0, 0, 0, 2)
+_MAX_PROPOSALS = 100_000
+
+_COUNT_PLACES = {
+    2: ((_NEAR, _MIDDLE), (_FAR, _MIDDLE)),
+    3: ((_MIDDLE, _NEAR), (_NEAR, _FAR), (_FAR, _FAR)),
+    4: ((_NEAR, _NEAR), (_FAR, _NEAR), (_NEAR, _FAR), (_FAR, _FAR)),
+}
+_PAIR_PLACES: dict[Relation, tuple[tuple[int, int], tuple[int, int]]] = {
+    "left of": ((_NEAR, _MIDDLE), (_FAR, _MIDDLE)),
+    "right of": ((_FAR, _MIDDLE), (_NEAR, _MIDDLE)),
+    "above": ((_MIDDLE, _NEAR), (_MIDDLE, _FAR)),
+    "below": ((_MIDDLE, _FAR), (_MIDDLE, _NEAR)),
+}
+
+
+class Grammar:
+    """Draws scenes of the given subjects.
+
+    Args:
+        subjects: What may appear; variants of skin tone share the chance of one subject.
+    """
+
+    def __init__(self, subjects: Sequence[Subject]) -> None:
+        families: dict[str, list[Subject]] = {}
+        for subject in subjects:
+            families.setdefault(subject.profession or subject.unicode_name, []).append(subject)
+        self._families = tuple(tuple(family) for family in families.values())
+        self._countable = tuple(subject for subject in subjects if subject.plural)
+        self._draw_kind: dict[SceneKind, Callable[[Dice], Scene]] = {
+            "plain": self._plain,
+            "background": self._background,
+            "size": self._size,
+            "count": self._count,
+            "pair": self._pair,
+            "look": self._look,
+            "panels": self._panels,
+        }
+
+    def draw(self, dice: Dice, split: Literal["train", "heldout"]) -> Scene:
+        """A scene without caption: with no held-out combination, or with at least one."""
+        for _ in range(_MAX_PROPOSALS):
+            scene = self._draw_kind[dice.weigh(MIXTURE)](dice)
+            held_out = heldout_combinations(scene)
+            if bool(held_out) == (split == "heldout"):
+                return replace(scene, held_out=held_out)
+        raise AssertionError(f"no {split} scene in {_MAX_PROPOSALS} proposals: no subjects?")
+
+    def _subject(self, dice: Dice) -> Subject:
+        return dice.pick(dice.pick(self._families))
+
+    def _plain(self, dice: Dice) -> Scene:
+        placed = Placed(subject=self._subject(dice), cell=_central_cell(dice, _NORMAL_SIDES))
+        return Scene(kind="plain", placed=(placed,), background=DEFAULT_BACKGROUND)
+
+    def _background(self, dice: Dice) -> Scene:
+        scene = self._plain(dice)
+        colour = dice.weigh(_NAMED_BACKGROUNDS)
+        return replace(scene, kind="background", background=colour, background_named=True)
+
+    def _size(self, dice: Dice) -> Scene:
+        size: Literal["small", "large"] = "small" if dice.chance(0.5) else "large"
+        sides = _SMALL_SIDES if size == "small" else _LARGE_SIDES
+        placed = Placed(subject=self._subject(dice), cell=_central_cell(dice, sides))
+        scene = Scene(kind="size", placed=(placed,), background=DEFAULT_BACKGROUND, size=size)
+        return _with_extra_background(scene, dice)
+
+    def _count(self, dice: Dice) -> Scene:
+        subject = dice.pick(self._countable)
+        places = _COUNT_PLACES[dice.pick(COUNTS)]
+        placed = tuple(Placed(subject=subject, cell=Cell(x, y, _HALF_SIDE)) for x, y in places)
+        scene = Scene(kind="count", placed=placed, background=DEFAULT_BACKGROUND)
+        return _with_extra_background(scene, dice)
+
+    def _pair(self, dice: Dice) -> Scene:
+        first = second = self._subject(dice)
+        while second == first:
+            second = self._subject(dice)
+        relation = dice.weigh(_RELATION_WEIGHTS)
+        (x1, y1), (x2, y2) = _PAIR_PLACES[relation]
+        scene = Scene(
+            kind="pair",
+            placed=(
+                Placed(subject=first, cell=Cell(x1, y1, _HALF_SIDE)),
+                Placed(subject=second, cell=Cell(x2, y2, _HALF_SIDE)),
+            ),
+            background=DEFAULT_BACKGROUND,
+            relation=relation,
+        )
+        return _with_extra_background(scene, dice)
+
+    def _look(self, dice: Dice) -> Scene:
+        subject = self._subject(dice)
+        look = self._fitting_look(subject, dice)
+        cell = _LOOK_CELLS.get(look) or _central_cell(dice, _NORMAL_SIDES)
+        placed = Placed(subject=subject, cell=cell, look=look)
+        if look == "neon":
+            return Scene(kind="look", placed=(placed,), background=_NEON_BACKGROUND, look=look)
+        scene = Scene(kind="look", placed=(placed,), background=DEFAULT_BACKGROUND, look=look)
+        return scene if look == "grayscale" else _with_extra_background(scene, dice)
+
+    def _panels(self, dice: Dice) -> Scene:
+        subject = self._subject(dice)
+        look = self._fitting_look(subject, dice)
+        left = _MIDDLE + dice.pick(_JITTER)
+        halves: tuple[tuple[Panel, int, str | None], ...] = (
+            ("top", _NEAR, None),
+            ("bottom", _FAR, look),
+        )
+        placed = tuple(
+            Placed(subject=subject, cell=Cell(left, top, _HALF_SIDE), look=shown, panel=panel)
+            for panel, top, shown in halves
+        )
+        return Scene(kind="panels", placed=placed, background=DEFAULT_BACKGROUND, look=look)
+
+    @staticmethod
+    def _fitting_look(subject: Subject, dice: Dice) -> str:
+        while not suits(look := dice.pick(LOOKS), subject.name):
+            pass
+        return look
+
+
+def _central_cell(dice: Dice, sides: Sequence[tuple[float, int]]) -> Cell:
+    """A cell about the middle whose corner is on even units, inside the picture."""
+    side = dice.weigh(sides)
+    slack = UNITS - side
+    corner = [_snap(slack / 2 + dice.pick(_JITTER), slack) for _ in range(2)]
+    return Cell(corner[0], corner[1], side)
+
+
+def _snap(place: float, highest: int) -> int:
+    return max(0, min(highest, int(place) // 2 * 2))
+
+
+def _with_extra_background(scene: Scene, dice: Dice) -> Scene:
+    if not dice.chance(_EXTRA_BACKGROUND):
+        return scene
+    return replace(scene, background=dice.weigh(_NAMED_BACKGROUNDS), background_named=True)

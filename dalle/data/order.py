@@ -1,0 +1,52 @@
+"""Which sample comes when: a pure function of (seed, position), so resuming costs nothing.
+
+Sample number g of a run is item `permutation(seed, epoch)[g mod size]` of epoch `g // size`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from dalle.seeds import generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """One sample to load: which item, and the epoch that its augmentation is seeded with."""
+
+    index: int
+    epoch: int
+
+
+class StepBatches:
+    """The micro-batches of steps `start` to `stop`, as a batch sampler for torch's DataLoader."""
+
+    def __init__(
+        self, *, size: int, microbatch: int, accumulate: int, seed: int, start: int, stop: int
+    ) -> None:
+        if size < 1:
+            raise ValueError(f"cannot draw batches from {size} samples")
+        self.size = size
+        self.microbatch = microbatch
+        self.seed = seed
+        self.first = start * accumulate
+        self.last = stop * accumulate
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        epoch, order = -1, torch.empty(0)
+        for number in range(self.first, self.last):
+            draws = []
+            for position in range(number * self.microbatch, (number + 1) * self.microbatch):
+                if position // self.size != epoch:
+                    epoch = position // self.size
+                    order = torch.randperm(
+                        self.size, generator=generator(self.seed, "order", epoch)
+                    )
+                draws.append(Draw(index=int(order[position % self.size]), epoch=epoch))
+            yield draws

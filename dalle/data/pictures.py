@@ -1,0 +1,93 @@
+"""Captioned pictures as torch reads them: decoded, cut to a square, or named as unreadable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dalle.data.images import fit_square, open_rgb, random_crop_paper
+from dalle.data.samples import SampleSet
+from dalle.errors import DataError
+from dalle.seeds import derive_seed
+from dalle.data.order import Draw
+
+Crop = Literal["plain", "vae", "transformer"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One decoded sample."""
+
+    key: str
+    caption: str
+    image_u8: Tensor
+    """RGB, shape (px, px, 3), uint8."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One sample that could not be read, and why."""
+
+    key: str
+    reason: str
+
+
+class PictureSet(Dataset[Picture | Fault]):
+    """Square pictures of `px` pixels a side; a `Draw` chooses item and augmentation seed.
+
+    `crop` is `plain` (resize and centre crop, no randomness) or one of the paper's two random
+    crops: `vae` (its listing 1) or `transformer` (listing 2, near the centre and never flipped).
+    """
+
+    def __init__(
+        self, samples: SampleSet, indices: Sequence[int], *, px: int, crop: Crop, seed: int
+    ) -> None:
+        self.samples = samples
+        self.indices = indices
+        self.px = px
+        self.crop = crop
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, draw: Draw) -> Picture | Fault:
+        index = self.indices[draw.index]
+        key = f"sample {index}"
+        try:
+            sample = self.samples[index]
+            key = sample.key
+            image = open_rgb(sample.image)
+        except DataError as err:
+            return Fault(key=key, reason=str(err))
+        if self.crop == "plain":
+            square = fit_square(image, self.px)
+        else:
+            rng = np.random.default_rng(derive_seed(self.seed, "crop", draw.epoch, index))
+            square = random_crop_paper(image, self.px, rng, listing=self.crop)
+        pixels = torch.from_numpy(np.array(square, dtype=np.uint8))
+        return Picture(key=key, caption=sample.caption, image_u8=pixels)
+
+
+def split_indices(
+    size: int, *, heldout_fraction: float, seed: int
+) -> tuple[list[int], list[int]]:
+    """Indices to train on and indices set aside, chosen by a seeded permutation.
+
+    Raises:
+        DataError: One of the two parts would be empty.
+    """
+    heldout = round(size * heldout_fraction)
+    if not 0 < heldout < size:
+        raise DataError(
+            f"setting aside {heldout_fraction:.1%} of {size} samples leaves {size - heldout} to "
+            f"train on and {heldout} to evaluate on; add samples or change heldout_fraction"
+        )
+    order = np.random.default_rng(derive_seed(seed, "split")).permutation(size)
+    return sorted(order[heldout:].tolist()), sorted(order[:heldout].tolist())

@@ -1,0 +1,198 @@
+"""Token folders: captions and the image tokens of their pictures, encoded once.
+
+A folder holds `meta.json`, `tokens.u16` (little-endian, memory-mapped), `captions.txt` (one
+normalised caption a line), `captions.offsets.npy`, `tokenizer.json` and the dVAE that made the
+tokens in `vae/`. It appears under its name only when it is complete.
+
+Axes: n pictures, crops versions of each, h w grid rows and columns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import numpy as np
+
+from dalle.captions import CaptionTokenizer
+from dalle.checkpoint import load_vae, save_vae
+from dalle.errors import DataError
+from vae.model import DiscreteVAE
+
+FORMAT_VERSION = 1
+MAX_CODEBOOK = 1 << 16
+META_FILE = "meta.json"
+TOKENS_FILE = "tokens.u16"
+CAPTIONS_FILE = "captions.txt"
+OFFSETS_FILE = "captions.offsets.npy"
+TOKENIZER_FILE = "tokenizer.json"
+VAE_FOLDER = "vae"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenMeta:
+    """What a token folder holds."""
+
+    pictures: int
+    crops: int
+    grid_h: int
+    grid_w: int
+    codebook_size: int
+    source: str
+    """Fingerprint of the pictures."""
+    skipped: int
+    """Pictures that could not be read."""
+    format_version: int = FORMAT_VERSION
+
+
+class TokenWriter:
+    """Builds a token folder picture by picture; used as a context manager."""
+
+    def __init__(self, folder: Path, vae: DiscreteVAE, *, crops: int, source: str) -> None:
+        """Start writing beside `folder`.
+
+        Raises:
+            ValueError: `folder` exists, or the codebook is too large for 16-bit tokens.
+        """
+        if folder.exists():
+            raise ValueError(f"out folder {folder} exists; give a new one or remove it")
+        if vae.config.codebook_size > MAX_CODEBOOK:
+            raise ValueError(
+                f"codebook_size {vae.config.codebook_size} does not fit 16-bit tokens "
+                f"(at most {MAX_CODEBOOK})"
+            )
+        self.folder = folder
+        self.partial = folder.with_name(folder.name + ".partial")
+        self.vae = vae
+        self.crops = crops
+        self.source = source
+        self.captions: list[str] = []
+        self.grid: tuple[int, int] | None = None
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> TokenWriter:
+        shutil.rmtree(self.partial, ignore_errors=True)
+        self.partial.mkdir(parents=True)
+        self._file = (self.partial / TOKENS_FILE).open("wb")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._file is not None, "entered before"
+        self._file.close()
+        if kind is not None:
+            shutil.rmtree(self.partial, ignore_errors=True)
+
+    def add(self, caption: str, grids: np.ndarray) -> None:
+        """Append a picture: its normalised caption and its versions' grids, (crops, h, w)."""
+        assert self._file is not None, "add is for use inside the with block"
+        assert grids.shape[0] == self.crops, f"{grids.shape[0]} versions instead of {self.crops}"
+        self.grid = (grids.shape[1], grids.shape[2])
+        self.captions.append(caption)
+        self._file.write(grids.astype("<u2").tobytes())
+
+    def finish(self, tokenizer: CaptionTokenizer, *, skipped: int) -> None:
+        """Write everything else and give the folder its name.
+
+        Raises:
+            DataError: No picture was added.
+        """
+        if self.grid is None:
+            raise DataError("no picture could be read, so there is nothing to train on")
+        assert self._file is not None, "finish is for use inside the with block"
+        self._file.flush()
+        lines = [caption.encode() + b"\n" for caption in self.captions]
+        (self.partial / CAPTIONS_FILE).write_bytes(b"".join(lines))
+        ends = np.cumsum([0, *(len(line) for line in lines)], dtype=np.int64)
+        np.save(self.partial / OFFSETS_FILE, ends)
+        tokenizer.save(self.partial / TOKENIZER_FILE)
+        save_vae(self.partial / VAE_FOLDER, self.vae)
+        meta = TokenMeta(
+            pictures=len(self.captions),
+            crops=self.crops,
+            grid_h=self.grid[0],
+            grid_w=self.grid[1],
+            codebook_size=self.vae.config.codebook_size,
+            source=self.source,
+            skipped=skipped,
+        )
+        text = json.dumps(dataclasses.asdict(meta), indent=2)
+        (self.partial / META_FILE).write_text(text + "\n", encoding="utf-8")
+        self.partial.rename(self.folder)
+
+
+class TokenFolder:
+    """Random access to a token folder; only touched pages are read."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open `folder`.
+
+        Raises:
+            DataError: It is missing, of another version, or its files do not fit each other.
+        """
+        self.folder = folder
+        self.meta = _read_meta(folder)
+        shape = (self.meta.pictures, self.meta.crops, self.meta.grid_h, self.meta.grid_w)
+        try:
+            self._tokens = np.memmap(folder / TOKENS_FILE, dtype="<u2", mode="r", shape=shape)
+            self._captions = np.memmap(folder / CAPTIONS_FILE, dtype=np.uint8, mode="r")
+            self._offsets = np.load(folder / OFFSETS_FILE, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as err:
+            raise DataError(
+                f"token folder {folder} is damaged: {err}; run dalle tokenize again"
+            ) from err
+        if len(self._offsets) != self.meta.pictures + 1:
+            raise DataError(
+                f"token folder {folder} is damaged: {len(self._offsets) - 1} captions for "
+                f"{self.meta.pictures} pictures; run dalle tokenize again"
+            )
+
+    def __len__(self) -> int:
+        return self.meta.pictures
+
+    def caption(self, index: int) -> str:
+        """Normalised caption of picture `index`."""
+        start, stop = int(self._offsets[index]), int(self._offsets[index + 1])
+        return bytes(self._captions[start : stop - 1]).decode()
+
+    def captions(self) -> Iterator[str]:
+        """All captions in order."""
+        return (self.caption(index) for index in range(len(self)))
+
+    def grid(self, index: int, crop: int) -> np.ndarray:
+        """Token grid of version `crop` of picture `index`, shape (h, w), int64."""
+        return np.asarray(self._tokens[index, crop], dtype=np.int64)
+
+    def tokenizer(self) -> CaptionTokenizer:
+        """The tokenizer that belongs to the captions."""
+        return CaptionTokenizer.load(self.folder / TOKENIZER_FILE)
+
+    def vae(self) -> DiscreteVAE:
+        """The dVAE that made the tokens."""
+        return load_vae(self.folder / VAE_FOLDER)
+
+
+def _read_meta(folder: Path) -> TokenMeta:
+    path = folder / META_FILE
+    if not path.is_file():
+        raise DataError(f"{folder} is not a token folder: it has no {META_FILE}; see dalle tokenize")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        meta = TokenMeta(**values)
+    except (TypeError, ValueError) as err:
+        raise DataError(f"{path} cannot be read: {err}; run dalle tokenize again") from err
+    if meta.format_version != FORMAT_VERSION:
+        raise DataError(
+            f"{path} has format_version {meta.format_version}; this program reads {FORMAT_VERSION}"
+        )
+    return meta

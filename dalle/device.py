@@ -1,0 +1,37 @@
+"""Where to compute, and in which precision."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from dalle.config import Device, Precision
+
+log = logging.getLogger(__name__)
+
+
+def choose_device(wanted: Device) -> torch.device:
+    """The device to use; `auto` takes a GPU if torch can use one.
+
+    Raises:
+        ValueError: `cuda` was asked for and torch cannot use a GPU here.
+    """
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise ValueError(
+            "device is cuda, but torch finds no usable GPU; use device cpu, or install a torch "
+            "build that fits this machine's driver"
+        )
+    return torch.device("cuda" if wanted != "cpu" and available else "cpu")
+
+
+def autocast_dtype(wanted: Precision, device: torch.device) -> torch.dtype | None:
+    """The autocast type, or None for plain fp32; `auto` is bf16 where it is computed natively."""
+    if wanted == "bf16":
+        return torch.bfloat16
+    if wanted == "fp32":
+        return None
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else None

@@ -1,0 +1,23 @@
+"""The errors a caller of `dalle` may want to catch."""
+
+from __future__ import annotations
+
+
+class DalleError(Exception):
+    """Base of every error this package raises on purpose, apart from ValueError and TypeError."""
+
+
+class ModelFormatError(DalleError):
+    """A model folder is missing, incomplete, damaged or not one of ours."""
+
+
+class DataError(DalleError):
+    """A data set cannot be read at all, or too many of its items are bad."""
+
+
+class FontError(DalleError):
+    """No usable colour emoji font was found."""
+
+
+class TrainingError(DalleError):
+    """Training had to stop: a non-finite loss, a refused resume, an output that cannot be written."""

@@ -1,0 +1,40 @@
+"""Which folder is meant when a person names a model."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from dalle.errors import ModelFormatError
+
+
+def bundled_models() -> dict[str, Path]:
+    """Names and folders of the models that come with the package."""
+    root = Path(str(resources.files("dalle"))) / "pretrained"
+    if not root.is_dir():
+        return {}
+    return {path.name: path for path in sorted(root.iterdir()) if path.is_dir()}
+
+
+def model_folder(name: str | Path) -> Path:
+    """The folder of a bundled model's name, of a model folder, or of a finished run.
+
+    Raises:
+        ModelFormatError: There is neither a bundled model nor a folder of that name.
+    """
+    path = Path(name)
+    if (path / "config.json").is_file():
+        return path
+    if (path / "model" / "config.json").is_file():
+        return path / "model"
+    bundled = bundled_models()
+    if str(name) in bundled:
+        return bundled[str(name)]
+    if path.is_dir():
+        raise ModelFormatError(
+            f"{path} is not a model folder: neither it nor its subfolder `model` has a config.json"
+        )
+    raise ModelFormatError(
+        f"there is no model {str(name)!r}: it is neither a folder nor one of the bundled models "
+        f"({', '.join(bundled) or 'none'})"
+    )

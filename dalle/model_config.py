@@ -1,0 +1,101 @@
+"""The joint transformer's settings: how long each half of the sequence is, how wide the model.
+
+This file must not import torch (see `vae/config.py` for the reason).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+LayerMask = Literal["dense", "row", "column", "conv"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceConfig:
+    """Layout of the joint sequence: `text_len` caption tokens, then `grid_h * grid_w` image tokens.
+
+    Attributes carry the axis letters of the code: t = text_len, h = grid_h, w = grid_w.
+    """
+
+    text_len: int = 256
+    """Caption tokens per sequence (t); shorter captions are padded, longer ones cut."""
+    text_vocab: int = 16384
+    """Entries of the caption vocabulary, pads not counted."""
+    grid_h: int = 32
+    """Rows of the image token grid (h)."""
+    grid_w: int = 32
+    """Columns of the image token grid (w)."""
+    image_vocab: int = 8192
+    """Values an image token can take; equals the dVAE's codebook size (k)."""
+
+    @property
+    def image_len(self) -> int:
+        """Image tokens per sequence (m = h * w)."""
+        return self.grid_h * self.grid_w
+
+    @property
+    def total_len(self) -> int:
+        """Length of the joint sequence (n = t + m)."""
+        return self.text_len + self.image_len
+
+    def __post_init__(self) -> None:
+        """Refuse empty halves and vocabularies."""
+        for name in ("text_len", "grid_h", "grid_w"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("text_vocab", "image_vocab"):
+            if getattr(self, name) < 2:
+                raise ValueError(f"{name} must be at least 2, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """Shape of the joint transformer (Ramesh et al., arXiv:2102.12092, appendix B.1)."""
+
+    width: int = 512
+    """Model width (d)."""
+    layers: int = 12
+    """Transformer blocks."""
+    heads: int = 8
+    """Attention heads (a); each is width / heads wide (f)."""
+    mlp_ratio: int = 4
+    """Hidden width of the feed-forward layer, in multiples of `width`."""
+    attention: Literal["dense", "paper"] = "dense"
+    """Dense causal attention everywhere, or the paper's row, column, row, row, ..., conv layers."""
+    conv_kernel: int = 11
+    """Side of the conv mask's neighbourhood, in grid cells; odd. Read by `attention: paper` only."""
+    qk_norm: bool = False
+    """Normalise queries and keys (RMS) before their product, which keeps logits bounded."""
+    tie_embeddings: bool = False
+    """Use the token embeddings as output projections too."""
+
+    @property
+    def head_width(self) -> int:
+        """Width of one attention head (f)."""
+        return self.width // self.heads
+
+    def layer_masks(self) -> tuple[LayerMask, ...]:
+        """Which mask each layer uses, first layer first.
+
+        Counting layers from 1 as the paper does, layer i is column-masked if (i - 2) mod 4 = 0 and
+        row-masked otherwise; the last layer is conv-masked.
+        """
+        if self.attention == "dense":
+            return ("dense",) * self.layers
+        body: list[LayerMask] = [
+            "column" if (number - 2) % 4 == 0 else "row" for number in range(1, self.layers)
+        ]
+        return (*body, "conv")
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that do not divide."""
+        for name in ("width", "layers", "heads", "mlp_ratio"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.width % self.heads:
+            raise ValueError(
+                f"width ({self.width}) must be divisible by heads ({self.heads})"
+            )
+        if self.conv_kernel < 1 or self.conv_kernel % 2 == 0:
+            raise ValueError(f"conv_kernel must be odd and positive, got {self.conv_kernel}")

@@ -1,0 +1,255 @@
+"""Drawing image tokens: logit filters, guidance, and the loop that draws row after row.
+
+Axis letters: c captions, g candidates of a caption, r image tokens given as a prompt, h w grid
+rows and columns, k image vocabulary; v is any vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dalle.config import SamplingConfig
+from dalle.model_config import SequenceConfig
+from dalle.seeds import generator
+from dalle.sequence import null_caption
+from dalle.transformer import JointTransformer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """What has been drawn when a row of the grid is complete.
+
+    Attributes:
+        tokens: Image tokens so far, the prompt's included, shape (c, g, rows_done * w), int64.
+        rows_done: Complete rows of the grid, 1 to h.
+        log_probability: Mean natural logarithm of the probability of the tokens drawn so far,
+            by the model as it is (temperature 1, no filter, no guidance), shape (c, g), float32.
+    """
+
+    tokens: Tensor
+    rows_done: int
+    log_probability: Tensor
+
+
+def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
+    """Scores divided by `temperature`, shifted so that the best is 0.
+
+    The shift changes no probability and keeps the smallest temperatures from overflowing.
+
+    Args:
+        logits: Scores, shape (..., v), float32.
+        temperature: Above 0; under 1 sharpens, over 1 flattens. Greedy choice is not a division
+            and is up to the caller.
+
+    Raises:
+        ValueError: `temperature` is not above 0.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0 to divide by, got {temperature}")
+    return (logits - logits.amax(dim=-1, keepdim=True)) / temperature
+
+
+def keep_top_k(logits: Tensor, top_k: int) -> Tensor:
+    """Logits limited to the `top_k` likeliest tokens.
+
+    Exactly that many stay, ties or not; a count beyond the vocabulary keeps every token.
+
+    Args:
+        logits: Scores, shape (..., v), float32; left untouched.
+        top_k: Tokens to keep, at least 1.
+
+    Returns:
+        New scores, shape (..., v); dropped tokens are -inf.
+
+    Raises:
+        ValueError: `top_k` is below 1.
+    """
+    if top_k < 1:
+        raise ValueError(f"top_k must be at least 1, got {top_k}")
+    best = logits.topk(min(top_k, logits.shape[-1]), dim=-1)
+    return torch.full_like(logits, -torch.inf).scatter(-1, best.indices, best.values)
+
+
+def keep_nucleus(logits: Tensor, top_p: float) -> Tensor:
+    """Logits limited to the fewest tokens that together hold `top_p` of the probability.
+
+    The likeliest token always stays, so a tiny `top_p` is greedy choice and 1.0 changes nothing.
+
+    Args:
+        logits: Scores, shape (..., v), float32; left untouched.
+        top_p: Probability mass to keep, 0 < top_p <= 1.
+
+    Returns:
+        New scores, shape (..., v); dropped tokens are -inf.
+
+    Raises:
+        ValueError: `top_p` lies outside (0, 1].
+
+    Source: Holtzman et al., arXiv:1904.09751; here top-k, if any, has already run.
+    """
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p must be in (0, 1], got {top_p}")
+    if top_p == 1:
+        return logits.clone()
+    ordered, order = logits.sort(dim=-1, descending=True)
+    probabilities = ordered.softmax(dim=-1)
+    held_before = probabilities.cumsum(dim=-1) - probabilities
+    held_before[..., 0] = 0
+    kept = ordered.masked_fill(held_before >= top_p, -torch.inf)
+    return torch.empty_like(logits).scatter(-1, order, kept)
+
+
+def guide(conditional: Tensor, null: Tensor, scale: float) -> Tensor:
+    """Logits moved away from what the model says without a caption.
+
+    Args:
+        conditional: Scores given the caption, shape (..., v), float32.
+        null: Scores given the null caption, same shape.
+        scale: 1 gives `conditional`, 0 gives `null`, more follows the caption more closely.
+
+    Source: Ho & Salimans, arXiv:2207.12598, with scale = 1 + their w, on logits.
+    """
+    return null + scale * (conditional - null)
+
+
+def gumbel_noise(shape: Sequence[int], stream: torch.Generator) -> Tensor:
+    """Standard Gumbel noise of `shape`, float32: the highest score plus noise is a fair draw."""
+    exponential = torch.empty(*shape, device=stream.device).exponential_(generator=stream)
+    return -exponential.clamp_min(torch.finfo(torch.float32).tiny).log()
+
+
+def draw(logits: Tensor, noise: Tensor, sampling: SamplingConfig) -> Tensor:
+    """One token per image from its scores, after temperature, top-k and nucleus.
+
+    Args:
+        logits: Scores, shape (..., v), float32.
+        noise: Gumbel noise, same shape; not read at temperature 0, which takes the best.
+        sampling: The settings; guidance is not applied here.
+
+    Returns:
+        Tokens, shape (...), int64.
+    """
+    if sampling.temperature == 0:
+        return logits.argmax(dim=-1)
+    logits = apply_temperature(logits, sampling.temperature)
+    if sampling.top_k is not None:
+        logits = keep_top_k(logits, sampling.top_k)
+    if sampling.top_p < 1:
+        logits = keep_nucleus(logits, sampling.top_p)
+    return (logits + noise).argmax(dim=-1)
+
+
+def sample_tokens(
+    transformer: JointTransformer,
+    text_ids: Tensor,
+    *,
+    candidates: Sequence[int],
+    seed: int,
+    sampling: SamplingConfig,
+    image_prompt: Tensor | None = None,
+) -> Iterator[Drawn]:
+    """Draw the image tokens of every candidate of every caption, a row of the grid at a time.
+
+    An image depends on its caption and prompt, `seed`, its candidate index and the settings, not
+    on the other captions and candidates (up to the rounding of products of another batch size).
+    Closing the iterator frees its memory.
+
+    Args:
+        transformer: The model; its device and dtype are used as they are.
+        text_ids: Captions with pads, shape (c, t), int64, on the model's device.
+        candidates: Index of each candidate to draw for every caption (g of them).
+        seed: Any integer.
+        sampling: Temperature, filters and guidance.
+        image_prompt: First image tokens, shape (c, r), 0 <= r < m; they are kept as they are.
+
+    Returns:
+        An iterator with one item for each row of the grid that the prompt left incomplete.
+
+    Raises:
+        ValueError: No caption, no candidate, or a prompt of a wrong shape or vocabulary.
+    """
+    if image_prompt is None:
+        image_prompt = text_ids.new_empty(len(text_ids), 0)
+    _check_request(transformer.sequence, text_ids, candidates, image_prompt)
+    # A stream of its own for each image: what shares its batch cannot change it.
+    streams = [generator("image", seed, index, device=text_ids.device) for index in candidates]
+    return _draw_rows(
+        transformer, text_ids, image_prompt=image_prompt, streams=streams, sampling=sampling
+    )
+
+
+def _check_request(
+    sequence: SequenceConfig, text_ids: Tensor, candidates: Sequence[int], image_prompt: Tensor
+) -> None:
+    """Raise ValueError for shapes that cannot be drawn."""
+    if text_ids.ndim != 2 or not len(text_ids) or text_ids.shape[1] != sequence.text_len:
+        raise ValueError(
+            f"text_ids must have shape (captions, {sequence.text_len}), got {tuple(text_ids.shape)}"
+        )
+    if not candidates:
+        raise ValueError("candidates must name at least one index, got none")
+    if image_prompt.ndim != 2 or len(image_prompt) != len(text_ids):
+        raise ValueError(
+            f"image_prompt must have one row for each of the {len(text_ids)} captions, got shape "
+            f"{tuple(image_prompt.shape)}"
+        )
+    if image_prompt.shape[1] >= sequence.image_len:
+        raise ValueError(
+            f"image_prompt must leave some of the {sequence.image_len} image tokens to draw, got "
+            f"{image_prompt.shape[1]}; give fewer rows"
+        )
+    if ((image_prompt < 0) | (image_prompt >= sequence.image_vocab)).any():
+        raise ValueError(
+            f"image_prompt must hold tokens from 0 to {sequence.image_vocab - 1}, got "
+            f"{image_prompt.min()} to {image_prompt.max()}; encode it with this model's dVAE"
+        )
+
+
+@torch.inference_mode()
+def _draw_rows(
+    transformer: JointTransformer,
+    text_ids: Tensor,
+    *,
+    image_prompt: Tensor,
+    streams: Sequence[torch.Generator],
+    sampling: SamplingConfig,
+) -> Iterator[Drawn]:
+    sequence = transformer.sequence
+    guided = sampling.guidance_scale != 1
+    captions, prompt_len = image_prompt.shape
+    tokens = text_ids.new_empty(captions, len(streams), sequence.image_len)  # c g m
+    tokens[:, :, :prompt_len] = image_prompt[:, None]
+    log_probability = torch.zeros(tokens.shape[:2], device=tokens.device)  # c g
+
+    if guided:  # the null caption runs beside each caption, as further rows of the batch
+        null = null_caption(sequence).to(text_ids.device).expand_as(text_ids)
+        text_ids = torch.cat([text_ids, null])
+        image_prompt = torch.cat([image_prompt, image_prompt])
+    logits, cache = transformer.prefill(text_ids, image_prompt, candidates=len(streams))
+    logits = logits[:, None].expand(-1, len(streams), -1)  # c g k, or 2c g k when guided
+
+    for position in range(prompt_len, sequence.image_len):
+        column = position % sequence.grid_w
+        if position == prompt_len or column == 0:
+            shape = (sequence.grid_w, sequence.image_vocab)
+            row_noise = torch.stack([gumbel_noise(shape, stream) for stream in streams])  # g w k
+        conditional = logits[:captions]
+        scores = conditional
+        if guided:
+            scores = guide(conditional, logits[captions:], sampling.guidance_scale)
+        drawn = draw(scores, row_noise[:, column], sampling)  # c g
+        tokens[:, :, position] = drawn
+        log_probability += conditional.log_softmax(-1).gather(-1, drawn[..., None]).squeeze(-1)
+        if column == sequence.grid_w - 1:
+            yield Drawn(
+                tokens=tokens[:, :, : position + 1].clone(),
+                rows_done=position // sequence.grid_w + 1,
+                log_probability=log_probability / (position + 1 - prompt_len),
+            )
+        if position + 1 < sequence.image_len:
+            newest = torch.cat([drawn, drawn]) if guided else drawn
+            logits = transformer.decode_step(newest, position, cache)

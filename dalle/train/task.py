@@ -1,0 +1,73 @@
+"""What a stage must offer so that the one training loop can train it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """A micro-batch's objective, and the numbers worth logging beside it."""
+
+    value: Tensor
+    """What is minimised, scalar."""
+    metrics: Mapping[str, Tensor]
+    """Scalars; averaged over the steps between two log lines."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Loaded samples of one micro-batch, and what could not be loaded."""
+
+    tensors: Mapping[str, Tensor]
+    keys: tuple[str, ...]
+    """Names of the samples, for error messages."""
+    faults: tuple[tuple[str, str], ...] = field(default=())
+    """(key, reason) of each sample that was skipped."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with its tensors on `device`."""
+        moved = {name: tensor.to(device) for name, tensor in self.tensors.items()}
+        return Batch(tensors=moved, keys=self.keys, faults=self.faults)
+
+
+class Task(Protocol):
+    """One stage's model, data and objective; the loop owns steps, saving and stopping."""
+
+    name: str
+    model: nn.Module
+    unit: str
+    """What throughput is counted in: images or tokens."""
+    units_per_sample: int
+
+    def dataset(self) -> Dataset[Any]:
+        """Map-style training set, indexed by `dalle.data.order.Draw`."""
+
+    def collate(self, samples: list[Any]) -> Batch:
+        """A batch of what `dataset` returned, faults set aside."""
+
+    def loss(self, batch: Batch, step: int, noise: torch.Generator) -> Loss:
+        """Objective of a micro-batch; every random number comes from `noise`."""
+
+    def after_step(self, step: int, noise: torch.Generator) -> None:
+        """Whatever must happen to the model after its optimizer step."""
+
+    def window_metrics(self) -> dict[str, float]:
+        """Numbers over the steps since the last call, such as codebook usage."""
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Held-out numbers of `model` (the averaged weights), names starting `heldout_`."""
+
+    def sample_sheet(self, model: nn.Module) -> Image.Image:
+        """A picture that shows a person how far training is."""
+
+    def publish(self, model: nn.Module, folder: Path) -> None:
+        """Write the finished model."""

@@ -1,0 +1,227 @@
+"""The joint transformer's objective over a token folder, as the training loop wants it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from dalle.captions import CaptionTokenizer, check_prompt
+from dalle.card import model_card
+from dalle.checkpoint import ModelParts, save_model
+from dalle.config import TrainTransformer, TransformerObjectiveConfig
+from dalle.data.order import Draw
+from dalle.data.pictures import split_indices
+from dalle.data.tokens import TokenFolder
+from dalle.errors import DataError
+from dalle.model_config import SequenceConfig
+from dalle.sampling import sample_tokens
+from dalle.seeds import derive_seed
+from dalle.sequence import joint_loss, null_caption, pad_caption
+from dalle.sheets import picture_grid
+from dalle.train.task import Batch, Loss
+from dalle.transformer import JointTransformer
+from vae.pixels import to_image_u8
+
+EVAL_SEQUENCES = 512
+SHEET_CANDIDATES = 4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sequences:
+    """One sample: a padded caption, whether it counts, and image tokens."""
+
+    key: str
+    text_ids: Tensor
+    """Shape (t), int64."""
+    scored: bool
+    """False where the caption was dropped."""
+    image_tokens: Tensor
+    """Shape (m), int64, raster order."""
+
+
+class SequenceSet(Dataset[Sequences]):
+    """Joint sequences of a token folder, with the dropouts of training if `objective` is given."""
+
+    def __init__(
+        self, folder: TokenFolder, indices: Sequence[int], config: SequenceConfig, *,
+        seed: int, objective: TransformerObjectiveConfig | None,
+    ) -> None:  # fmt: skip
+        self.folder = folder
+        self.indices = indices
+        self.config = config
+        self.seed = seed
+        self.objective = objective
+        self.tokenizer: CaptionTokenizer = folder.tokenizer()
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, draw: Draw) -> Sequences:
+        index = self.indices[draw.index]
+        caption = self.folder.caption(index)
+        crop, dropped = 0, False
+        if self.objective is None:
+            ids = self.tokenizer.encode(caption)
+        else:
+            rng = np.random.default_rng(derive_seed(self.seed, "caption", draw.epoch, index))
+            crop = int(rng.integers(self.folder.meta.crops))
+            dropped = bool(rng.random() < self.objective.caption_dropout)
+            ids = self.tokenizer.encode_dropout(caption, self.objective.bpe_dropout, rng)
+        fitted, _ = self.tokenizer.fit(ids, self.config.text_len)
+        grid = torch.from_numpy(self.folder.grid(index, crop))
+        return Sequences(
+            key=f"{self.folder.folder}[{index}]",
+            text_ids=null_caption(self.config) if dropped else pad_caption(fitted, self.config),
+            scored=not dropped,
+            image_tokens=rearrange(grid, "h w -> (h w)"),
+        )
+
+
+class TransformerTask:
+    """Trains a `JointTransformer` on a token folder."""
+
+    name = "transformer"
+    unit = "tokens"
+
+    def __init__(self, run: TrainTransformer) -> None:
+        folder = TokenFolder(run.tokens)
+        self.run = run
+        self.batch = run.loop.batch // run.loop.accumulate
+        self.tokenizer = folder.tokenizer()
+        self.vae = folder.vae()
+        self.sequence = run.sequence(
+            text_vocab=self.tokenizer.vocab_size,
+            grid=(folder.meta.grid_h, folder.meta.grid_w),
+            image_vocab=folder.meta.codebook_size,
+        )
+        self.units_per_sample = self.sequence.total_len
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(run.loop.seed, "init"))
+            self.model: JointTransformer = JointTransformer(self.sequence, run.model)
+        self.train_set, heldout = self._sequence_sets(folder)
+        self.heldout = self.collate(
+            [heldout[Draw(index=i, epoch=0)] for i in range(min(EVAL_SEQUENCES, len(heldout)))]
+        )
+
+    def _sequence_sets(self, folder: TokenFolder) -> tuple[SequenceSet, SequenceSet]:
+        run = self.run
+        heldout_folder = folder
+        if run.heldout_tokens is None:
+            train, heldout = split_indices(
+                len(folder), heldout_fraction=run.heldout_fraction, seed=run.loop.seed
+            )
+        else:
+            heldout_folder = TokenFolder(run.heldout_tokens)
+            _same_kind(folder, heldout_folder)
+            train, heldout = list(range(len(folder))), list(range(len(heldout_folder)))
+        seed, config = run.loop.seed, self.sequence
+        return (
+            SequenceSet(folder, train, config, seed=seed, objective=run.objective),
+            SequenceSet(heldout_folder, heldout, config, seed=seed, objective=None),
+        )
+
+    def dataset(self) -> Dataset[Any]:
+        """Training sequences."""
+        return self.train_set
+
+    def collate(self, samples: list[Sequences]) -> Batch:
+        """Sequences stacked: text_ids (b, t), image_tokens (b, m), scored (b)."""
+        return Batch(
+            tensors={
+                "text_ids": torch.stack([sample.text_ids for sample in samples]),
+                "image_tokens": torch.stack([sample.image_tokens for sample in samples]),
+                "scored": torch.tensor([sample.scored for sample in samples]),
+            },
+            keys=tuple(sample.key for sample in samples),
+        )
+
+    def loss(self, batch: Batch, step: int, noise: torch.Generator) -> Loss:
+        """Weighted text and image cross-entropy; the noise was drawn with the samples."""
+        del step, noise
+        return self._loss(self.model, batch.tensors)
+
+    def _loss(self, model: JointTransformer, tensors: Any) -> Loss:
+        logits = model(tensors["text_ids"], tensors["image_tokens"])
+        result = joint_loss(
+            logits.text,
+            logits.image,
+            text_ids=tensors["text_ids"],
+            image_tokens=tensors["image_tokens"],
+            text_weight=self.run.objective.text_weight,
+            scored_text=tensors["scored"],
+        )
+        metrics = {"text_loss": result.text_loss, "image_loss": result.image_loss}
+        return Loss(value=result.loss, metrics=metrics)
+
+    def after_step(self, step: int, noise: torch.Generator) -> None:
+        """Nothing: the optimizer did it all."""
+
+    def window_metrics(self) -> dict[str, float]:
+        """Nothing beyond the losses."""
+        return {}
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Held-out text and image loss apart, nats per token."""
+        assert isinstance(model, JointTransformer), "the loop averages the task's own model"
+        device = next(model.parameters()).device
+        text, image, rows = 0.0, 0.0, len(self.heldout.keys)
+        for start in range(0, rows, self.batch):
+            part = slice(start, start + self.batch)
+            chunk = {name: tensor[part].to(device) for name, tensor in self.heldout.tensors.items()}
+            loss = self._loss(model, chunk)
+            text += float(loss.metrics["text_loss"]) * len(chunk["scored"])
+            image += float(loss.metrics["image_loss"]) * len(chunk["scored"])
+        return {"heldout_text_loss": text / rows, "heldout_image_loss": image / rows}
+
+    def sample_sheet(self, model: nn.Module) -> Image.Image:
+        """A row of pictures for each of the run's sample captions."""
+        assert isinstance(model, JointTransformer), "the loop averages the task's own model"
+        device = next(model.parameters()).device
+        captions = [check_prompt(caption) for caption in self.run.sample_captions]
+        fitted = [
+            self.tokenizer.fit(self.tokenizer.encode(text), self.sequence.text_len)[0]
+            for text in captions
+        ]
+        text_ids = torch.stack([pad_caption(ids, self.sequence) for ids in fitted])
+        *_, drawn = sample_tokens(
+            model, text_ids.to(device), candidates=range(SHEET_CANDIDATES),
+            seed=self.run.loop.seed, sampling=self.run.sampling,
+        )  # fmt: skip
+        grids = rearrange(drawn.tokens, "c g (h w) -> (c g) h w", h=self.sequence.grid_h)
+        images = to_image_u8(self.vae.to(device).decode(grids))
+        labels = [text for text in captions for _ in range(SHEET_CANDIDATES)]
+        return picture_grid(
+            [Image.fromarray(image) for image in images], columns=SHEET_CANDIDATES, labels=labels
+        )
+
+    def publish(self, model: nn.Module, folder: Path) -> None:
+        """Write the full model folder, with a card made from the run."""
+        assert isinstance(model, JointTransformer), "the loop averages the task's own model"
+        parts = ModelParts(
+            vae=self.vae.cpu(),
+            transformer=model,
+            tokenizer=self.tokenizer,
+            sampling=self.run.sampling,
+            fingerprint="",
+        )
+        save_model(folder, parts, card=model_card(parts, self.run), dtype=self.run.publish_dtype)
+
+
+def _same_kind(train: TokenFolder, heldout: TokenFolder) -> None:
+    """Refuse held-out tokens that another dVAE or grid made."""
+    for name in ("grid_h", "grid_w", "codebook_size"):
+        ours, theirs = getattr(train.meta, name), getattr(heldout.meta, name)
+        if ours != theirs:
+            raise DataError(
+                f"{heldout.folder} has {name} {theirs}, but {train.folder} has {ours}; "
+                "tokenize both with the same dVAE"
+            )

@@ -1,0 +1,222 @@
+"""The joint transformer: caption tokens followed by image tokens, predicted one by one.
+
+See `dalle.sequence` for how the two halves are laid out. Axis letters: b batch, t caption
+positions, m image positions, d width, k image vocabulary; c captions, g candidates, r image
+tokens given as a prompt.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, linear
+
+from dalle.attention import CausalSelfAttention, KeyValues, KVCache, Visible, causal_mask
+from dalle.model_config import LayerMask, SequenceConfig, TransformerConfig
+from dalle.sequence import image_slot
+
+_INIT_STD = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointLogits:
+    """What the model says about each element, in float32.
+
+    Attributes:
+        text: Scores for each caption position, shape (b, t, text_vocab + 1); the last class says
+            that the caption has ended.
+        image: Scores for each image position, shape (b, m, k).
+    """
+
+    text: Tensor
+    image: Tensor
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward layer, each normalised before and added to its input."""
+
+    def __init__(self, width: int, heads: int, *, mlp_ratio: int, qk_norm: bool) -> None:
+        """A block of `width` whose feed-forward layer is `mlp_ratio` times as wide."""
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = CausalSelfAttention(width, heads, qk_norm=qk_norm)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp_in = nn.Linear(width, mlp_ratio * width)
+        self.mlp_out = nn.Linear(mlp_ratio * width, width)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, KeyValues]:
+        """New states of a whole sequence, shape (b, s, d), and its keys and values."""
+        mixed, key_values = self.attention(self.attention_norm(x), mask)
+        return self._feed_forward(x + mixed), key_values
+
+    def decode(self, x: Tensor, prefix: KeyValues, suffix: KeyValues, visible: Visible) -> Tensor:
+        """New states of one token per candidate, shape (c, g, d); the suffix gains it."""
+        x = x + self.attention.decode(self.attention_norm(x), prefix, suffix, visible)
+        return self._feed_forward(x)
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        added: Tensor = self.mlp_out(gelu(self.mlp_in(self.mlp_norm(x))))
+        return x + added
+
+
+class JointTransformer(nn.Module):
+    """A decoder-only transformer over captions and image tokens as one stream.
+
+    Source: Ramesh et al., arXiv:2102.12092, section 2.2 and appendix B.1. The two halves have
+    output projections of their own, so no score is computed only to be masked away.
+    """
+
+    def __init__(self, sequence: SequenceConfig, config: TransformerConfig) -> None:
+        """A model with fresh random weights.
+
+        Args:
+            sequence: Lengths and vocabularies of the two halves.
+            config: Depth, width and kind of attention.
+        """
+        super().__init__()
+        self.sequence = sequence
+        self.config = config
+        width = config.width
+        self.start = nn.Parameter(torch.empty(width))
+        # One row per word piece, then one pad per caption position.
+        self.text_embedding = nn.Embedding(sequence.text_vocab + sequence.text_len, width)
+        self.text_position = nn.Embedding(sequence.text_len, width)
+        self.image_embedding = nn.Embedding(sequence.image_vocab, width)
+        self.row_position = nn.Embedding(sequence.grid_h, width)
+        self.column_position = nn.Embedding(sequence.grid_w, width)
+        self.blocks = nn.ModuleList(
+            Block(width, config.heads, mlp_ratio=config.mlp_ratio, qk_norm=config.qk_norm)
+            for _ in range(config.layers)
+        )
+        self.final_norm = nn.LayerNorm(width)
+        if not config.tie_embeddings:
+            self.text_unembedding = nn.Parameter(torch.empty(sequence.text_vocab + 1, width))
+            self.image_unembedding = nn.Parameter(torch.empty(sequence.image_vocab, width))
+        self._layer_masks = config.layer_masks()
+        for kind in dict.fromkeys(self._layer_masks):
+            if kind != "dense":
+                mask = causal_mask(kind, sequence, config.conv_kernel)
+                self.register_buffer(f"{kind}_mask", mask, persistent=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Normal weights of deviation 0.02; smaller where a layer adds to the residual stream."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif "norm" not in name:
+                nn.init.normal_(parameter, std=_INIT_STD)
+        residual_std = _INIT_STD / math.sqrt(2 * self.config.layers)
+        for block in self._blocks():
+            nn.init.normal_(block.attention.out.weight, std=residual_std)
+            nn.init.normal_(block.mlp_out.weight, std=residual_std)
+
+    def forward(self, text_ids: Tensor, image_tokens: Tensor) -> JointLogits:
+        """Predictions of every element from the elements before it.
+
+        Args:
+            text_ids: Captions with pads (`sequence.pad_caption`), shape (b, t), int64.
+            image_tokens: Shape (b, m), int64; the last column is predicted but never read.
+        """
+        x, _ = self._run(self._embed(text_ids, image_tokens[:, :-1]))  # b n d
+        text_len = self.sequence.text_len
+        return JointLogits(
+            text=self._text_logits(x[:, :text_len]), image=self._image_logits(x[:, text_len:])
+        )
+
+    def prefill(
+        self, text_ids: Tensor, image_prompt: Tensor | None, *, candidates: int
+    ) -> tuple[Tensor, KVCache]:
+        """Read captions and image prompts; equal ones are computed once.
+
+        Args:
+            text_ids: Captions with pads, shape (c, t), int64.
+            image_prompt: First image tokens, shape (c, r), 0 <= r < m; None is r = 0.
+            candidates: Images that will be drawn for each caption (g).
+
+        Returns:
+            Scores for image token r, shape (c, k), float32; and a cache with room for the rest.
+        """
+        if image_prompt is None:
+            image_prompt = text_ids.new_empty(len(text_ids), 0)
+        text_len, prompt_len = self.sequence.text_len, image_prompt.shape[1]
+        given = torch.cat([text_ids, image_prompt], dim=1)  # c t+r
+        distinct, row_of = torch.unique(given, dim=0, return_inverse=True)
+        x, key_values = self._run(self._embed(distinct[:, :text_len], distinct[:, text_len:]))
+        prefix = [KeyValues(keys[row_of], values[row_of]) for keys, values in key_values]
+        suffix_len = self.sequence.image_len - 1 - prompt_len
+        cache = KVCache(prefix, candidates=candidates, suffix_len=suffix_len)
+        return self._image_logits(x[:, -1])[row_of], cache
+
+    def decode_step(self, tokens: Tensor, position: int, cache: KVCache) -> Tensor:
+        """Scores for the image tokens that follow `tokens`.
+
+        Args:
+            tokens: The newest token of each candidate, shape (c, g), int64.
+            position: Raster position of `tokens`, from the prompt's length to m - 2.
+            cache: The cache of `prefill`; gains this token.
+
+        Returns:
+            Scores for position + 1, shape (c, g, k), float32.
+        """
+        positions = torch.tensor([position], device=tokens.device)
+        x = self._embed_image(tokens, positions)  # c g d
+        slot = image_slot(position, self.sequence)
+        visible = {
+            kind: cache.visible(slot, self._mask(kind)) for kind in dict.fromkeys(self._layer_masks)
+        }
+        for block, kind, prefix, suffix in zip(
+            self._blocks(), self._layer_masks, cache.prefix, cache.suffix, strict=True
+        ):
+            x = block.decode(x, prefix, suffix, visible[kind])
+        return self._image_logits(self.final_norm(x))
+
+    def _run(self, x: Tensor) -> tuple[Tensor, list[KeyValues]]:
+        """Final states of embedded slots from 0 on, shape (b, s, d), and each layer's memory."""
+        memory = []
+        for block, kind in zip(self._blocks(), self._layer_masks, strict=True):
+            mask = self._mask(kind)
+            x, key_values = block(x, None if mask is None else mask[: x.shape[1], : x.shape[1]])
+            memory.append(key_values)
+        return self.final_norm(x), memory
+
+    def _embed(self, text_ids: Tensor, image_tokens: Tensor) -> Tensor:
+        """Slots 0 on: start, caption and the first r image tokens, shape (b, 1 + t + r, d)."""
+        start = self.start.expand(len(text_ids), 1, -1)
+        text = self.text_embedding(text_ids) + self.text_position.weight  # b t d
+        positions = torch.arange(image_tokens.shape[1], device=image_tokens.device)
+        return torch.cat([start, text, self._embed_image(image_tokens, positions)], dim=1)
+
+    def _embed_image(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Image tokens, shape (..., r), that stand at raster `positions`, shape (r), embedded."""
+        rows = self.row_position(positions // self.sequence.grid_w)
+        columns = self.column_position(positions % self.sequence.grid_w)
+        embedded: Tensor = self.image_embedding(tokens) + (rows + columns)
+        return embedded
+
+    def _text_logits(self, x: Tensor) -> Tensor:
+        if self.config.tie_embeddings:
+            # The class "caption ends" shares the row after the word pieces: the first pad's.
+            return _logits(x, self.text_embedding.weight[: self.sequence.text_vocab + 1])
+        return _logits(x, self.text_unembedding)
+
+    def _image_logits(self, x: Tensor) -> Tensor:
+        if self.config.tie_embeddings:
+            return _logits(x, self.image_embedding.weight)
+        return _logits(x, self.image_unembedding)
+
+    def _mask(self, kind: LayerMask) -> Tensor | None:
+        return None if kind == "dense" else self.get_buffer(f"{kind}_mask")
+
+    def _blocks(self) -> list[Block]:
+        return cast(list[Block], list(self.blocks))
+
+
+def _logits(x: Tensor, unembedding: Tensor) -> Tensor:
+    """Scores in float32, computed so even under autocast: rounded scores would tie or flip."""
+    with torch.autocast(x.device.type, enabled=False):
+        return linear(x.float(), unembedding.float())

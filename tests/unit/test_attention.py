@@ -1,0 +1,122 @@
+"""Attention masks against a slow reading of the paper's definitions, and the cache's room."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from einops import rearrange
+
+from dalle.attention import CausalSelfAttention, KeyValues, KVCache, causal_mask
+from dalle.model_config import LayerMask, SequenceConfig
+
+GRIDS = [(1, 1), (1, 5), (5, 1), (3, 4), (4, 4), (6, 3)]
+KINDS: list[LayerMask] = ["dense", "row", "column", "conv"]
+
+
+def layout(grid: tuple[int, int], text_len: int = 3) -> SequenceConfig:
+    return SequenceConfig(
+        text_len=text_len, text_vocab=5, grid_h=grid[0], grid_w=grid[1], image_vocab=4
+    )
+
+
+def cells_before(row: int, column: int, grid_w: int) -> list[tuple[int, int]]:
+    """Grid cells in raster order up to and with (row, column), the newest last."""
+    cells = [(y, x) for y in range(row + 1) for x in range(grid_w)]
+    return cells[: cells.index((row, column)) + 1]
+
+
+def visible_cells(
+    kind: LayerMask, row: int, column: int, grid_w: int, kernel: int
+) -> set[tuple[int, int]]:
+    """Cells that the token at (row, column) attends to, read off the paper's figure 11."""
+    past = cells_before(row, column, grid_w)
+    if kind == "dense":
+        return set(past)
+    if kind == "row":  # "the previous 5 image tokens in raster order" for a row of 4
+        return set(past[-(grid_w + 1) :])
+    if kind == "column":
+        return {(y, x) for y, x in past if x == column}
+    reach = kernel // 2
+    square = set()
+    for up, left in itertools.product(range(-reach, reach + 1), repeat=2):
+        y, x = row - up, column - left
+        while x < 0:  # off the left side: on from the right side, a row up
+            y, x = y - 1, x + grid_w
+        while x >= grid_w:
+            y, x = y + 1, x - grid_w
+        square.add((y, x))
+    return square & set(past)
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5, 11])
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_mask_equals_the_papers_definition(
+    kind: LayerMask, grid: tuple[int, int], kernel: int
+) -> None:
+    config = layout(grid)
+    text_slots = 1 + config.text_len  # the start token, then the caption
+    cells = [(y, x) for y in range(grid[0]) for x in range(grid[1])][:-1]  # the last is no input
+    expected = torch.zeros(config.total_len, config.total_len, dtype=torch.bool)
+    for query in range(text_slots):
+        expected[query, : query + 1] = True
+    for index, (row, column) in enumerate(cells):
+        expected[text_slots + index, :text_slots] = True
+        for cell in visible_cells(kind, row, column, grid[1], kernel):
+            expected[text_slots + index, text_slots + cells.index(cell)] = True
+    assert torch.equal(causal_mask(kind, config, kernel), expected)
+
+
+def test_row_mask_of_the_papers_figure() -> None:
+    """Figure 11: six text tokens, a 4x4 grid; each image token sees five image tokens."""
+    mask = causal_mask("row", layout((4, 4), text_len=6), 3)
+    newest = mask[7 + 9]  # the token at row 2, column 1
+    assert newest[:7].all()
+    assert newest[7:].nonzero().flatten().tolist() == [5, 6, 7, 8, 9]
+
+
+def test_conv_mask_of_the_papers_figure() -> None:
+    """Figure 11d: a 3x3 kernel on a 4x4 grid, wrapping around like the row mask."""
+    mask = causal_mask("conv", layout((4, 4), text_len=6), 3)[7:, 7:]
+    assert mask[9].nonzero().flatten().tolist() == [4, 5, 6, 8, 9], "row 2, column 1"
+    assert mask[8].nonzero().flatten().tolist() == [3, 4, 5, 7, 8], "at the left side it wraps"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_slot_sees_a_later_one_and_each_sees_itself(kind: LayerMask) -> None:
+    mask = causal_mask(kind, layout((3, 4)), 11)
+    assert not mask.triu(1).any()
+    assert mask.diagonal().all()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_attention_equals_the_textbook_formula(qk_norm: bool, masked: bool) -> None:
+    torch.manual_seed(0)
+    attention = CausalSelfAttention(8, 2, qk_norm=qk_norm).double()
+    x = torch.randn(3, 5, 8, dtype=torch.float64)
+    mask = torch.rand(5, 5).lt(0.5).tril() | torch.eye(5, dtype=torch.bool)
+    q, k, v = rearrange(attention.qkv(x), "b s (three a f) -> three b a s f", three=3, a=2)
+    if qk_norm:
+        eps = torch.finfo(torch.float64).eps  # RMSNorm's default
+        q, k = (y / (y.square().mean(-1, keepdim=True) + eps).sqrt() for y in (q, k))
+    scores = q @ k.transpose(-1, -2) / 2  # the root of f = 4
+    visible = mask if masked else torch.ones(5, 5, dtype=torch.bool).tril()
+    weights = torch.exp(scores) * visible
+    mixed = weights / weights.sum(-1, keepdim=True) @ v
+    expected = attention.out(rearrange(mixed, "b a s f -> b s (a f)"))
+    states, _ = attention(x, mask if masked else None)
+    torch.testing.assert_close(states, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_cache_holds_the_prefix_once_and_the_suffix_per_candidate() -> None:
+    prefix = [KeyValues(torch.zeros(2, 4, 7, 8), torch.zeros(2, 4, 7, 8))] * 3
+    for candidates in (1, 64):
+        cache = KVCache(prefix, candidates=candidates, suffix_len=5)
+        assert cache.prefix_len == 7
+        for layer in range(3):
+            assert cache.prefix[layer].keys.shape == (2, 4, 7, 8)
+            assert cache.suffix[layer].keys.shape == (2, 4, candidates, 5, 8)
+            assert cache.suffix[layer].values.shape == (2, 4, candidates, 5, 8)

@@ -1,0 +1,176 @@
+"""The house stands: imports point downward, and what answers `--help` never loads torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# Highest layer first. A module may import from layers below its own, and its neighbours within a
+# layer, except for those that stay apart.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("app",),
+    ("dalle", "dalle.__main__"),
+    ("dalle.cli",),
+    ("dalle.generate_command",),
+    ("dalle.pipeline", "dalle.train", "dalle.evaluate"),
+    (
+        *("dalle.flags", "dalle.flag_help", "dalle.command_line", "dalle.options"),
+        *("dalle.yaml_file", "dalle.config", "dalle.checkpoint", "dalle.card", "dalle.folders"),
+        *("dalle.device", "dalle.data", "dalle.sampling", "dalle.rerank", "dalle.picture"),
+        "dalle.sheets",
+    ),
+    (
+        *("dalle.transformer", "dalle.clip", "dalle.attention", "dalle.sequence"),
+        *("dalle.captions", "dalle.model_config"),
+    ),
+    ("dalle.errors", "dalle.version", "dalle.seeds", "dalle.console"),
+    ("vae",),
+)
+MEMBERS_STAY_APART = ("dalle.pipeline", "dalle.train", "dalle.evaluate")
+
+# Loaded by help, usage errors or data making, before or without any model.
+TORCH_FREE = (
+    "dalle",
+    "dalle.cli",
+    "dalle.config",
+    "dalle.console",
+    "dalle.errors",
+    "dalle.flags",
+    "dalle.model_config",
+    "vae",
+    "vae.config",
+)
+HEAVY = ("torch", "numpy", "gradio", "open_clip", "tokenizers", "PIL")
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the project by its dotted name."""
+    files = [path for top in ("dalle", "vae") for path in sorted((ROOT / top).rglob("*.py"))]
+    files += [path for path in [ROOT / "app.py"] if path.exists()]
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in files
+    }
+
+
+MODULES = modules()
+
+
+def imported(path: Path) -> Iterator[tuple[str, int]]:
+    """Project modules that a file imports anywhere, also inside functions, with the line."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            # `from dalle import config` is the module dalle.config, not the package's own names.
+            names = [name if name in MODULES else node.module for name in inner]
+        else:
+            continue
+        yield from ((name, node.lineno) for name in names if name in MODULES)
+
+
+def unit(module: str) -> str:
+    """The entry of LAYERS that a module belongs to."""
+    for known in (name for layer in LAYERS for name in layer):
+        if module == known or (known != "dalle" and module.startswith(f"{known}.")):
+            return known
+    raise LookupError(f"{module} belongs to no layer; add it to LAYERS in {__file__}")
+
+
+def height(name: str) -> int:
+    return next(-index for index, layer in enumerate(LAYERS) if name in layer)
+
+
+def may_import(importer: str, target: str) -> bool:
+    upper, lower = unit(importer), unit(target)
+    if upper == lower:
+        return True
+    if height(upper) == height(lower):
+        return upper not in MEMBERS_STAY_APART
+    return height(upper) > height(lower)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_point_downward(module: str) -> None:
+    wrong = [
+        f"{MODULES[module].relative_to(ROOT)}:{line} imports {target}"
+        for target, line in imported(MODULES[module])
+        if not may_import(module, target)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_layers_tell_up_from_down() -> None:
+    assert may_import("dalle.train.loop", "dalle.data.order")
+    assert may_import("dalle.train.loop", "vae.model")
+    assert may_import("dalle.transformer", "dalle.attention")
+    assert not may_import("vae.model", "dalle.errors")
+    assert not may_import("dalle.transformer", "dalle.config")
+    assert not may_import("dalle.train.loop", "dalle.pipeline")
+    assert not may_import("dalle.pipeline", "dalle.cli")
+    assert not may_import("dalle.cli", "dalle")
+    with pytest.raises(LookupError, match=r"dalle\.novel belongs to no layer"):
+        may_import("dalle.novel", "vae")
+
+
+def test_imports_inside_functions_are_seen() -> None:
+    found = {name for name, _ in imported(MODULES["dalle.cli"])}
+    assert {"dalle.train.runs", "dalle.config", "dalle.flags"} <= found
+
+
+def test_no_two_modules_import_each_other() -> None:
+    below = {name: {target for target, _ in imported(path)} for name, path in MODULES.items()}
+    below["dalle"] = below["vae"] = set()  # their heavy names are lazy and nobody below uses them
+    settled: set[str] = set()
+    while free := {name for name in below if name not in settled and below[name] <= settled}:
+        settled |= free
+    circular = sorted(set(below) - settled)
+    assert not circular, f"these import each other in a circle, or hang on one: {circular}"
+
+
+def test_no_module_is_a_drawer() -> None:
+    drawers = {"utils", "util", "common", "helpers", "helper", "misc", "tools"}
+    assert not [name for name in MODULES if drawers & set(name.split("."))]
+
+
+def test_light_modules_load_nothing_heavy() -> None:
+    program = (
+        f"import sys\nfor name in {TORCH_FREE!r}: __import__(name)\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert run.stdout.strip() == "[]"
+
+
+def test_emoji_scenes_need_no_torch() -> None:
+    names = [name for name in MODULES if name.startswith("dalle.data.emoji")]
+    assert names, "the package dalle.data.emoji exists"
+    program = f"import sys\nfor name in {names!r}: __import__(name)\nprint('torch' in sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert run.stdout.strip() == "False"
+
+
+def test_public_names_are_offered_and_found() -> None:
+    import dalle
+    import vae
+
+    assert dalle.TextToImage.__module__ == "dalle.pipeline"
+    assert vae.DiscreteVAE.__module__ == "vae.model"
+    assert "TextToImage" in dir(dalle)
+    assert "DiscreteVAE" in dir(vae)
+    with pytest.raises(AttributeError, match="'dalle' has no attribute 'TextToPicture'"):
+        _ = dalle.TextToPicture
+    with pytest.raises(AttributeError, match="'vae' has no attribute 'Vae'"):
+        _ = vae.Vae

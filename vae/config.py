@@ -1,0 +1,48 @@
+"""The dVAE's settings.
+
+They live beside the model but apart from it, because this file must not import torch: a
+misspelt flag is answered from here in a few hundredths of a second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaeConfig:
+    """Shape of a discrete VAE (Ramesh et al., arXiv:2102.12092, appendix A.1)."""
+
+    channels: int = 256
+    """Width of the finest group of blocks; every coarser group is twice as wide."""
+    groups: int = 4
+    """Groups of blocks; between two groups the picture is halved, so stride = 2^(groups - 1)."""
+    blocks_per_group: int = 2
+    """Residual blocks in each group."""
+    codebook_size: int = 8192
+    """Number of codes an image token can be."""
+    codebook_dim: int = 128
+    """Width of a code vector, which is what the decoder reads at each grid cell."""
+    quantizer: Literal["gumbel", "nearest"] = "gumbel"
+    """Gumbel-softmax over encoder logits (the paper), or nearest code with an EMA codebook."""
+    likelihood: Literal["logit-laplace", "l1", "l2"] = "logit-laplace"
+    """How a reconstruction is scored: the paper's logit-Laplace, or plain absolute / squared."""
+
+    @property
+    def stride(self) -> int:
+        """Pixels per grid cell, along each side."""
+        return int(2 ** (self.groups - 1))
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that no model can have."""
+        for name in ("channels", "groups", "blocks_per_group", "codebook_size", "codebook_dim"):
+            value = getattr(self, name)
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.channels % 4:
+            raise ValueError(
+                f"channels must be divisible by 4 (bottleneck blocks), got {self.channels}"
+            )
+        if self.codebook_size < 2:
+            raise ValueError(f"codebook_size must be at least 2, got {self.codebook_size}")

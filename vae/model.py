@@ -1,0 +1,189 @@
+"""The discrete VAE: pixels to a grid of tokens, and back.
+
+Read top to bottom: residual block, encoder, decoder, the whole.
+Axes: b batch, y x pixel rows and columns, h w grid rows and columns, k codebook size, e code width.
+
+Source of the family: Ramesh et al., arXiv:2102.12092, appendix A.1, and the released
+encoder/decoder. Ours differs in being sized by `VaeConfig` and in starting from
+1/sqrt(fan-in) weights with zero biases.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vae.config import VaeConfig
+from vae.losses import mean_pixels, output_channels
+from vae.quantize import Quantized, build_quantizer
+
+
+class ResidualBlock(nn.Module):
+    """Four convolutions through a bottleneck a quarter as wide, added to the input with a gain.
+
+    The encoder's blocks end in the 1x1 convolution, the decoder's begin with it.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, kernels: tuple[int, ...], gain: float) -> None:
+        super().__init__()
+        hidden = outputs // 4
+        widths = [inputs, hidden, hidden, hidden, outputs]
+        layers: list[nn.Module] = []
+        for before, after, kernel in zip(widths, widths[1:], kernels, strict=False):
+            layers += [nn.ReLU(), nn.Conv2d(before, after, kernel, padding=kernel // 2)]
+        self.residual = nn.Sequential(*layers)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.gain = gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` (b, inputs, y, x) refined to (b, outputs, y, x)."""
+        return torch.as_tensor(self.shortcut(x) + self.gain * self.residual(x))
+
+
+class Encoder(nn.Module):
+    """Pixels to features, one per grid cell: 7x7 stem, groups of blocks, max-pool between groups."""
+
+    def __init__(self, config: VaeConfig) -> None:
+        super().__init__()
+        gain = 1 / (config.groups * config.blocks_per_group) ** 2
+        layers: list[nn.Module] = [nn.Conv2d(3, config.channels, 7, padding=3)]
+        width = config.channels
+        for group in range(config.groups):
+            if group > 0:
+                layers.append(nn.MaxPool2d(2))
+            for _ in range(config.blocks_per_group):
+                outputs = config.channels * 2**group
+                layers.append(ResidualBlock(width, outputs, kernels=(3, 3, 3, 1), gain=gain))
+                width = outputs
+        layers.append(nn.ReLU())
+        self.layers = nn.Sequential(*layers)
+        self.output_channels = width
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Features (b, channels * stride, h, w) of `pixels` (b, 3, y, x)."""
+        return torch.as_tensor(self.layers(pixels))
+
+
+class Decoder(nn.Module):
+    """Code vectors to the likelihood's parameters: the encoder's mirror, with nearest upsampling."""
+
+    def __init__(self, config: VaeConfig) -> None:
+        super().__init__()
+        gain = 1 / (config.groups * config.blocks_per_group) ** 2
+        layers: list[nn.Module] = []
+        width = config.codebook_dim
+        for group in reversed(range(config.groups)):
+            for _ in range(config.blocks_per_group):
+                outputs = config.channels * 2**group
+                layers.append(ResidualBlock(width, outputs, kernels=(1, 3, 3, 3), gain=gain))
+                width = outputs
+            if group > 0:
+                layers.append(nn.Upsample(scale_factor=2, mode="nearest"))
+        layers += [nn.ReLU(), nn.Conv2d(width, output_channels(config.likelihood), 1)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Likelihood parameters (b, 6 or 3, y, x) of `codes` (b, e, h, w)."""
+        return torch.as_tensor(self.layers(codes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaeOutput:
+    """One training pass: what the decoder said, and the codes it said it from."""
+
+    output: Tensor
+    """Likelihood parameters, shape (b, 6 or 3, y, x); see `vae.losses`."""
+    quantized: Quantized
+    features: Tensor
+    """Encoder output, shape (b, channels * stride, h, w)."""
+
+
+class DiscreteVAE(nn.Module):
+    """Maps pictures to grids of tokens and back; any height and width the stride divides."""
+
+    def __init__(self, config: VaeConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.quantizer = build_quantizer(
+            config.quantizer,
+            channels=self.encoder.output_channels,
+            codebook_size=config.codebook_size,
+            codebook_dim=config.codebook_dim,
+        )
+        self.decoder = Decoder(config)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                fan_in = module.in_channels * math.prod(module.kernel_size)
+                nn.init.normal_(module.weight, std=1 / math.sqrt(fan_in))
+                assert module.bias is not None, "every convolution of the dVAE has a bias"
+                nn.init.zeros_(module.bias)
+
+    def forward(
+        self, pixels: Tensor, *, tau: float, generator: torch.Generator | None = None
+    ) -> VaeOutput:
+        """A training pass with relaxed codes.
+
+        Args:
+            pixels: Shape (b, 3, y, x), -1...1.
+            tau: Relaxation temperature of the Gumbel-softmax, > 0.
+            generator: Source of the noise; None takes torch's global one.
+
+        Raises:
+            ValueError: `pixels` has a shape that the stride does not divide.
+        """
+        self._check(pixels)
+        features = self.encoder(pixels)
+        quantized = self.quantizer(features, tau=tau, generator=generator)
+        return VaeOutput(
+            output=self.decoder(quantized.codes), quantized=quantized, features=features
+        )
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Token grids of pictures: the likeliest code of each cell, without noise.
+
+        Args:
+            pixels: Shape (b, 3, y, x), -1...1; the stride must divide y and x.
+
+        Returns:
+            Token grid, shape (b, h, w), int64, with h = y / stride and w = x / stride.
+
+        Raises:
+            ValueError: `pixels` has a shape that the stride does not divide.
+        """
+        self._check(pixels)
+        return self.quantizer.tokens(self.encoder(pixels))
+
+    def decode(self, token_grid: Tensor) -> Tensor:
+        """Pictures of token grids.
+
+        Args:
+            token_grid: Code indices, 0...k-1, shape (b, h, w), int64.
+
+        Returns:
+            Pixels, shape (b, 3, y, x), -1...1, float32.
+
+        Raises:
+            ValueError: A token lies outside the codebook.
+        """
+        size = self.config.codebook_size
+        if token_grid.numel() and not 0 <= int(token_grid.min()) <= int(token_grid.max()) < size:
+            raise ValueError(
+                f"token_grid must hold codes in 0...{size - 1}, got "
+                f"{int(token_grid.min())}...{int(token_grid.max())}"
+            )
+        output = self.decoder(self.quantizer.embed(token_grid))
+        return mean_pixels(output, self.config.likelihood)
+
+    def _check(self, pixels: Tensor) -> None:
+        stride = self.config.stride
+        if pixels.ndim != 4 or pixels.shape[1] != 3:
+            raise ValueError(f"pixels must have shape (b, 3, y, x), got {tuple(pixels.shape)}")
+        if pixels.shape[2] % stride or pixels.shape[3] % stride:
+            raise ValueError(
+                f"height and width must be divisible by the stride ({stride}), got "
+                f"{pixels.shape[2]} x {pixels.shape[3]}; resize or crop the picture"
+            )
