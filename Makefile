@@ -42,8 +42,8 @@ bench: $(STAMP) ## measure speed
 	$(BIN)/python -m pytest -m bench -s $(ARGS)
 
 demo: $(STAMP) ## open the web page
-	@test -f app.py || { echo "make demo: the web page is not part of this version; use make generate" >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet -e '.[demo]'
+	@test -f app.py || { echo "make demo: the web page is not part of this version; make generate draws" >&2; exit 1; }
+	@$(MAKE) --no-print-directory $(STAMP)-demo
 	$(BIN)/python app.py $(ARGS)
 
 clean: ## remove .venv and all caches; data, runs and pictures stay
@@ -63,4 +63,11 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "make setup: needs Python 3.11 or newer; if it is not on the PATH: make setup PYTHON=/path/to/python3" >&2; \
 	  exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# Gradio asks for a Pillow older than the patched one but works with it, so Pillow comes back last.
+$(STAMP)-demo: $(STAMP)
+	grep -v '^pillow==' constraints.txt > $(VENV)/constraints-demo.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints-demo.txt -e '.[demo]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps pillow
 	@touch $@

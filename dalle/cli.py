@@ -52,7 +52,8 @@ class Verb:
 def _data_emoji(settings: config.DataEmoji) -> int:
     from dalle.data.emoji.write import write_scenes
 
-    return write_scenes(settings)
+    write_scenes(settings)
+    return EXIT_DONE
 
 
 def _train_vae(settings: config.TrainVae) -> int:
@@ -62,7 +63,7 @@ def _train_vae(settings: config.TrainVae) -> int:
 
 
 def _tokenize(settings: config.Tokenize) -> int:
-    from dalle.train.runs import tokenize
+    from dalle.train.tokenize import tokenize
 
     return tokenize(settings)
 

@@ -120,7 +120,7 @@ def _flatten(
         if key in keys:
             found[key] = value
         elif key not in inner:
-            match = nearest(key, [*keys, *inner])
+            match = nearest(key, [*keys, *(name for name in inner if f"{name}." != prefix)])
             remedy = f"did you mean {match}?" if match else f"known: {_siblings(prefix, keys)}"
             raise ValueError(f"{path}: unknown key {key}; {remedy}")
         elif isinstance(value, Mapping):

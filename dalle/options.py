@@ -132,18 +132,21 @@ def build(root: type[Settings], values: Mapping[str, Any], *, prefix: str = "") 
 def nearest(key: str, known: Iterable[str]) -> str | None:
     """The known dotted key that `key` most likely meant, or None if none is close.
 
-    A key whose last part is right but whose section is missing or wrong comes first.
+    A slip within a right section comes first, then a key that looks alike as a whole, then one
+    whose last part does, in whatever section.
     """
     keys = list(known)
+    section, _, leaf = key.rpartition(".")
     by_leaf = {candidate.rpartition(".")[2]: candidate for candidate in reversed(keys)}
-    leaf = key.rpartition(".")[2]
-    if leaf in by_leaf:
-        return by_leaf[leaf]
-    whole = difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
-    if whole:
-        return whole[0]
-    close = difflib.get_close_matches(leaf, by_leaf, n=1, cutoff=0.75)
-    return by_leaf[close[0]] if close else None
+    neighbours = [name for name in keys if name.rpartition(".")[0] == section]
+    for typed, candidates in (
+        (leaf, {name.rpartition(".")[2]: name for name in neighbours}),
+        (key, {} if neighbours else {name: name for name in keys}),
+        (leaf, by_leaf),
+    ):
+        for match in difflib.get_close_matches(typed, candidates, n=1, cutoff=0.65):
+            return candidates[match]
+    return None
 
 
 def _default(field: dataclasses.Field[Any], base: Any) -> tuple[Any, bool]:

@@ -1,0 +1,1 @@
+"""Captioned pictures: rendered, read, decoded, ordered, and cached as tokens."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from dalle.data.samples import (
+from dalle.data.sample import (
     MAX_PICTURE_BYTES,
     MAX_TEXT_BYTES,
     PICTURE_SUFFIXES,
@@ -40,6 +41,12 @@ class _Entry:
     key: str
     places: tuple[tuple[int, int], ...]
     """Offset and size of picture, caption and truth."""
+
+    def is_like(self, other: _Entry) -> bool:
+        """Whether picture and caption are there, and a truth if `other` has one."""
+        (_, picture), (_, caption), (_, truth) = self.places
+        complete = picture != _ABSENT and caption != _ABSENT
+        return complete and (truth != _ABSENT or other.places[2][1] == _ABSENT)
 
 
 class TarShards:
@@ -87,7 +94,7 @@ class TarShards:
         return len(self._keys)
 
     def __getitem__(self, index: int) -> Sample:
-        """Sample `index`; see `SampleSet`."""
+        """Sample `index`; see `dalle.data.samples.SampleSet`."""
         if not 0 <= index < len(self):
             raise IndexError(f"index must be in 0 to {len(self) - 1}, got {index}")
         key = self._keys[index]
@@ -132,16 +139,77 @@ class TarShards:
         listing = list_members(path) if path.exists() else TarListing((), "the file is missing")
         entries = _group(path.stem, listing.members)
         torn = listing.torn
+        if torn and entries and not entries[-1].is_like(entries[0]):
+            entries.pop()  # cut in the middle
         if torn is None and expected is not None and len(entries) < expected:
-            torn = "samples are missing"
-        if torn is not None and entries and (expected is None or len(entries) >= expected):
-            entries = _without_cut_sample(entries)
+            torn = "dataset.json lists more"
         yield from entries
-        if torn is None:
+        if torn is None or len(entries) == expected:
             return
         count = max(expected or 0, len(entries) + 1)
-        reason = f"shard {name}: {len(entries)} of {count} samples can be read; {torn}"
-        _log.warning("%s/%s", self.folder, reason)
+        least = "" if expected else "at least "
+        reason = f"shard {name}: {len(entries)} of {least}{count} samples can be read; {torn}"
+        _log.warning("%s: %s", self.folder, reason)
         for missing in range(len(entries), count):
             self._faults[first + missing] = reason
             yield _Entry(f"{path.stem}/missing-{missing}", ((0, _ABSENT),) * len(_PARTS))
+
+
+def _group(shard: str, members: Iterable[Member]) -> list[_Entry]:
+    """Samples in the order of the shard: neighbours under one key belong together."""
+    groups: list[tuple[str, dict[str, Member]]] = []
+    for member in members:
+        key, part = _split_name(member.name)
+        if part is None:
+            continue
+        if not groups or groups[-1][0] != key or part in groups[-1][1]:
+            groups.append((key, {}))
+        groups[-1][1][part] = member
+    seen: Counter[str] = Counter()
+    entries = []
+    for key, parts in groups:
+        if parts.keys() == {"truth"}:
+            continue  # a loose JSON file, not a sample
+        seen[key] += 1
+        label = f"{shard}/{key}" if seen[key] == 1 else f"{shard}/{key}#{seen[key]}"
+        if seen[key] == 2:
+            _log.warning("shard %s: more than one sample is called %s; all are kept", shard, key)
+        found = (parts.get(part) for part in _PARTS)
+        places = tuple((m.offset, m.size) if m else (0, _ABSENT) for m in found)
+        entries.append(_Entry(label, places))
+    return entries
+
+
+def _split_name(name: str) -> tuple[str, str | None]:
+    """A member's key, and which part of a sample it is, if any."""
+    folder, slash, base = name.rpartition("/")
+    stem, _, suffix = base.partition(".")
+    suffix = f".{suffix.lower()}"
+    if suffix in PICTURE_SUFFIXES:
+        part: str | None = "picture"
+    else:
+        part = {".txt": "caption", ".json": "truth"}.get(suffix)
+    return f"{folder}{slash}{stem}", part
+
+
+def _expected_samples(folder: Path) -> dict[str, int]:
+    """Samples that each shard should hold, where the folder's dataset.json says so.
+
+    Raises:
+        DataError: The file is not the index that `dalle data emoji` writes.
+    """
+    path = folder / "dataset.json"
+    if not path.is_file():
+        return {}
+    try:
+        shards = {
+            shard["file"]: shard["scenes"] for shard in json.loads(path.read_bytes())["shards"]
+        }
+    except (ValueError, KeyError, TypeError, RecursionError) as err:
+        raise DataError(f"{path} does not list shards with file and scenes: {err!r}") from err
+    for name, count in shards.items():
+        if not isinstance(name, str) or Path(name).name != name or not isinstance(count, int):
+            raise DataError(
+                f"{path} lists shard {name!r} with {count!r} scenes; write the set anew"
+            )
+    return shards

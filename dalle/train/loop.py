@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dalle.config import LoopConfig, OptimConfig
-from dalle.device import autocast_dtype, choose_device
+from dalle.device import autocast_dtype, choose_device, keep_freed_memory
 from dalle.errors import DataError, TrainingError
 from dalle.seeds import generator
 from dalle.train.metrics import MetricsLog
@@ -77,6 +77,7 @@ class Trainer:
             self.task.name, f"{sum(p.numel() for p in self.model.parameters()):,}", self.device,
             self.autocast or "fp32", step, self.loop.steps,
         )  # fmt: skip
+        keep_freed_memory()
         with StopRequest() as stop, self._bar(step) as bar:
             batches = self._batches(step)
             window_start, window_step = time.perf_counter(), step

@@ -234,7 +234,8 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     path = tmp_path / "tokenizer.json"
     path.write_text("old")
 
-    def full_disk(*_: object, **__: object) -> int:
+    def full_disk(file: Path, text: str, encoding: str) -> int:
+        file.write_bytes(text[:100].encode(encoding))
         raise OSError("no space left on device")
 
     monkeypatch.setattr(Path, "write_text", full_disk)

@@ -99,8 +99,8 @@ def test_no_setting_has_the_name_of_a_flag_that_every_verb_knows() -> None:
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("", "error: a verb is missing, one of data emoji, train vae, tokenize, train transformer, "
-             "generate, eval vae; see `dalle --help`"),
+        ("", ("error: a verb is missing, one of data emoji, train vae, tokenize, train "
+              "transformer, generate, eval vae; see `dalle --help`")),
         ("train", "error: `dalle train` needs one more word: vae or transformer"),
         ("train --out x", "error: `dalle train` needs one more word: vae or transformer"),
         ("train va", "error: unknown verb 'train va'; did you mean `dalle train vae`?"),
@@ -109,8 +109,7 @@ def test_no_setting_has_the_name_of_a_flag_that_every_verb_knows() -> None:
         ("tokenise --out x", "error: unknown verb 'tokenise'; did you mean `dalle tokenize`?"),
         ("qqqq", "error: unknown verb 'qqqq'; see `dalle --help`"),
         ("generate fox --sed 3", "error: unknown flag --sed; did you mean --seed?"),
-        ("generate fox --candidates 0", "error: candidates must be at least 1, got 0"),
-        ("generate fox --top_p 1.2", "error: top_p must be in (0, 1], got 1.2; 1 keeps every token"),
+        ("generate fox --seed x", "error: --seed must be a whole number, got 'x'"),
     ],
 )  # fmt: skip
 def test_a_wrong_command_is_one_line_on_stderr_and_status_2(
@@ -118,6 +117,25 @@ def test_a_wrong_command_is_one_line_on_stderr_and_status_2(
 ) -> None:
     assert main(typed.split()) == 2
     assert capsys.readouterr() == ("", f"{message}\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "field", "value"),
+    [
+        ("--candidates 0", "candidates", "0"),
+        ("--candidates 4 --keep 5", "keep", "5"),
+        ("--temperature -1", "temperature", "-1.0"),
+        ("--top_p 1.2", "top_p", "1.2"),
+        ("--top-k 0", "top_k", "0"),
+    ],
+)
+def test_a_value_out_of_range_names_field_and_value(
+    typed: str, field: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", "a fox", *typed.split()]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(rf"error: {field} must be .*, got {re.escape(value)}\b.*\n", err), err
 
 
 def test_settings_reach_the_handler_and_its_status_comes_back(
@@ -218,12 +236,14 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
         stdout=write_end,
         stderr=subprocess.PIPE,
         check=False,
+        cwd=Path(__file__).parents[2],
+        env={key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"},
     )
     os.close(write_end)
     assert (run.returncode, run.stderr) == (1, b"")
 
 
-# ------------------------------------------------------------------------------- what is said and when
+# ---------------------------------------------------------------------------- what is said and when
 
 
 def test_news_goes_to_stderr_and_quiet_leaves_warnings(

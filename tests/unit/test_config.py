@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -47,15 +48,15 @@ def test_every_shipped_config_builds_by_its_own_command(
     verb, words = command(path)
     monkeypatch.chdir(ROOT)
     assert words[words.index("--config") + 1] == str(path.relative_to(ROOT))
-    settings = flags.parse(verb.settings, words, prog=verb.words, positional=verb.positional)
-    assert isinstance(settings, verb.settings)
+    built: object = flags.parse(verb.settings, words, prog=verb.words, positional=verb.positional)
+    assert isinstance(built, verb.settings)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_shipped_config_tells_its_time_and_score(path: Path) -> None:
+def test_every_shipped_config_tells_how_long_it_takes(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
-    head = "\n".join(line for line in lines[:12] if line.startswith("#"))
-    assert re.search(r"\d+ (min|minutes|seconds|hours?|s|h)\b", head), "how long it takes"
+    head = " ".join(itertools.takewhile(lambda line: line.startswith("#"), lines))
+    assert re.search(r"\b(seconds?|minutes?|hours?)\b", head), f"{path} opens with {head!r}"
 
 
 def reads(node: ast.AST) -> Iterator[str]:

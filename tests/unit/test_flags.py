@@ -221,8 +221,7 @@ def test_a_wrong_flag_is_answered_by_one_line(argv: list[str], message: str) -> 
         ("enginne: {fuel: oil}\n", "FILE: unknown key enginne; did you mean engine?"),
         ("motor: {fuel: oil}\n",
          "FILE: unknown key motor; known: out, names, label, wheels, roof, engine, spare"),
-        ("engine: {qqqq: oil}\n",
-         "FILE: unknown key engine.qqqq; known: power, fuel, cylinders"),
+        ("engine: {gear: 2}\n", "FILE: unknown key engine.gear; known: power, fuel, cylinders"),
         ("engine: 3\n", "FILE: engine is a section, got 3; write its keys indented below"),
         ("engine: []\n", "FILE: engine is a section, got []; write its keys indented below"),
         ("wheels: 1e1\n", "FILE: wheels must be a whole number, got 10.0"),
@@ -352,7 +351,9 @@ def test_dump_is_read_back_unchanged(config: Path) -> None:
             "fußgänger",
         ),
     )
-    config.write_text(flags.dump(run), encoding="utf-8")
+    text = flags.dump(run)
+    assert "fußgänger" in text
+    config.write_text(text, encoding="utf-8")
     assert flags.load(TrainTransformer, config) == run
 
 

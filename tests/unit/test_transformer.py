@@ -102,6 +102,34 @@ def test_every_parameter_takes_part() -> None:
             assert parameter.grad.abs().sum() > 0, name
 
 
+@pytest.mark.parametrize(
+    ("table", "first_told"),
+    [
+        # A position is read in the slot of its token, so the element after it is told first.
+        ("text_position", [1, 2, 3]),
+        ("row_position", [4, 8, 12, 16]),
+        ("column_position", [4, 5, 6, 7]),
+    ],
+)
+def test_positions_are_added_where_they_belong(table: str, first_told: list[int]) -> None:
+    transformer = tiny()
+    positions = transformer.get_submodule(table)
+    assert isinstance(positions, nn.Embedding)
+
+    def logits() -> Tensor:
+        joint = transformer(*batch())
+        text, image = joint.text.abs().sum((0, 2)), joint.image.abs().sum((0, 2))
+        return torch.cat([text, image])
+
+    with torch.no_grad():
+        before = logits()
+        for index, first in enumerate(first_told):
+            original = positions.weight[index].clone()
+            positions.weight[index] = -original
+            assert (logits() != before).nonzero()[0].item() == first
+            positions.weight[index] = original
+
+
 def test_heads_speak_for_their_own_half_only() -> None:
     logits = tiny()(*batch(3))
     assert logits.text.shape == (3, 3, 8), "seven word pieces and the end"
@@ -113,9 +141,10 @@ def test_tied_embeddings_are_the_output_projections() -> None:
     states: list[Tensor] = []
     transformer.final_norm.register_forward_hook(lambda *call: states.append(call[2]))
     logits = transformer(*batch())
-    text, image = states[0].split([3, 16], dim=1)
-    torch.testing.assert_close(logits.text, text @ transformer.text_embedding.weight[:8].T)
-    torch.testing.assert_close(logits.image, image @ transformer.image_embedding.weight.T)
+    text = states[0][:, :3] @ transformer.text_embedding.weight[:8].T
+    image = states[0][:, 3:] @ transformer.image_embedding.weight.T
+    torch.testing.assert_close(logits.text, text)
+    torch.testing.assert_close(logits.image, image)
 
 
 @pytest.mark.parametrize("tie_embeddings", [False, True])

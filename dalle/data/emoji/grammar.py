@@ -33,6 +33,8 @@ _NAMED_BACKGROUNDS = tuple(
 # How often scenes whose point is something else have a named background as well.
 _EXTRA_BACKGROUND = 0.15
 _NEON_BACKGROUND = "black"
+# Looks that hide the background, rule out its colour, or would vanish on a dark one.
+_NO_BACKGROUND = frozenset({"close-up", "grayscale", "silhouette"})
 
 _NORMAL_SIDES = ((15, 20), (20, 22), (45, 24), (20, 26))
 _SMALL_SIDES = ((1, 10), (1, 12))
@@ -144,7 +146,7 @@ class Grammar:
         if look == "neon":
             return Scene(kind="look", placed=(placed,), background=_NEON_BACKGROUND, look=look)
         scene = Scene(kind="look", placed=(placed,), background=DEFAULT_BACKGROUND, look=look)
-        return scene if look == "grayscale" else _with_extra_background(scene, dice)
+        return scene if look in _NO_BACKGROUND else _with_extra_background(scene, dice)
 
     def _panels(self, dice: Dice) -> Scene:
         subject = self._subject(dice)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from dalle.data.emoji.looks import LOOKS
+from dalle.data.emoji.looks import LOOKS, suits
 from dalle.data.emoji.palette import BACKGROUNDS, DEFAULT_BACKGROUND
 from dalle.data.emoji.scene import Scene
 from dalle.data.emoji.subjects import Subject
@@ -94,7 +94,10 @@ def count_held_out(subjects: Sequence[Subject]) -> tuple[HeldOutCount, ...]:
     counted = [subject.unicode_name for subject in subjects if subject.plural]
     people = {(s.profession, s.tone) for s in subjects if s.profession and s.tone}
     return (
-        _count("subject, look", ((n, look) for n in names for look in LOOKS)),
+        _count(
+            "subject, look",
+            ((s.unicode_name, k) for s in subjects for k in LOOKS if suits(k, s.name)),
+        ),
         _count("subject, background", ((n, colour) for n in names for colour in backgrounds)),
         _count("subject, count", ((n, str(count)) for n in counted for count in COUNTS)),
         _count(

@@ -85,8 +85,8 @@ def neon(drawing: Image.Image) -> Image.Image:
 def pixel_art(drawing: Image.Image) -> Image.Image:
     """A few large square pixels, each fully there or not."""
     longest = max(drawing.size)
-    cells = tuple(max(1, round(side * _PIXEL_ART_CELLS / longest)) for side in drawing.size)
-    small = drawing.resize(cells, Image.Resampling.BOX)
+    width, height = (max(1, round(side * _PIXEL_ART_CELLS / longest)) for side in drawing.size)
+    small = drawing.resize((width, height), Image.Resampling.BOX)
     small.putalpha(small.getchannel("A").point(lambda value: 255 if value >= 110 else 0))
     return small.resize(drawing.size, Image.Resampling.NEAREST)
 

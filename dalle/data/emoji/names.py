@@ -11,11 +11,10 @@ _UNCOUNTED = frozenset(
         "folded hands", "french fries", "fries", "garlic", "glasses", "gloves", "grapes",
         "headphones", "ice", "jeans", "maracas", "pancakes", "pasta", "paw prints", "popcorn",
         "ramen", "rice", "santa claus", "scissors", "shorts", "skis", "soap", "socks", "spaghetti",
-        "sparkles", "sunglasses", "sushi", "theater masks", "thumbs up", "toilet paper",
-        "wood", "yarn", "beans", "bubbles", "chains", "curry rice", "eyes", "fireworks", "footprints",
-        "houses", "lungs", "money with wings", "peanuts", "peas", "salt", "lettuce",
-        "clapping hands", "thumbs down", "milk", "lightning", "coffee", "beer", "wine", "chocolate",
-        "cheese", "dice",
+        "sparkles", "sunglasses", "sushi", "theater masks", "thumbs up", "toilet paper", "wood",
+        "yarn", "beans", "bubbles", "chains", "cheese", "chocolate", "clapping hands", "coffee",
+        "beer", "curry rice", "dice", "eyes", "fireworks", "footprints", "houses", "lightning",
+        "lungs", "milk", "money with wings", "peanuts", "salt", "thumbs down", "wine",
     }
 )  # fmt: skip
 
@@ -33,7 +32,15 @@ _IRREGULAR = {
 # The noun of "face with tears of joy" stands before the first of these words.
 _TAIL = re.compile(
     r" (?:with|without|of|on|in|at|over|behind|to|showing"
-    r"|biking|blowing|dancing|running|screaming|surfing|vomiting)\b"
+    r"|biking|blowing|dancing|holding|lifting|running|screaming|surfing|vomiting)\b"
+)
+
+# "tabs", but not "bus", "dress", "tennis" or "rhinoceros".
+_PLURAL_ENDING = re.compile(r"(?<![sui])(?<!ero)s$")
+
+_THE_COUNTRY = re.compile(
+    r"^(united|british|isle of|central african)\b"
+    r"|\b(islands|territory|territories|republic|netherlands|philippines|maldives|bahamas|gambia)$"
 )
 
 _TONE = re.compile(r" ?\b(medium-dark|medium-light|dark|light|medium) skin tone\b")
@@ -44,7 +51,7 @@ _AN = re.compile(r"(?!eu|one\b|uni|ufo\b|us[ea]|uk)[aeiou]|hour|heir|x-ray")
 
 def with_article(noun: str) -> str:
     """`noun` after "a", "an" or "the", or alone where English uses none ("bread")."""
-    if noun in _UNCOUNTED or noun.startswith(_BARE_STARTS):
+    if _takes_no_article(noun):
         return noun
     if noun.startswith(("statue of liberty", "tokyo tower", "flag of ")):
         return f"the {noun}"
@@ -53,7 +60,7 @@ def with_article(noun: str) -> str:
 
 def with_adjective(adjective: str, noun: str) -> str:
     """`noun` described by `adjective`, with its article: "a small fox", "small jeans"."""
-    if noun in _UNCOUNTED or noun.startswith(_BARE_STARTS):
+    if _takes_no_article(noun):
         return f"{adjective} {noun}"
     return f"{'an' if _AN.match(adjective) else 'a'} {adjective} {noun}"
 
@@ -62,10 +69,21 @@ def plural(noun: str) -> str | None:
     """The plural of `noun`; None where several of it have no natural name."""
     if noun in _UNCOUNTED or " and " in noun or noun.startswith(("statue of", "tokyo tower")):
         return None
-    tail = _TAIL.search(noun)
-    head, rest = (noun[: tail.start()], noun[tail.start() :]) if tail else (noun, "")
+    head, rest = _split_head(noun)
     before, _, last = head.rpartition(" ")
     return f"{before} {_plural_word(last)}{rest}".lstrip()
+
+
+def _split_head(noun: str) -> tuple[str, str]:
+    """The part of `noun` that ends in its main word, and what follows."""
+    tail = _TAIL.search(noun)
+    return (noun[: tail.start()], noun[tail.start() :]) if tail else (noun, "")
+
+
+def _takes_no_article(noun: str) -> bool:
+    if noun in _UNCOUNTED or noun.startswith(_BARE_STARTS):
+        return True
+    return _PLURAL_ENDING.search(_split_head(noun)[0]) is not None
 
 
 def _plural_word(word: str) -> str:
@@ -97,7 +115,7 @@ def natural_name(unicode_name: str, *, is_flag: bool) -> str:
     """
     name = unicode_name.replace(" & ", " and ").replace("(", "").replace(")", "")
     if is_flag:
-        return f"flag of {name}"
+        return f"flag of {'the ' if _THE_COUNTRY.search(name) else ''}{name}"
     name, tone = split_tone(name)
     name = _HAIR.sub(_describe_hair, name)
     name = _GROUP.sub(_describe_group, name)

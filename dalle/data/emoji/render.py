@@ -140,10 +140,11 @@ def _fullest_window(
     alpha = drawing.getchannel("A")
     for across, down in _WINDOW_CENTRES:
         left, top = drawing.width * across - width / 2, drawing.height * down - height / 2
-        window = (left, top, left + width, top + height)
-        fullness = ImageStat.Stat(alpha.crop(tuple(map(round, window)))).mean[0] / 255
+        right, bottom = left + width, top + height
+        seen = alpha.crop((round(left), round(top), round(right), round(bottom)))
+        fullness = ImageStat.Stat(seen).mean[0] / 255
         if fullness > fullest:
-            best, fullest = window, fullness
+            best, fullest = (left, top, right, bottom), fullness
         if fullest >= _FULL_ENOUGH:
             break
     return best
@@ -175,7 +176,12 @@ def _stamp_paper(side: int) -> Image.Image:
     bite = ImageDraw.Draw(holes)
     for step in range(_STAMP_TEETH + 1):
         along = step * tooth
-        for x, y in ((along, rim / 2), (along, big - rim / 2), (rim / 2, along), (big - rim / 2, along)):
+        for x, y in (
+            (along, rim / 2),
+            (along, big - rim / 2),
+            (rim / 2, along),
+            (big - rim / 2, along),
+        ):
             bite.ellipse((x - rim / 2, y - rim / 2, x + rim / 2, y + rim / 2), fill=0)
     paper.putalpha(ImageChops.multiply(paper.getchannel("A"), holes))
     return paper.resize((side, side), Image.Resampling.BOX)

@@ -72,29 +72,35 @@ def _qualified_emoji() -> list[tuple[str, str]]:
 
 
 def _words(short_name: str) -> str:
-    return short_name.strip(":").replace("_", " ").replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").lower()
+    return (
+        short_name.strip(":")
+        .replace("_", " ")
+        .replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+        .lower()
+    )
 
 
 def _subject(glyph: str, unicode_name: str, entry: _CoreEntry | None) -> Subject:
     profession, tone = split_tone(unicode_name)
+    in_core = entry is not None
     if entry is None:
-        name, group, aliases = natural_name(unicode_name, is_flag=_is_flag(glyph)), "other", ()
-    else:
-        name, group, aliases = entry.name, entry.group, entry.aliases
+        entry = _CoreEntry("other", natural_name(unicode_name, is_flag=_is_flag(glyph)), ())
     return Subject(
-        name=name,
+        name=entry.name,
         unicode_name=unicode_name,
         glyph=glyph,
-        group=group,
-        aliases=aliases,
-        plural=plural(name) if entry is not None else None,
+        group=entry.group,
+        aliases=entry.aliases,
+        plural=plural(entry.name) if in_core else None,
         profession=profession if tone else None,
         tone=tone,
     )
 
 
 def _is_flag(glyph: str) -> bool:
-    return any(ord(point) in _REGIONAL_INDICATORS or ord(point) in _TAG_CHARACTERS for point in glyph)
+    return any(
+        ord(point) in _REGIONAL_INDICATORS or ord(point) in _TAG_CHARACTERS for point in glyph
+    )
 
 
 def _read_core() -> dict[str, _CoreEntry]:

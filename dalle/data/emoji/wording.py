@@ -203,10 +203,8 @@ def _call(subject: Subject, dice: Dice) -> str:
 def _template(scene: Scene, name: str, dice: Dice) -> tuple[str, dict[str, str]]:
     """The wording for the scene's kind, and the terms that only this kind knows."""
     match scene.kind:
-        case "plain":
-            return dice.weigh(_PLAIN), {}
-        case "background":
-            return dice.weigh(_BACKGROUND), {}
+        case "plain" | "background":
+            return dice.weigh(_PLAIN if scene.kind == "plain" else _BACKGROUND), {}
         case "size":
             assert scene.size is not None, "a size scene names its size"
             adjective = dice.weigh(_SIZE_WORDS[scene.size])

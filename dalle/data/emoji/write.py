@@ -57,11 +57,11 @@ class _Shard:
 
 
 def write_scenes(settings: DataEmoji) -> int:
-    """Renders scenes into `settings.out` and returns how many.
+    """Renders scenes into `settings.out`; returns the exit status 0.
 
     Shards are `00000.tar`, `00001.tar`, … with members `000000000.png`, `.txt` and `.json` for
-    each scene. `dataset.json`, written last, says what the folder holds; without it the folder is
-    unfinished.
+    each scene. `dataset.json`, written last, says what the folder holds. A run that is stopped
+    takes its shards with it.
 
     Raises:
         ValueError: The output folder holds something already.
@@ -75,15 +75,20 @@ def write_scenes(settings: DataEmoji) -> int:
     settings = replace(settings, font=font.path)
     out.mkdir(parents=True, exist_ok=True)
     shards: list[_Shard] = []
-    with tqdm(total=settings.scenes, unit="scene", desc=f"{settings.split} scenes") as bar:
-        scenes = _render_all(settings)
-        for first in range(0, settings.scenes, settings.shard_scenes):
-            count = min(settings.shard_scenes, settings.scenes - first)
-            path = out / f"{len(shards):05d}.tar"
-            shards.append(_write_shard(path, first, islice(scenes, count), bar))
-    index = json.dumps(_dataset(settings, font, shards), indent=2, ensure_ascii=False)
-    _write_whole(out / "dataset.json", index.encode() + b"\n")
-    return settings.scenes
+    try:
+        with tqdm(total=settings.scenes, unit="scene", desc=f"{settings.split} scenes") as bar:
+            scenes = _render_all(settings)
+            for first in range(0, settings.scenes, settings.shard_scenes):
+                count = min(settings.shard_scenes, settings.scenes - first)
+                path = out / f"{len(shards):05d}.tar"
+                shards.append(_write_shard(path, first, islice(scenes, count), bar))
+        index = json.dumps(_dataset(settings, font, shards), indent=2, ensure_ascii=False)
+        _write_whole(out / "dataset.json", index.encode() + b"\n")
+    except BaseException:
+        for shard in shards:  # part of a set would pass for a whole one
+            (out / shard.file).unlink(missing_ok=True)
+        raise
+    return 0
 
 
 def render_scene(settings: DataEmoji, index: int) -> RenderedScene:

@@ -1,0 +1,135 @@
+"""Picture files to RGB squares: what is accepted, how it is turned into RGB, how it is cut.
+
+Cuts follow the DALL-E paper (arXiv:2102.12092, listings 1 and 2) with its 256 pixels generalised.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from dalle.errors import DataError
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_ASPECT = 8.0
+"""Pictures longer than this many times their shorter side are refused."""
+
+# What Pillow raises on damaged files, apart from its own errors, which are OSErrors.
+_DECODER_ERRORS = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError,
+    MemoryError, struct.error, zlib.error,
+    Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
+
+
+def open_rgb(data: bytes, *, max_pixels: int = 40_000_000) -> Image.Image:
+    """The picture in a PNG, JPEG or WebP file, as RGB the right way up.
+
+    EXIF rotation is applied, transparency is laid over white, 16 bits are cut to 8, and of an
+    animation the first frame is taken.
+
+    Args:
+        data: The file's bytes.
+        max_pixels: Most pixels it may have; checked from its header, before anything is decoded.
+
+    Raises:
+        DataError: It is another format, damaged, too large, or too thin to be cut to a square.
+    """
+    try:
+        image = Image.open(BytesIO(data), formats=FORMATS)
+    except _DECODER_ERRORS as err:
+        raise DataError("the picture is damaged, or is not PNG, JPEG or WebP") from err
+    width, height = image.size
+    if width * height > max_pixels:
+        raise DataError(f"the picture has {width}x{height} pixels, over the limit of {max_pixels}")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise DataError(f"the picture is too thin: {width}x{height}, over {MAX_ASPECT:g} to 1")
+    try:
+        image.load()
+        return _to_rgb(ImageOps.exif_transpose(image))
+    except _DECODER_ERRORS as err:
+        raise DataError(f"the picture is damaged: {err}") from err
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        high_bytes = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8  # y x
+        return Image.fromarray(high_bytes.astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        paper = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(paper, image)
+    return image.convert("RGB")
+
+
+def fit_square(image: Image.Image, px: int) -> Image.Image:
+    """The central square of `image`, resized to `px` pixels a side.
+
+    A picture that is already so comes back as it is.
+    """
+    if image.size == (px, px):
+        return image
+    return ImageOps.fit(image, (px, px), Image.Resampling.LANCZOS)
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """One of the paper's two random cuts."""
+
+    offsets: tuple[float, float]
+    """Range of the square's place, as a fraction of the room it has."""
+    sides: tuple[float, float]
+    """Range of the side it is resized to, in units of the final side."""
+    flip: bool
+    """Whether half of the pictures are mirrored left to right."""
+
+
+_LISTINGS = {
+    "vae": _Listing(offsets=(0.0, 1.0), sides=(9 / 8, 12 / 8), flip=True),
+    "transformer": _Listing(offsets=(3 / 8, 5 / 8), sides=(1.0, 9 / 8), flip=False),
+}
+
+
+def random_crop_paper(
+    image: Image.Image, px: int, rng: np.random.Generator, *, listing: Literal["vae", "transformer"]
+) -> Image.Image:
+    """A random square of `image`, cut as the paper does for one of its two stages.
+
+    The largest square that fits is placed at random, resized to a random side of at least `px`,
+    and a random part of `px` pixels a side is taken. `vae` (listing 1) puts the square anywhere,
+    resizes to 9/8 to 12/8 of `px` and mirrors every other picture; `transformer` (listing 2)
+    keeps it near the middle, resizes to 1 to 9/8 and never mirrors, because of text in pictures.
+
+    As in the paper no picture is enlarged, except that one smaller than `px` is brought to `px`.
+
+    Args:
+        image: RGB picture of any size.
+        px: Side of the result.
+        rng: Source of every random choice.
+        listing: The stage to cut for.
+    """
+    rules = _LISTINGS[listing]
+    side = min(image.size)
+    left, top = (_offset(length - side, rules, rng) for length in image.size)
+    low, high = (max(px, min(side, round(ratio * px))) for ratio in rules.sides)
+    resized_side = int(rng.integers(low, high, endpoint=True))
+    square = image.crop((left, top, left + side, top + side))
+    if resized_side != side:
+        method = Image.Resampling.BOX if resized_side < side else Image.Resampling.BICUBIC
+        square = square.resize((resized_side, resized_side), method)
+    x, y = (int(rng.integers(0, resized_side - px, endpoint=True)) for _ in range(2))
+    cut = square.crop((x, y, x + px, y + px))
+    if rules.flip and rng.random() < 0.5:
+        cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return cut
+
+
+def _offset(slack: int, rules: _Listing, rng: np.random.Generator) -> int:
+    low, high = (round(fraction * slack) for fraction in rules.offsets)
+    return int(rng.integers(low, high, endpoint=True))

@@ -1,0 +1,59 @@
+"""One captioned picture as it lies on disk, and what its text parts must be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dalle.errors import DataError
+
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+"""Endings, in lower case, of what is taken for a picture; its content is checked when opened."""
+
+MAX_PICTURE_BYTES = 64 << 20
+MAX_TEXT_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One captioned picture, still encoded."""
+
+    key: str
+    """Names the sample in messages; unique in its set, and never used as a path."""
+    image: bytes
+    """The picture file's bytes, unchecked; `dalle.data.images.open_rgb` reads them."""
+    caption: str
+    truth: Mapping[str, Any] | None
+    """What the `.json` beside the picture says, or None where there is none."""
+
+
+def decode_caption(key: str, content: bytes) -> str:
+    """The caption in a `.txt` file, without surrounding white space.
+
+    Raises:
+        DataError: It is not UTF-8, or empty.
+    """
+    try:
+        caption = content.decode("utf-8-sig").strip()
+    except UnicodeDecodeError as err:
+        raise DataError(f"sample {key}: the caption is not UTF-8 ({err.reason})") from err
+    if not caption:
+        raise DataError(f"sample {key}: the caption is empty")
+    return caption
+
+
+def decode_truth(key: str, content: bytes) -> Mapping[str, Any]:
+    """The JSON object in a `.json` file.
+
+    Raises:
+        DataError: It is not JSON, or not an object.
+    """
+    try:
+        truth = json.loads(content)
+    except (ValueError, RecursionError) as err:
+        raise DataError(f"sample {key}: the .json beside it is not valid JSON: {err}") from err
+    if not isinstance(truth, dict):
+        raise DataError(f"sample {key}: the .json beside it holds no object")
+    return truth

@@ -1,0 +1,93 @@
+"""The figures of this folder, drawn again from a run and its model.
+
+    python docs/results/figures.py curves runs/emoji-cpu docs/results/emoji-cpu-curves.png
+    python docs/results/figures.py sheet emoji docs/results/emoji-cpu-sheet.png
+
+The sheet is unselected: one candidate for each of 32 fixed captions, seed 0, candidate 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+from dalle import TextToImage
+from dalle.sheets import picture_grid
+from dalle.train.metrics import METRICS_FILE, read_metrics
+
+SEEN_CAPTIONS = (
+    "a fox",
+    "a pizza",
+    "a robot",
+    "an owl",
+    "a hot air balloon",
+    "a strawberry",
+    "a smiling face with sunglasses",
+    "a bicycle",
+    "a cat on a blue background",
+    "a rocket on a black background",
+    "a small frog",
+    "three apples",
+    "a dog above a car",
+    "a sketch of a lion",
+    "a postage stamp with a penguin",
+    "the exact same tiger on the top as a sketch on the bottom",
+)
+"""Combinations that training may have seen; a test makes sure of it."""
+
+HELDOUT_CAPTIONS: tuple[str, ...] = ()
+"""Combinations held out of training; a test makes sure of it."""
+
+COLUMNS = 8
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draw one figure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("figure", choices=("curves", "sheet"))
+    parser.add_argument("source", help="folder of the runs `vae` and `transformer`, or a model")
+    parser.add_argument("out", type=Path)
+    chosen = parser.parse_args(argv)
+    if chosen.figure == "curves":
+        draw_curves(Path(chosen.source), chosen.out)
+    else:
+        draw_sheet(chosen.source, chosen.out)
+    return 0
+
+
+def draw_sheet(model: str, out: Path) -> None:
+    """One picture for each fixed caption, the held-out combinations below the others."""
+    captions = (*SEEN_CAPTIONS, *HELDOUT_CAPTIONS)
+    drawn = TextToImage.from_pretrained(model).generate(captions, candidates=1)
+    labels = [*SEEN_CAPTIONS, *(f"[held out] {caption}" for caption in HELDOUT_CAPTIONS)]
+    picture_grid([image.image for image in drawn.images], columns=COLUMNS, labels=labels).save(out)
+
+
+def draw_curves(runs: Path, out: Path) -> None:
+    """Training and held-out curves of both stages, side by side."""
+    figure, (vae, transformer) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    _plot(vae, runs / "vae", {"reconstruction": "training", "heldout_reconstruction": "held out"})
+    vae.set(title="dVAE: reconstruction loss", xlabel="step", ylabel="mean absolute error")
+    names = {"image_loss": "image, training", "heldout_image_loss": "image, held out"}
+    names |= {"text_loss": "text, training", "heldout_text_loss": "text, held out"}
+    _plot(transformer, runs / "transformer", names)
+    transformer.set(title="joint transformer", xlabel="step", ylabel="nats per token")
+    figure.savefig(out, dpi=110)
+
+
+def _plot(axes: Axes, run: Path, names: dict[str, str]) -> None:
+    lines = list(read_metrics(run / METRICS_FILE))
+    for name, label in names.items():
+        points = [(line["step"], line[name]) for line in lines if name in line]
+        axes.plot(*zip(*points, strict=True), label=label, linewidth=1.2)
+    axes.set_yscale("log")
+    axes.grid(visible=True, which="both", alpha=0.25)
+    axes.legend()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from collections import Counter
+
+from dalle.data.emoji.dice import Dice
+from dalle.data.emoji.grammar import MIXTURE, Grammar
+from dalle.data.emoji.looks import LOOKS
+from dalle.data.emoji.palette import BACKGROUNDS
+from dalle.data.emoji.scene import UNITS, Scene
+from dalle.data.emoji.subjects import Subject
+
+
+def draw_many(core: dict[str, Subject], count: int = 4000) -> list[Scene]:
+    grammar = Grammar(list(core.values()))
+    return [grammar.draw(Dice(f"{index}"), "train") for index in range(count)]
+
+
+def test_every_kind_of_scene_comes_about_as_often_as_it_should(core: dict[str, Subject]) -> None:
+    scenes = draw_many(core)
+    kinds = Counter(scene.kind for scene in scenes)
+    total = sum(weight for weight, _ in MIXTURE)
+    for weight, kind in MIXTURE:
+        # Scenes that hold something out are drawn again, which favours the plain ones.
+        assert 0.7 < kinds[kind] / len(scenes) / (weight / total) < 1.3, kind
+    assert 0.45 < (kinds["plain"] + kinds["background"]) / len(scenes) < 0.6
+
+
+def test_everything_the_grammar_knows_appears(core: dict[str, Subject]) -> None:
+    scenes = draw_many(core)
+    assert {scene.look for scene in scenes} == {None, *LOOKS}
+    assert {scene.background for scene in scenes if scene.background_named} == set(BACKGROUNDS)
+    assert {scene.relation for scene in scenes} == {None, "left of", "right of", "above", "below"}
+    assert {len(scene.placed) for scene in scenes if scene.kind == "count"} == {2, 3, 4}
+    assert {scene.size for scene in scenes} == {None, "small", "large"}
+
+
+def test_nothing_leaves_the_picture_or_its_panel(core: dict[str, Subject]) -> None:
+    for scene in draw_many(core):
+        for placed in scene.placed:
+            cell = placed.cell
+            top = UNITS // 2 if placed.panel == "bottom" else 0
+            bottom = UNITS // 2 if placed.panel == "top" else UNITS
+            assert 0 <= cell.left <= cell.left + cell.side <= UNITS
+            assert top <= cell.top <= cell.top + cell.side <= bottom
+
+
+def test_subjects_never_overlap(core: dict[str, Subject]) -> None:
+    for scene in draw_many(core):
+        cells = [placed.cell for placed in scene.placed]
+        for number, a in enumerate(cells):
+            for b in cells[:number]:
+                apart_across = a.left + a.side <= b.left or b.left + b.side <= a.left
+                apart_down = a.top + a.side <= b.top or b.top + b.side <= a.top
+                assert apart_across or apart_down
+
+
+def test_pairs_are_two_different_subjects_where_the_relation_says(core: dict[str, Subject]) -> None:
+    for scene in draw_many(core):
+        if scene.kind != "pair":
+            continue
+        first, second = scene.placed
+        assert first.subject != second.subject
+        across, down = first.cell.left - second.cell.left, first.cell.top - second.cell.top
+        seen = {(-1, 0): "left of", (1, 0): "right of", (0, -1): "above", (0, 1): "below"}
+        assert seen[(across > 0) - (across < 0), (down > 0) - (down < 0)] == scene.relation
+
+
+def test_panels_differ_in_look_alone(core: dict[str, Subject]) -> None:
+    for scene in draw_many(core):
+        if scene.kind == "panels":
+            top, bottom = scene.placed
+            assert (top.panel, top.look) == ("top", None)
+            assert (bottom.panel, bottom.look) == ("bottom", scene.look)
+            assert top.subject == bottom.subject
+            assert (top.cell.left, top.cell.side) == (bottom.cell.left, bottom.cell.side)
+            assert bottom.cell.top - top.cell.top == UNITS // 2
+
+
+def test_named_subjects_are_not_painted_over(core: dict[str, Subject]) -> None:
+    painted = {
+        scene.placed[0].subject.name
+        for scene in draw_many(core)
+        if scene.look and scene.look.startswith("colored")
+    }
+    assert len(painted) > 100
+    assert not painted & {"red apple", "red heart", "green book", "blue heart", "red circle"}
+
+
+def test_dice_are_the_same_everywhere() -> None:
+    """Frozen numbers: a change here changes every picture that was ever described by a seed."""
+    dice = Dice("0/train/0")
+    assert [dice.pick("abcdefgh") for _ in range(12)] == list(DICE_LETTERS)
+    weights = Counter(dice.weigh(((3, "often"), (1, "seldom"))) for _ in range(4000))
+    assert 0.70 < weights["often"] / 4000 < 0.80
+    assert 0.15 < sum(dice.chance(0.2) for _ in range(4000)) / 4000 < 0.25
+
+
+DICE_LETTERS = "cdbbdhadahdf"

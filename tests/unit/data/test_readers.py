@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import io
+import json
+import logging
+import pickle
+import tarfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dalle.data.samples import SampleSet, open_samples
+from dalle.errors import DataError
+
+COMMITTED = Path(__file__).parents[2] / "data" / "scenes"
+
+
+def png(red: int = 0) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (red, 0, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_tar(path: Path, members: dict[str, bytes], form: int = tarfile.USTAR_FORMAT) -> Path:
+    with tarfile.open(path, "w", format=form) as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def write_samples(path: Path, count: int) -> Path:
+    members = {}
+    for index in range(count):
+        members[f"{index:04d}.png"] = png(index)
+        members[f"{index:04d}.txt"] = f"picture {index}".encode()
+    return write_tar(path, members)
+
+
+def captions(samples: SampleSet) -> list[str]:
+    return [samples[index].caption for index in range(len(samples))]
+
+
+# ------------------------------------------------------------------------------------ tar shards
+
+
+def test_shards_are_read_in_any_order(tmp_path: Path) -> None:
+    for shard in ("00001", "00000"):
+        members = {}
+        for key in ("a", "b"):
+            members[f"{key}.json"] = json.dumps({"from": shard}).encode()
+            members[f"{key}.png"] = png()
+            members[f"{key}.txt"] = f"{key} of {shard}".encode()
+        write_tar(tmp_path / f"{shard}.tar", members)
+    samples = open_samples(tmp_path)
+    assert len(samples) == 4
+    last = samples[3]
+    assert (last.key, last.caption, last.truth) == ("00001/b", "b of 00001", {"from": "00001"})
+    assert last.image == png()
+    assert samples[0].caption == "a of 00000"
+    with pytest.raises(IndexError, match="0 to 3, got 4"):
+        samples[4]
+
+
+def test_a_set_works_in_another_process(tmp_path: Path) -> None:
+    write_samples(tmp_path / "0.tar", 3)
+    samples = open_samples(tmp_path)
+    copy = pickle.loads(pickle.dumps(samples))
+    assert captions(copy) == captions(samples)
+    assert copy.fingerprint == samples.fingerprint
+
+
+def test_the_fingerprint_follows_the_data(tmp_path: Path) -> None:
+    write_samples(tmp_path / "0.tar", 3)
+    before = open_samples(tmp_path).fingerprint
+    assert open_samples(tmp_path).fingerprint == before
+    write_samples(tmp_path / "1.tar", 1)
+    assert open_samples(tmp_path).fingerprint != before
+
+
+def test_a_torn_shard_says_what_it_lost_and_the_others_go_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = write_samples(tmp_path / "0.tar", 4).read_bytes()
+    write_samples(tmp_path / "1.tar", 2)
+    # Each sample takes four blocks of 512 bytes; the cut is inside the third one's caption.
+    (tmp_path / "0.tar").write_bytes(content[: 512 * 11 + 3])
+    with caplog.at_level(logging.WARNING):
+        samples = open_samples(tmp_path)
+    assert "shard 0.tar: 2 of at least 3 samples can be read" in caplog.text
+    assert [samples[index].caption for index in (0, 1, 3, 4)] == [
+        "picture 0", "picture 1", "picture 0", "picture 1",
+    ]  # fmt: skip
+    with pytest.raises(DataError, match=r"shard 0\.tar: 2 of at least 3 samples.*'0002\.txt'"):
+        samples[2]
+
+
+@pytest.mark.parametrize("size", range(0, 512 * 18, 256))
+def test_every_cut_of_a_shard_is_noticed(tmp_path: Path, size: int) -> None:
+    """A reader that trusts the tar library takes a shard cut between members for a whole one."""
+    content = write_samples(tmp_path / "0.tar", 4).read_bytes()
+    write_samples(tmp_path / "1.tar", 1)
+    (tmp_path / "0.tar").write_bytes(content[:size])
+    samples = open_samples(tmp_path)
+    # A sample's last block holds a caption of 9 bytes; the end mark starts at block 16.
+    whole = min((size + 512 - 9) // (512 * 4), 4)
+    lost = 0 if size >= 512 * 17 else 1
+    assert len(samples) == whole + lost + 1
+    for index in range(whole):
+        assert samples[index].caption == f"picture {index}"
+    if lost:
+        with pytest.raises(DataError, match=f"shard 0.tar: {whole} of at least {whole + 1}"):
+            samples[whole]
+
+
+def test_dataset_json_tells_how_many_are_lost(tmp_path: Path) -> None:
+    content = write_samples(tmp_path / "0.tar", 4).read_bytes()
+    (tmp_path / "0.tar").write_bytes(content[: 512 * 5])
+    shards = [{"file": "0.tar", "scenes": 4}, {"file": "1.tar", "scenes": 2}]
+    (tmp_path / "dataset.json").write_text(json.dumps({"shards": shards}))
+    samples = open_samples(tmp_path)
+    assert len(samples) == 6
+    with pytest.raises(DataError, match=r"shard 0\.tar: 1 of 4 samples"):
+        samples[3]
+    with pytest.raises(DataError, match=r"shard 1\.tar: 0 of 2 samples.*missing"):
+        samples[5]
+
+
+@pytest.mark.parametrize(
+    "index", ["", "[]", '{"shards": [{"file": "../x.tar", "scenes": 1}]}', '{"shards": [{}]}']
+)
+def test_a_senseless_dataset_json_is_refused(tmp_path: Path, index: str) -> None:
+    write_samples(tmp_path / "0.tar", 1)
+    (tmp_path / "dataset.json").write_text(index)
+    with pytest.raises(DataError, match=r"dataset\.json"):
+        open_samples(tmp_path)
+
+
+def test_flipped_header_bytes_are_noticed(tmp_path: Path) -> None:
+    content = bytearray(write_samples(tmp_path / "0.tar", 3).read_bytes())
+    content[512 * 4 + 124] ^= 1  # in the size of the second sample's picture
+    (tmp_path / "0.tar").write_bytes(content)
+    samples = open_samples(tmp_path)
+    assert samples[0].caption == "picture 0"
+    with pytest.raises(DataError, match=r"1 of at least 2 samples.*header at byte 2048 is damaged"):
+        samples[1]
+
+
+def test_only_regular_files_count_and_names_are_labels(tmp_path: Path) -> None:
+    outside = tmp_path / "outside.txt"
+    outside.write_text("secret")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    with tarfile.open(folder / "0.tar", "w") as tar:
+        for kind, target in ((tarfile.SYMTYPE, str(outside)), (tarfile.LNKTYPE, "../outside.txt")):
+            link = tarfile.TarInfo("a.txt")
+            link.type, link.linkname = kind, target
+            tar.addfile(link)
+        device = tarfile.TarInfo("a.json")
+        device.type = tarfile.CHRTYPE
+        tar.addfile(device)
+        for name, content in (
+            ("../../evil.png", png()),
+            ("../../evil.txt", b"a fox"),
+            ("/etc/passwd.png", png()),
+            ("/etc/passwd.txt", b"a pizza"),
+            ("b.pkl", b"never decoded"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    samples = open_samples(folder)
+    assert captions(samples) == ["a fox", "a pizza"]
+    assert [samples[0].key, samples[1].key] == ["0/../../evil", "0//etc/passwd"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["0.tar", "outside.txt", "set"]
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_long_names_in_every_tar_form(tmp_path: Path, form: int) -> None:
+    stem = "/".join(["folder" * 10] * 3) + "/picture"
+    write_tar(tmp_path / "0.tar", {f"{stem}.png": png(), f"{stem}.txt": b"a fox"}, form)
+    assert open_samples(tmp_path)[0].key == f"0/{stem}"
+
+
+def test_unicode_names_in_pax_headers(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", {"füchse.png": png(), "füchse.txt": b"x"}, tarfile.PAX_FORMAT)
+    assert open_samples(tmp_path)[0].key == "0/füchse"
+
+
+def test_equal_keys_stay_two_samples(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for caption in (b"one", b"two"):
+            for suffix, content in (("png", png()), ("txt", caption)):
+                info = tarfile.TarInfo(f"a.{suffix}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    samples = open_samples(tmp_path)
+    assert captions(samples) == ["one", "two"]
+    assert [samples[0].key, samples[1].key] == ["0/a", "0/a#2"]
+    assert "more than one sample is called a" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("members", "text"),
+    [
+        ({"a.png": b"x"}, "sample 0/a: it has no caption"),
+        ({"a.txt": b"x"}, "sample 0/a: it has no picture"),
+        ({"a.png": b"x", "a.txt": b" \n"}, "sample 0/a: the caption is empty"),
+        ({"a.png": b"x", "a.txt": b"\xff"}, "sample 0/a: the caption is not UTF-8"),
+        ({"a.png": b"x", "a.txt": b"x", "a.json": b"{"}, "sample 0/a: .*not valid JSON"),
+        ({"a.png": b"x", "a.txt": b"x", "a.json": b"[1]"}, "sample 0/a: .*no object"),
+        ({"a.png": b"x", "a.txt": b"x", "a.json": b"[" * 10**5}, "sample 0/a: .*not valid JSON"),
+        ({"a.png": b"x", "a.txt": b"x" * ((1 << 20) + 1)}, "sample 0/a: its caption has 1048577"),
+    ],
+)
+def test_a_bad_sample_raises_by_name(tmp_path: Path, members: dict[str, bytes], text: str) -> None:
+    write_tar(tmp_path / "0.tar", members)
+    with pytest.raises(DataError, match=text):
+        open_samples(tmp_path)[0]
+
+
+def test_captions_lose_byte_order_mark_and_white_space(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", {"a.png": b"x", "a.txt": b"\xef\xbb\xbf a fox\r\n"})
+    assert open_samples(tmp_path)[0].caption == "a fox"
+
+
+# ---------------------------------------------------------------------------------------- folders
+
+
+def test_a_folder_is_read_with_its_subfolders(tmp_path: Path) -> None:
+    for name in ("dogs/1.png", "cats/1.png", "cats/1.jpg", "b.webp"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(name.encode())
+        path.with_suffix(".txt").write_text(f"caption of {path.parent.name}/{path.stem}")
+    (tmp_path / "b.json").write_text('{"subject": "fox"}')
+    (tmp_path / "notes.md").write_text("no picture")
+    samples = open_samples(tmp_path)
+    keys = [samples[index].key for index in range(len(samples))]
+    assert keys == ["b.webp", "cats/1.jpg", "cats/1.png", "dogs/1.png"]
+    assert samples[0].truth == {"subject": "fox"}
+    assert samples[1].truth is None
+    assert samples[3].image == b"dogs/1.png"
+    assert samples[1].caption == samples[2].caption == "caption of cats/1"
+    assert pickle.loads(pickle.dumps(samples))[3] == samples[3]
+
+
+def test_the_order_is_by_path_whatever_the_file_system_says(tmp_path: Path) -> None:
+    names = [f"{number * 37 % 101:03d}.png" for number in range(101)]
+    for name in names:
+        (tmp_path / name).write_bytes(png())
+        (tmp_path / name).with_suffix(".txt").write_text("a fox")
+    samples = open_samples(tmp_path)
+    assert [samples[index].key for index in range(101)] == sorted(names)
+
+
+def test_a_picture_without_caption_raises_by_name(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png())
+    with pytest.raises(DataError, match=r"sample a\.png: it has no caption \(a\.txt is not there"):
+        open_samples(tmp_path)[0]
+
+
+def test_a_changed_folder_changes_its_fingerprint(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png())
+    (tmp_path / "a.txt").write_text("a fox")
+    before = open_samples(tmp_path).fingerprint
+    (tmp_path / "a.txt").write_text("a foxes")
+    assert open_samples(tmp_path).fingerprint != before
+
+
+def test_folders_without_samples_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"holds neither \.tar shards nor pictures"):
+        open_samples(tmp_path)
+    with pytest.raises(DataError, match="is not a folder"):
+        open_samples(tmp_path / "nowhere")
+    write_tar(tmp_path / "0.tar", {"notes.md": b"nothing"})
+    with pytest.raises(DataError, match="holds no readable sample in 1 tar shards"):
+        open_samples(tmp_path)
+
+
+def test_the_committed_shard_reads() -> None:
+    samples = open_samples(COMMITTED)
+    assert len(samples) == 24
+    for index in range(24):
+        truth = samples[index].truth
+        assert truth is not None
+        assert truth["caption"] == samples[index].caption
+        assert Image.open(io.BytesIO(samples[index].image)).size == (64, 64)
