@@ -9,31 +9,51 @@ The public names are imported on first use, so that `import dalle` costs nothing
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from dalle.errors import DalleError, DataError, FontError, ModelFormatError, TrainingError
 from dalle.version import __version__
 
 if TYPE_CHECKING:
+    from dalle.picture import GeneratedImage, Recipe, read_recipe
     from dalle.pipeline import TextToImage
+    from dalle.results import CaptionFailure, CaptionResult, Frame, Generation
 
 __all__ = [
+    "CaptionFailure",
+    "CaptionResult",
     "DalleError",
     "DataError",
     "FontError",
+    "Frame",
+    "GeneratedImage",
+    "Generation",
     "ModelFormatError",
+    "Recipe",
     "TextToImage",
     "TrainingError",
     "__version__",
+    "read_recipe",
 ]
+
+_HEAVY = {
+    "CaptionFailure": "dalle.results",
+    "CaptionResult": "dalle.results",
+    "Frame": "dalle.results",
+    "GeneratedImage": "dalle.picture",
+    "Generation": "dalle.results",
+    "Recipe": "dalle.picture",
+    "TextToImage": "dalle.pipeline",
+    "read_recipe": "dalle.picture",
+}
+"""Where the names live that need more than the standard library."""
 
 
 def __getattr__(name: str) -> object:
-    """The public name `name`, imported now; only those that need torch come this way."""
-    if name == "TextToImage":
-        from dalle.pipeline import TextToImage
-
-        return TextToImage
+    """The public name `name`, imported now; only those of `_HEAVY` come this way."""
+    if name in _HEAVY:
+        return getattr(import_module(_HEAVY[name]), name)
     raise AttributeError(f"module 'dalle' has no attribute {name!r}; it offers {__all__}")
 
 

@@ -1,49 +1,53 @@
 """Published model folders: JSON and safetensors, parsed and verified, never executed.
 
 A dVAE folder holds `config.json`, `vae.safetensors` and `SHA256SUMS`; a full model adds
-`transformer.safetensors` and `tokenizer.json`. Training state is another matter, see
+`transformer.safetensors`, `tokenizer.json` and a card. Training state is another matter, see
 `dalle.train.state`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import shutil
-import types
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from dalle.captions import CaptionTokenizer
+from dalle.checksums import verify_sums, write_sums
 from dalle.config import SamplingConfig
 from dalle.errors import ModelFormatError
 from dalle.model_config import SequenceConfig, TransformerConfig
+from dalle.schema import build_config, read_object
 from dalle.transformer import JointTransformer
 from vae.config import VaeConfig
 from vae.model import DiscreteVAE
 
 FORMAT_VERSION = 1
-MAX_CONFIG_BYTES = 1 << 20
-MAX_TOKENIZER_BYTES = 64 << 20
-MAX_PARAMETERS = 20_000_000_000
-"""A config that asks for more than this is taken for a lie, before anything is allocated."""
 
 CONFIG_FILE = "config.json"
 VAE_FILE = "vae.safetensors"
 TRANSFORMER_FILE = "transformer.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 CARD_FILE = "README.md"
-SUMS_FILE = "SHA256SUMS"
+
+MAX_NUMBERS = 20_000_000_000
+"""A config whose model needs more numbers than this is taken for a lie before it is built."""
+MAX_BLOCKS = 512
+"""So is one with more blocks in a row, which take time to build even where they take no memory."""
+
+_FLOAT_TYPES = ("F32", "F16", "BF16")
 
 Config = TypeVar("Config")
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,27 +67,35 @@ class ModelParts:
 
 
 def save_vae(folder: Path, vae: DiscreteVAE) -> None:
-    """Write a dVAE folder; `folder` is replaced as a whole or not at all."""
+    """Write a dVAE folder; what stood at `folder` is replaced once the new one is complete.
+
+    Raises:
+        OSError: It cannot be written; what stood there still stands.
+    """
     with _replacing(folder) as partial:
-        save_file(_contiguous(vae, torch.float32), partial / VAE_FILE)
+        save_file(_stored(vae, torch.float32), partial / VAE_FILE)
         _write_config(partial, {"vae": dataclasses.asdict(vae.config)})
 
 
 def save_model(
     folder: Path, parts: ModelParts, *, card: str, dtype: Literal["fp32", "fp16"] = "fp32"
 ) -> None:
-    """Write a full model folder; `folder` is replaced as a whole or not at all.
+    """Write a full model folder; what stood at `folder` is replaced once the new one is complete.
 
     Args:
         folder: Where to.
         parts: What to write; `fingerprint` is ignored, since it follows from the files.
         card: Text of the model card.
-        dtype: Type the weights are stored in; they are always loaded as fp32.
+        dtype: Type the weights are stored in; they are always loaded as fp32. Tensors with values
+            beyond 16 bits' range stay fp32.
+
+    Raises:
+        OSError: It cannot be written; what stood there still stands.
     """
     with _replacing(folder) as partial:
-        stored = torch.float16 if dtype == "fp16" else torch.float32
-        save_file(_contiguous(parts.vae, stored), partial / VAE_FILE)
-        save_file(_contiguous(parts.transformer, stored), partial / TRANSFORMER_FILE)
+        weights_type = torch.float16 if dtype == "fp16" else torch.float32
+        save_file(_stored(parts.vae, weights_type), partial / VAE_FILE)
+        save_file(_stored(parts.transformer, weights_type), partial / TRANSFORMER_FILE)
         parts.tokenizer.save(partial / TOKENIZER_FILE)
         (partial / CARD_FILE).write_text(card, encoding="utf-8")
         _write_config(
@@ -97,85 +109,42 @@ def save_model(
         )
 
 
-class _replacing:  # noqa: N801 (reads as a verb at the call)
-    """A partial folder beside the final one; sealed with SHA256SUMS and swapped in on success."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.partial = folder.with_name(folder.name + ".partial")
-
-    def __enter__(self) -> Path:
-        shutil.rmtree(self.partial, ignore_errors=True)
-        self.partial.mkdir(parents=True)
-        return self.partial
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            shutil.rmtree(self.partial, ignore_errors=True)
-            return
-        write_sums(self.partial)
-        if self.folder.exists():
-            old = self.folder.with_name(self.folder.name + ".old")
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A partial folder beside `folder`; sealed with SHA256SUMS and put in its place on success."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    old = folder.with_name(f"{folder.name}.old")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        write_sums(partial)
+        if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
-            self.folder.rename(old)
-            self.partial.rename(self.folder)
-            shutil.rmtree(old)
-        else:
-            self.partial.rename(self.folder)
+            folder.rename(old)
+        partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
-def _contiguous(module: nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    return {
-        name: tensor.detach().to("cpu", dtype).contiguous()
-        for name, tensor in module.state_dict().items()
-    }
+def _stored(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The tensors of `module` as they are written: on the CPU, contiguous, in `dtype`."""
+    tensors = {}
+    for name, tensor in module.state_dict().items():
+        whole = tensor.detach().cpu().contiguous()
+        narrow = whole.to(dtype)
+        overflow = bool((narrow.isinf() & ~whole.isinf()).any())
+        tensors[name] = whole.float() if overflow else narrow
+    return tensors
 
 
 def _write_config(folder: Path, sections: Mapping[str, Any]) -> None:
     text = json.dumps({"format_version": FORMAT_VERSION, **sections}, indent=2)
     (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
-
-
-# ------------------------------------------------------------------------------------- hashes
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, as hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_sums(folder: Path) -> None:
-    """Write SHA256SUMS over every other file of `folder`, in the form `sha256sum -c` reads."""
-    files = sorted(path for path in folder.iterdir() if path.name != SUMS_FILE)
-    lines = [f"{file_sha256(path)}  {path.name}\n" for path in files]
-    (folder / SUMS_FILE).write_text("".join(lines), encoding="utf-8")
-
-
-def verify_sums(folder: Path) -> str:
-    """Check every file that SHA256SUMS lists, and return the folder's fingerprint.
-
-    Raises:
-        ModelFormatError: The list is missing or malformed, or a file is missing or differs.
-    """
-    sums = folder / SUMS_FILE
-    if not sums.is_file():
-        raise ModelFormatError(
-            f"{folder} has no {SUMS_FILE}, so its files cannot be verified; "
-            "write it with `sha256sum` or publish the model again"
-        )
-    for line in sums.read_text(encoding="utf-8").splitlines():
-        expected, separator, name = line.partition("  ")
-        if not separator or Path(name).name != name:
-            raise ModelFormatError(f"{sums}: line {line!r} is not 'HASH  FILE'")
-        path = folder / name
-        if not path.is_file():
-            raise ModelFormatError(f"{folder} lacks {name}, which {SUMS_FILE} lists")
-        if file_sha256(path) != expected:
-            raise ModelFormatError(
-                f"{path} is damaged: its SHA-256 differs from {SUMS_FILE}; copy the file again"
-            )
-    return file_sha256(sums)[:16]
 
 
 # ------------------------------------------------------------------------------------- reading
@@ -187,9 +156,8 @@ def load_vae(folder: Path) -> DiscreteVAE:
     Raises:
         ModelFormatError: The folder is missing, incomplete, damaged or does not fit its config.
     """
-    config = _read_config(folder)
-    verify_sums(folder)
-    return _load_vae(folder, config)
+    tree, _ = _open_folder(folder, (VAE_FILE,), purpose="a dVAE")
+    return _load_vae(folder, tree)
 
 
 def load_model(folder: Path) -> ModelParts:
@@ -198,136 +166,151 @@ def load_model(folder: Path) -> ModelParts:
     Raises:
         ModelFormatError: The folder is missing, incomplete, damaged or does not fit its config.
     """
-    config = _read_config(folder)
-    for name in (TRANSFORMER_FILE, TOKENIZER_FILE, VAE_FILE):
-        if not (folder / name).is_file():
-            raise ModelFormatError(f"{folder} lacks {name}; a text-to-image model needs it")
-    fingerprint = verify_sums(folder)
-    sequence = _section(config, "sequence", SequenceConfig, folder)
-    transformer_config = _section(config, "transformer", TransformerConfig, folder)
-    vae = _load_vae(folder, config)
+    files = (VAE_FILE, TRANSFORMER_FILE, TOKENIZER_FILE)
+    tree, fingerprint = _open_folder(folder, files, purpose="a text-to-image model")
+    sequence = _section(tree, "sequence", SequenceConfig, folder)
+    config = _section(tree, "transformer", TransformerConfig, folder)
+    sampling = _section(tree, "sampling", SamplingConfig, folder)
+    vae = _load_vae(folder, tree)
     if sequence.image_vocab != vae.config.codebook_size:
         raise ModelFormatError(
-            f"{folder / CONFIG_FILE}: sequence.image_vocab ({sequence.image_vocab}) differs from "
-            f"vae.codebook_size ({vae.config.codebook_size})"
+            f"{folder / CONFIG_FILE}: sequence.image_vocab ({sequence.image_vocab}) must equal "
+            f"vae.codebook_size ({vae.config.codebook_size}); get the folder again from where it "
+            "was published"
         )
-    tokenizer_file = folder / TOKENIZER_FILE
-    if tokenizer_file.stat().st_size > MAX_TOKENIZER_BYTES:
-        raise ModelFormatError(f"{tokenizer_file} is larger than {MAX_TOKENIZER_BYTES} bytes")
-    tokenizer = CaptionTokenizer.load(tokenizer_file)
+    tokenizer = CaptionTokenizer.load(folder / TOKENIZER_FILE)
     if tokenizer.vocab_size != sequence.text_vocab:
         raise ModelFormatError(
-            f"{tokenizer_file} has {tokenizer.vocab_size} entries, but the model was trained "
-            f"with {sequence.text_vocab}; use the tokenizer it was published with"
+            f"{folder / TOKENIZER_FILE} has {tokenizer.vocab_size} entries, but the model was "
+            f"trained with {sequence.text_vocab}; use the tokenizer it was published with"
         )
-    transformer = _build(
-        lambda: JointTransformer(sequence, transformer_config), folder / TRANSFORMER_FILE
-    )
+    _check_size(folder, blocks=config.layers, numbers=_transformer_numbers(sequence, config))
+    transformer = _filled(lambda: JointTransformer(sequence, config), folder / TRANSFORMER_FILE)
     return ModelParts(
         vae=vae,
         transformer=transformer,
         tokenizer=tokenizer,
-        sampling=_section(config, "sampling", SamplingConfig, folder),
+        sampling=sampling,
         fingerprint=fingerprint,
     )
 
 
-def _load_vae(folder: Path, config: Mapping[str, Any]) -> DiscreteVAE:
-    vae_config = _section(config, "vae", VaeConfig, folder)
-    return _build(lambda: DiscreteVAE(vae_config), folder / VAE_FILE)
+def _load_vae(folder: Path, tree: Mapping[str, Any]) -> DiscreteVAE:
+    config = _section(tree, "vae", VaeConfig, folder)
+    blocks = config.groups * config.blocks_per_group
+    _check_size(folder, blocks=blocks, numbers=_vae_numbers(config))
+    return _filled(lambda: DiscreteVAE(config), folder / VAE_FILE)
 
 
-Module = TypeVar("Module", bound=nn.Module)
-
-
-def _build(construct: Any, weights: Path) -> Any:
-    """The module `construct` makes, filled from `weights` after size and shape checks."""
-    with torch.device("meta"):
-        module: nn.Module = construct()
-    expected = module.state_dict()
-    count = sum(tensor.numel() for tensor in expected.values())
-    if count > MAX_PARAMETERS:
+def _open_folder(
+    folder: Path, files: Sequence[str], *, purpose: str
+) -> tuple[Mapping[str, Any], str]:
+    """The config of a folder that holds `files`, all of them verified, and its fingerprint."""
+    if folder.is_file():
         raise ModelFormatError(
-            f"{weights.parent / CONFIG_FILE} describes {count:,} parameters, "
-            f"more than the {MAX_PARAMETERS:,} this program allows"
+            f"{folder} is a file, not a model folder; .pt, .bin and .ckpt files can run code when "
+            f"opened, so they are not read. Give a folder with {CONFIG_FILE} and safetensors"
         )
-    found = _read_tensors(weights)
-    problems = [f"missing {name}" for name in expected.keys() - found.keys()]
-    problems += [f"unexpected {name}" for name in found.keys() - expected.keys()]
-    problems += [
-        f"{name} has shape {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
-        for name in expected.keys() & found.keys()
-        if found[name].shape != expected[name].shape
-    ]
-    if problems:
-        raise ModelFormatError(
-            f"{weights} does not fit {CONFIG_FILE}: " + "; ".join(sorted(problems)[:8])
-        )
-    module = construct()
-    module.load_state_dict({name: tensor.float() for name, tensor in found.items()})
-    return module.eval()
-
-
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as err:
-        raise ModelFormatError(f"{path} cannot be read as safetensors: {err}") from err
-
-
-def _read_config(folder: Path) -> Mapping[str, Any]:
-    path = folder / CONFIG_FILE
     if not folder.is_dir():
-        raise ModelFormatError(f"model folder {folder} does not exist")
+        raise ModelFormatError(f"model folder {folder} does not exist; check its name")
+    path = folder / CONFIG_FILE
     if not path.is_file():
         raise ModelFormatError(
             f"{folder} is not a model folder: it has no {CONFIG_FILE}; give the folder that "
             "`dalle train` wrote, such as RUN/model"
         )
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise ModelFormatError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as err:
-        raise ModelFormatError(f"{path} is not JSON: {err}") from err
-    version = config.get("format_version") if isinstance(config, dict) else None
+        tree = read_object(path)
+    except (OSError, ValueError) as err:
+        raise ModelFormatError(f"model config {err}; is {folder} one of our models?") from err
+    version = tree.get("format_version")
     if version != FORMAT_VERSION:
         raise ModelFormatError(
-            f"{path} has format_version {version!r}; this program reads {FORMAT_VERSION}"
+            f"{path} has format_version {version!r}, but this program reads {FORMAT_VERSION}; "
+            "it is not one of our models, or a newer version of this program made it"
         )
-    return dict(config)
+    for name in files:
+        if not (folder / name).is_file():
+            raise ModelFormatError(
+                f"{folder} lacks {name}, which {purpose} needs; only safetensors are read, never "
+                ".pt or .bin files"
+            )
+    return tree, verify_sums(folder, (CONFIG_FILE, *files))
 
 
-def _section(
-    config: Mapping[str, Any], name: str, schema: type[Config], folder: Path
-) -> Config:
-    """`config[name]` as a `schema`, refused if a key is unknown, missing or of the wrong type."""
-    where = f"{folder / CONFIG_FILE}: {name}"
-    values = config.get(name)
-    if not isinstance(values, dict):
-        raise ModelFormatError(f"{where} is missing or not an object")
-    hints = get_type_hints(schema)
-    if unknown := sorted(values.keys() - hints.keys()):
-        raise ModelFormatError(f"{where} has unknown keys: {', '.join(unknown)}")
-    for key, value in values.items():
-        if not _fits(value, hints[key]):
-            raise ModelFormatError(f"{where}.{key} must be {hints[key]}, got {value!r}")
+def _section(tree: Mapping[str, Any], name: str, schema: type[Config], folder: Path) -> Config:
     try:
-        return schema(**values)
+        return build_config(schema, tree.get(name), where=f"{folder / CONFIG_FILE}: {name}")
     except ValueError as err:
-        raise ModelFormatError(f"{where}: {err}") from err
+        raise ModelFormatError(f"{err}; get the folder again from where it was published") from err
 
 
-def _fits(value: object, hint: Any) -> bool:
-    """Whether a JSON value has the type a config field declares."""
-    origin = get_origin(hint)
-    if origin is Literal:
-        return value in get_args(hint)
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, option) for option in get_args(hint))
-    if hint is type(None):
-        return value is None
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, hint) and not (hint is int and isinstance(value, bool))
+def _check_size(folder: Path, *, blocks: int, numbers: int) -> None:
+    """Refuse what no honest config asks for, before anything is built or allocated."""
+    for count, limit, what in (
+        (blocks, MAX_BLOCKS, "blocks in a row"),
+        (numbers, MAX_NUMBERS, "weights and mask entries"),
+    ):
+        if count > limit:
+            raise ModelFormatError(
+                f"{folder / CONFIG_FILE} describes a model of more {what} than the {limit:,} that "
+                "this program allows; the file is not to be trusted"
+            )
+
+
+def _vae_numbers(config: VaeConfig) -> int:
+    """About how many weights a dVAE has."""
+    widths = [config.channels << group for group in range(config.groups)]
+    # A block from and to width w has 58 (w / 4)^2 kernel entries, and there are two stacks.
+    per_group = sum(2 * 58 * width**2 // 16 for width in widths)
+    codes = config.codebook_size * (widths[-1] + config.codebook_dim)
+    return config.blocks_per_group * per_group + codes
+
+
+def _transformer_numbers(sequence: SequenceConfig, config: TransformerConfig) -> int:
+    """About how many weights and mask entries a joint transformer has."""
+    blocks = config.layers * (4 + 2 * config.mlp_ratio) * config.width**2
+    vocabularies = 2 * (sequence.text_vocab + sequence.image_vocab)
+    positions = 2 * sequence.text_len + sequence.grid_h + sequence.grid_w
+    numbers = blocks + (vocabularies + positions) * config.width
+    if config.attention == "paper":
+        # While a mask is built, each of its entries is an 8-byte number for a moment.
+        numbers += 8 * (sequence.total_len**2 + config.conv_kernel**2)
+    return numbers
+
+
+def _filled(construct: Callable[[], Module], weights: Path) -> Module:
+    """The module `construct` makes, in eval mode, with the weights in a file that fits it."""
+    with torch.device("meta"):
+        expected = construct().state_dict()
+    try:
+        with safe_open(weights, framework="pt") as file:
+            _check_fit(expected, file, weights)
+            tensors = {name: file.get_tensor(name).float() for name in expected}
+    except (SafetensorError, OSError) as err:
+        raise ModelFormatError(
+            f"{weights} cannot be read as safetensors: {err}; copy the file again"
+        ) from err
+    with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced at once
+        module = construct()
+    module.load_state_dict(tensors)
+    return module.eval()
+
+
+def _check_fit(expected: Mapping[str, Tensor], file: Any, weights: Path) -> None:
+    """Refuse a safetensors file whose names, shapes or types differ from those expected."""
+    names = set(file.keys())
+    problems = [f"missing {name}" for name in expected.keys() - names]
+    problems += [f"unexpected {name}" for name in names - expected.keys()]
+    for name in expected.keys() & names:
+        found = file.get_slice(name)
+        shape, wanted = tuple(found.get_shape()), tuple(expected[name].shape)
+        if shape != wanted:
+            problems.append(f"{name} has shape {shape} instead of {wanted}")
+        elif found.get_dtype() not in _FLOAT_TYPES:
+            problems.append(f"{name} has type {found.get_dtype()}, not a float of 16 or 32 bits")
+    if problems:
+        raise ModelFormatError(
+            f"{weights} does not fit its {CONFIG_FILE} ({len(problems)} differences): "
+            f"{'; '.join(sorted(problems)[:8])}. Both must come from the same training"
+        )

@@ -20,4 +20,4 @@ class FontError(DalleError):
 
 
 class TrainingError(DalleError):
-    """Training had to stop: a non-finite loss, a refused resume, an output that cannot be written."""
+    """Training had to stop: a loss not finite, a refused resume, an output not writable."""

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
+import os
 import re
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from tqdm import tqdm
 
-from dalle.captions import check_prompt
 from dalle.config import Generate
+from dalle.console import bar_disabled
 from dalle.errors import DalleError
-from dalle.picture import GeneratedImage, read_recipe
-from dalle.pipeline import CaptionResult, TextToImage
+from dalle.picture import GeneratedImage, Recipe, read_recipe, save_png
+from dalle.pipeline import TextToImage
+from dalle.results import CaptionResult
 from dalle.sheets import picture_grid
-
-log = logging.getLogger(__name__)
 
 SLUG_CHARS = 40
 SHEET_COLUMNS = 4
+SHEET_PICTURES = 256
+"""A contact sheet shows the first so many pictures; more make a picture few programs open."""
 
 
 def run(settings: Generate) -> int:
@@ -32,104 +36,140 @@ def run(settings: Generate) -> int:
     Raises:
         ModelFormatError: The model cannot be loaded.
         DalleError: A picture cannot be written, or belongs to another model.
-        ValueError: A caption or setting is out of range.
+        ValueError: A setting is out of range, or `like` is no picture of ours.
     """
     started = time.perf_counter()
-    # Mistakes in the captions should not have to wait for the model.
-    for caption in settings.captions:
-        check_prompt(caption)
     recipe = None if settings.like is None else read_recipe(settings.like)
-    _make_folder(settings.out)
+    _check_folder(settings.out)
     model = TextToImage.from_pretrained(settings.model, device=settings.device)
+    sheet = None
     if recipe is not None:
-        image = model.redraw(recipe)
-        results = [CaptionResult(caption=recipe.caption, images=(image,))]
+        redrawn = CaptionResult(caption=recipe.caption, images=(model.redraw(recipe),))
+        saved = [(redrawn, _save(redrawn, settings.out))]
     else:
-        results = [_draw(model, caption, settings) for caption in settings.captions]
-    files = [[_save(image, settings.out) for image in result.images] for result in results]
-    sheet = _save_sheet(results, settings.out) if settings.like is None else None
+        saved = []
+        for caption in settings.captions:
+            result = _draw(model, caption, settings)
+            # Saved at once: whoever stops a long run keeps what is finished.
+            saved.append((result, _save(result, settings.out)))
+        sheet = _save_sheet(saved, settings.out)
     report = {
-        "captions": [
-            _entry(result, names) for result, names in zip(results, files, strict=True)
-        ],
+        "captions": [_entry(result, files) for result, files in saved],
         "model": settings.model,
         "seconds": round(time.perf_counter() - started, 3),
     }
-    if settings.json:
-        sys.stdout.write(json.dumps(report, ensure_ascii=False) + "\n")
-    else:
-        sys.stdout.write(_summary(report, sheet))
+    # ASCII reaches every pipe and terminal, whatever its encoding.
+    text = json.dumps(report) + "\n" if settings.json else _summary(report, sheet)
+    sys.stdout.write(text)
     return 0
 
 
 def _draw(model: TextToImage, caption: str, settings: Generate) -> CaptionResult:
     """One caption's pictures, with a bar that counts rows of the token grid."""
-    sampling = settings.sampling(model.sampling)
     frames = model.stream(
         caption,
         candidates=settings.candidates,
-        keep=settings.keep,
+        keep=settings.kept,
         seed=settings.seed,
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        guidance_scale=sampling.guidance_scale,
         previews=False,
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        guidance_scale=settings.guidance_scale,
     )
-    shown = caption if len(caption) <= SLUG_CHARS else caption[: SLUG_CHARS - 1] + "…"
-    total = model.frames(settings.candidates)
-    *_, last = tqdm(frames, total=total, desc=shown, unit="row", disable=None, leave=False)
+    *_, last = tqdm(
+        frames,
+        total=model.frames(settings.candidates),
+        desc=shown(caption, SLUG_CHARS),
+        unit="row",
+        disable=bar_disabled(),
+        leave=False,
+    )
     assert last.result is not None, "a stream ends with its result"
     return last.result
 
 
-def _make_folder(folder: Path) -> None:
-    """Create the output folder, and find out now whether it can be written."""
+# -------------------------------------------------------------------------------------------- files
+
+
+def _check_folder(folder: Path) -> None:
+    """Find out before the work, and without a trace, whether pictures can be written."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise DalleError(
+            f"output folder {folder} cannot be written ({nearest} is a file); "
+            "give another with --out"
+        )
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise DalleError(
+            f"output folder {folder} cannot be written (no permission to write into {nearest}); "
+            "give another with --out"
+        )
+
+
+def _save(result: CaptionResult, folder: Path) -> list[Path]:
+    """Write the pictures of one caption; their paths, best first."""
+    files = [folder / file_name(image.recipe) for image in result.images]
+    for image, path in zip(result.images, files, strict=True):
+        _write(image, path)
+    return files
+
+
+def _write(picture: GeneratedImage | Image.Image, path: Path) -> None:
+    """Write a picture with its recipe, or a plain one, into a folder that may not exist yet."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(picture, GeneratedImage):
+            picture.save(path)
+        else:
+            save_png(picture, path)
     except OSError as err:
         raise DalleError(
-            f"output folder {folder} cannot be written ({err.strerror}); give another with --out"
+            f"{path} cannot be written ({err.strerror}); free some space, or give another "
+            "folder with --out"
         ) from err
 
 
-def _save(image: GeneratedImage, folder: Path) -> Path:
-    recipe = image.recipe
-    path = folder / f"{slug(recipe.caption)}-s{recipe.seed}-i{recipe.index:03d}.png"
-    try:
-        image.save(path)
-    except OSError as err:
-        raise DalleError(f"{path} cannot be written: {err.strerror}; free some space") from err
-    return path
+def file_name(recipe: Recipe) -> str:
+    """A file name that only this picture has: ASCII words of its caption, a hash, seed, number.
+
+    The hash covers caption, settings and model, so that no picture replaces a different one.
+    """
+    words = re.sub(r"[^a-z0-9]+", "-", recipe.caption.lower())[:SLUG_CHARS].strip("-")
+    digest = _digest(repr(replace(recipe, seed=0, index=0)))
+    return f"{words or 'picture'}-{digest}-s{recipe.seed}-i{recipe.index:03d}.png"
 
 
-def slug(caption: str) -> str:
-    """A file name for a caption: ASCII words joined by dashes, and a hash that keeps it unique."""
-    words = re.sub(r"[^a-z0-9]+", "-", caption.lower()).strip("-")[:SLUG_CHARS].strip("-")
-    digest = hashlib.sha256(caption.encode()).hexdigest()[:6]
-    return f"{words or 'picture'}-{digest}"
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _save_sheet(results: list[CaptionResult], folder: Path) -> Path:
-    """The contact sheet: all pictures of the call with caption, score and seed."""
-    images = [image for result in results for image in result.images]
-    columns = min(SHEET_COLUMNS, max(len(result.images) for result in results))
+def _save_sheet(saved: Sequence[tuple[CaptionResult, list[Path]]], folder: Path) -> Path:
+    """The contact sheet: the pictures of the call with caption, score and seed."""
+    images = [image for result, _ in saved for image in result.images][:SHEET_PICTURES]
     labels = [
-        f"{image.recipe.caption[:80]}\n{image.ranker} {image.score:.3f}, seed {image.recipe.seed}, "
-        f"no. {image.recipe.index}"
+        f"{shown(image.recipe.caption, 80)}\n{image.ranker} {image.score:.3f}, "
+        f"seed {image.recipe.seed}, no. {image.recipe.index}"
         for image in images
     ]
-    names = "\n".join(f"{result.caption}\x1f{images[0].recipe.seed}" for result in results)
-    digest = hashlib.sha256(names.encode()).hexdigest()[:8]
-    path = folder / f"sheet-{digest}.png"
-    picture_grid([image.image for image in images], columns=columns, labels=labels).save(path)
+    columns = min(SHEET_COLUMNS, max(len(result.images) for result, _ in saved))
+    names = "\n".join(file.name for _, files in saved for file in files)
+    path = folder / f"sheet-{_digest(names)}.png"
+    _write(picture_grid([image.image for image in images], columns=columns, labels=labels), path)
     return path
 
 
-def _entry(result: CaptionResult, files: list[Path]) -> dict[str, Any]:
+# ------------------------------------------------------------------------------------------- report
+
+
+def shown(caption: str, longest: int) -> str:
+    """`caption` on one line, without characters that could steer a terminal, cut to `longest`."""
+    visible = "".join(char if char.isprintable() else " " for char in caption)
+    line = " ".join(visible.split())
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def _entry(result: CaptionResult, files: Sequence[Path]) -> dict[str, Any]:
     """One caption of the JSON report, its images best first."""
     entry: dict[str, Any] = {
         "caption": result.caption,
@@ -154,7 +194,7 @@ def _summary(report: dict[str, Any], sheet: Path | None) -> str:
     lines = []
     for entry in report["captions"]:
         ranker = entry["images"][0]["ranker"]
-        lines.append(f"{entry['caption']} (best first by {ranker}):")
+        lines.append(f"{shown(entry['caption'], 80)} (best first by {ranker}):")
         lines += [f"  {image['file']}  {image['score']:.3f}" for image in entry["images"]]
     if sheet is not None:
         lines.append(f"all together: {sheet}")

@@ -62,9 +62,9 @@ class TransformerConfig:
     mlp_ratio: int = 4
     """Hidden width of the feed-forward layer, in multiples of `width`."""
     attention: Literal["dense", "paper"] = "dense"
-    """Dense causal attention everywhere, or the paper's row, column, row, row, ..., conv layers."""
+    """Dense causal attention everywhere, or the paper's row, column, row, row, ..., conv."""
     conv_kernel: int = 11
-    """Side of the conv mask's neighbourhood, in grid cells; odd. Read by `attention: paper` only."""
+    """Side of the conv mask's neighbourhood in grid cells, odd; read by `attention: paper` only."""
     qk_norm: bool = False
     """Normalise queries and keys (RMS) before their product, which keeps logits bounded."""
     tie_embeddings: bool = False
@@ -82,7 +82,8 @@ class TransformerConfig:
         row-masked otherwise; the last layer is conv-masked.
         """
         if self.attention == "dense":
-            return ("dense",) * self.layers
+            dense: tuple[LayerMask, ...] = ("dense",)
+            return dense * self.layers
         body: list[LayerMask] = [
             "column" if (number - 2) % 4 == 0 else "row" for number in range(1, self.layers)
         ]
@@ -94,8 +95,6 @@ class TransformerConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.width % self.heads:
-            raise ValueError(
-                f"width ({self.width}) must be divisible by heads ({self.heads})"
-            )
+            raise ValueError(f"width ({self.width}) must be divisible by heads ({self.heads})")
         if self.conv_kernel < 1 or self.conv_kernel % 2 == 0:
             raise ValueError(f"conv_kernel must be odd and positive, got {self.conv_kernel}")

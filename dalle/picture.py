@@ -7,21 +7,25 @@ them back. Axes: h w grid rows and columns.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 
-from dalle.config import SamplingConfig
+from dalle.config import MAX_CANDIDATES, SamplingConfig, check_seed
 from dalle.rerank import RankerName
+from dalle.schema import build_config
 
 CHUNK = "parameters"
 FORMAT_VERSION = 1
 MAX_CHUNK_CHARS = 64 * 1024
+MAX_BATCH = 256
+"""Images decoded together, at most, by any version; keeps a forged picture from taking memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +59,11 @@ class GeneratedImage:
     recipe: Recipe
 
     def save(self, path: Path) -> None:
-        """Write a PNG with the recipe in it; the file appears whole or not at all."""
+        """Write a PNG with the recipe in it; the file appears whole or not at all.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
         parameters = {
             "format_version": FORMAT_VERSION,
             **dataclasses.asdict(self.recipe),
@@ -64,29 +72,41 @@ class GeneratedImage:
         }
         info = PngImagePlugin.PngInfo()
         info.add_itxt(CHUNK, json.dumps(parameters, ensure_ascii=False))
-        partial = path.with_name(path.name + ".partial")
-        try:
-            self.image.save(partial, format="PNG", pnginfo=info)
-            os.replace(partial, path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        save_png(self.image, path, info=info)
+
+
+def save_png(image: Image.Image, path: Path, *, info: PngImagePlugin.PngInfo | None = None) -> None:
+    """Write `image` to `path`, whole or not at all.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    encoded = io.BytesIO()
+    image.save(encoded, format="PNG", pnginfo=info)
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_bytes(encoded.getvalue())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe in a PNG that `GeneratedImage.save` wrote.
+    """The recipe in a PNG that `GeneratedImage.save` wrote; its pixels are not looked at.
 
     Raises:
         ValueError: The file is not such a PNG, or its recipe is damaged.
     """
     try:
         with Image.open(path, formats=["PNG"]) as image:
-            image.load()
             text = image.info.get(CHUNK)
     except FileNotFoundError as err:
         raise ValueError(f"{path} does not exist; give a PNG that dalle generate wrote") from err
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as err:
-        raise ValueError(f"{path} cannot be read as a PNG: {err}") from err
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
+        raise ValueError(
+            f"{path} cannot be read as a PNG ({err}); give a PNG that dalle generate wrote"
+        ) from err
     if not isinstance(text, str):
         raise ValueError(
             f"{path} holds no settings (no {CHUNK!r} chunk); only pictures that dalle generate "
@@ -99,28 +119,52 @@ def read_recipe(path: Path) -> Recipe:
         )
     try:
         return _recipe(json.loads(text))
-    except (ValueError, TypeError, KeyError, RecursionError) as err:
-        raise ValueError(f"{path}: its settings cannot be understood: {err!r}") from err
+    except RecursionError as err:
+        raise ValueError(f"{path}: its settings are nested too deeply") from err
+    except (ValueError, TypeError) as err:
+        raise ValueError(f"{path}: its settings cannot be used: {err}") from err
 
 
-def _recipe(values: dict[str, Any]) -> Recipe:
-    if values["format_version"] != FORMAT_VERSION:
-        raise ValueError(f"format_version {values['format_version']!r} is not {FORMAT_VERSION}")
-    if values["ranker"] not in get_args(RankerName):
-        raise ValueError(f"ranker {values['ranker']!r} is unknown")
-    captions, candidates = values["batch"]
+def _recipe(values: object) -> Recipe:
+    """A recipe from the JSON of a chunk, every value checked.
+
+    Raises:
+        TypeError: A value is missing or of the wrong type.
+        ValueError: A value is out of range.
+    """
+    if not isinstance(values, dict):
+        raise TypeError(f"they must be a JSON object, got {type(values).__name__}")
+    version = values.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ValueError(f"format_version must be {FORMAT_VERSION}, got {version!r}")
+    batch = _member(values, "batch", list)
+    if len(batch) != 2 or any(type(size) is not int or size < 1 for size in batch):
+        raise ValueError(f"batch must be two whole numbers from 1 on, got {batch}")
+    if batch[0] * batch[1] > MAX_BATCH:
+        raise ValueError(f"batch must be at most {MAX_BATCH} images, got {batch}")
     recipe = Recipe(
-        caption=values["caption"],
-        seed=values["seed"],
-        index=values["index"],
-        sampling=SamplingConfig(**values["sampling"]),
-        batch=(captions, candidates),
-        model=values["model"],
+        caption=_member(values, "caption", str),
+        seed=_member(values, "seed", int),
+        index=_member(values, "index", int),
+        sampling=build_config(SamplingConfig, values.get("sampling"), where="sampling"),
+        batch=(batch[0], batch[1]),
+        model=_member(values, "model", str),
     )
-    texts = (recipe.caption, recipe.model)
-    numbers = (recipe.seed, recipe.index, *recipe.batch)
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError("caption and model must be strings")
-    if not all(type(number) is int for number in numbers) or min(recipe.index, *recipe.batch) < 0:
-        raise TypeError("seed, index and batch must be whole numbers")
+    check_seed(recipe.seed)
+    if not 0 <= recipe.index < MAX_CANDIDATES:
+        raise ValueError(f"index must be between 0 and {MAX_CANDIDATES - 1:,}, got {recipe.index}")
     return recipe
+
+
+def _member(values: Mapping[str, Any], name: str, kind: type) -> Any:
+    if type(values.get(name)) is not kind:
+        raise TypeError(f"{name} must be {_KINDS[kind]}, got {_shown(values.get(name))}")
+    return values[name]
+
+
+_KINDS = {str: "text", int: "a whole number", list: "a list"}
+
+
+def _shown(value: object) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"

@@ -1,29 +1,39 @@
 """Captions in, pictures out: load a model once, draw with it as often as wanted.
 
 A `TextToImage` keeps nothing between calls, so one may serve many threads.
-Axes: c captions, g candidates of a caption, h w grid rows and columns.
+Axes: c captions, g candidates of a caption, t caption tokens, h w grid rows and columns.
 """
 
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import SupportsIndex, Unpack
 
 import torch
 from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from dalle.captions import check_prompt
 from dalle.checkpoint import ModelParts, load_model
-from dalle.config import Device, SamplingConfig, check_counts, override_sampling
+from dalle.config import (
+    Device,
+    SamplingConfig,
+    SamplingOptions,
+    check_counts,
+    check_seed,
+    override_sampling,
+)
 from dalle.device import choose_device
 from dalle.errors import DalleError
 from dalle.folders import model_folder
 from dalle.picture import GeneratedImage, Recipe
+from dalle.prompts import check_prompt
 from dalle.rerank import rank
+from dalle.results import CaptionFailure, CaptionResult, Frame, Generation
 from dalle.sampling import Drawn, sample_tokens
 from dalle.sequence import pad_caption
 from vae.pixels import to_image_u8
@@ -34,52 +44,6 @@ MICROBATCH = 16
 """Candidates decoded together. Fixed, because rounding depends on it: see `Recipe.batch`."""
 UNDRAWN = (222, 222, 222)
 """Colour of the rows that a preview does not know yet."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaptionResult:
-    """What became of one caption."""
-
-    caption: str
-    images: tuple[GeneratedImage, ...]
-    """The kept candidates, best first."""
-    notice: str | None = None
-    """Something the person should know, such as that the caption was cut."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaptionFailure:
-    """Why a caption could not be drawn."""
-
-    caption: object
-    """What was given, which need not be a string."""
-    error: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Generation:
-    """What became of a call to `generate`, in the order of its captions."""
-
-    results: tuple[CaptionResult, ...]
-
-    @property
-    def images(self) -> tuple[GeneratedImage, ...]:
-        """Every kept picture, caption after caption, best first within each."""
-        return tuple(image for result in self.results for image in result.images)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """How far one micro-batch of candidates is."""
-
-    first_candidate: int
-    """Index of the first candidate shown."""
-    rows_done: int
-    rows: int
-    previews: tuple[Image.Image, ...]
-    """The candidates so far, rows not yet drawn in grey; empty if they were not asked for."""
-    result: CaptionResult | None = None
-    """The ranked pictures; only in the last frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +66,17 @@ class _Prepared:
     notice: str | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Batch:
+    """What is decoded together: the same candidates of every caption."""
+
+    captions: tuple[_Prepared, ...]
+    indices: range
+    """Candidate indices."""
+    seed: int
+    sampling: SamplingConfig
+
+
 class TextToImage:
     """A text-to-image model: tokenizer, joint transformer and dVAE.
 
@@ -112,7 +87,11 @@ class TextToImage:
     """
 
     def __init__(self, parts: ModelParts, *, device: Device = "auto") -> None:
-        """Wrap loaded parts; most callers want `from_pretrained`."""
+        """Wrap loaded parts; most callers want `from_pretrained`.
+
+        Raises:
+            ValueError: `device` is cuda and there is no usable GPU.
+        """
         self.device = choose_device(device)
         self._transformer = parts.transformer.to(self.device).eval()
         self._vae = parts.vae.to(self.device).eval()
@@ -123,7 +102,9 @@ class TextToImage:
         """Identifies the model's files; stored in every picture."""
 
     @classmethod
-    def from_pretrained(cls, model: str | Path = "emoji", *, device: Device = "auto") -> TextToImage:
+    def from_pretrained(
+        cls, model: str | Path = "emoji", *, device: Device = "auto"
+    ) -> TextToImage:
         """A bundled model by name, or the model in a folder; works offline.
 
         Raises:
@@ -151,10 +132,7 @@ class TextToImage:
         candidates: int = 16,
         keep: int | None = None,
         seed: int = 0,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        guidance_scale: float | None = None,
+        **sampling: Unpack[SamplingOptions],
     ) -> Generation:
         """Pictures for one caption or several, the best first.
 
@@ -162,24 +140,24 @@ class TextToImage:
             captions: What to draw.
             candidates: Pictures drawn for each caption, at least 1.
             keep: Best pictures returned for each caption; None returns all candidates, ranked.
-            seed: Candidate i of a caption depends on (caption, seed, i) and the sampling
+            seed: A picture depends on its caption, this, its candidate index and the sampling
                 settings, not on the other captions.
-            temperature: 0 (greedy) to 100; None takes the model's own.
-            top_k: Keep only this many likeliest tokens; None takes the model's own.
-            top_p: Keep the likeliest tokens that hold this mass; None takes the model's own.
-            guidance_scale: null + scale * (conditional - null); None takes the model's own.
+            **sampling: Each setting left out, or None, is the model's own.
+                `temperature`: 0 (greedy) to 100, divides the logits;
+                `top_k`: keep only so many likeliest tokens, at least 1;
+                `top_p`: keep the fewest tokens that hold this mass, over 0 and at most 1;
+                `guidance_scale`: null + scale * (conditional - null), 0 to 100, 1 is off.
+
+        Returns:
+            One result per caption, in their order.
 
         Raises:
-            TypeError: A caption is not a string.
+            TypeError: A caption is not a string, or a setting is of another type or unknown.
             ValueError: A caption is empty or too long, or a setting is out of range.
         """
-        request = self._request(
-            candidates=candidates, keep=keep, seed=seed,
-            temperature=temperature, top_k=top_k, top_p=top_p, guidance_scale=guidance_scale,
-        )  # fmt: skip
-        listed = [captions] if isinstance(captions, str) else captions
-        prepared = [self._prepare(caption) for caption in listed]
-        results = [self._finish([one], request, captions_together=1)[0] for one in prepared]
+        request = self._request(candidates, keep, seed=seed, sampling=sampling)
+        prepared = [self._prepare(caption) for caption in _listed(captions)]
+        results = [self._finish((one,), request, together=1)[0] for one in prepared]
         return Generation(results=tuple(results))
 
     def generate_many(
@@ -189,25 +167,20 @@ class TextToImage:
         candidates: int = 1,
         keep: int | None = None,
         seed: int = 0,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        guidance_scale: float | None = None,
+        **sampling: Unpack[SamplingOptions],
     ) -> Iterator[CaptionResult | CaptionFailure]:
         """Pictures for any number of captions, in order, in bounded memory.
 
         Captions with few candidates are decoded together. One that cannot be drawn yields a
         `CaptionFailure` and leaves the others as they are. Arguments are as in `generate`, and
-        are checked at the call rather than at the first result.
+        the settings are checked at the call rather than at the first result.
 
         Raises:
+            TypeError: A setting is of another type or unknown.
             ValueError: A setting is out of range.
         """
-        request = self._request(
-            candidates=candidates, keep=keep, seed=seed,
-            temperature=temperature, top_k=top_k, top_p=top_p, guidance_scale=guidance_scale,
-        )  # fmt: skip
-        return self._generate_many(captions, request)
+        request = self._request(candidates, keep, seed=seed, sampling=sampling)
+        return self._generate_many(_listed(captions), request)
 
     def stream(
         self,
@@ -216,11 +189,8 @@ class TextToImage:
         candidates: int = 16,
         keep: int | None = None,
         seed: int = 0,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        guidance_scale: float | None = None,
         previews: bool = True,
+        **sampling: Unpack[SamplingOptions],
     ) -> Iterator[Frame]:
         """Watch a caption being drawn: a frame for every row of the grid, the last with the result.
 
@@ -229,13 +199,10 @@ class TextToImage:
         its memory.
 
         Raises:
-            TypeError: The caption is not a string.
+            TypeError: The caption is not a string, or a setting is of another type or unknown.
             ValueError: The caption is empty or too long, or a setting is out of range.
         """
-        request = self._request(
-            candidates=candidates, keep=keep, seed=seed,
-            temperature=temperature, top_k=top_k, top_p=top_p, guidance_scale=guidance_scale,
-        )  # fmt: skip
+        request = self._request(candidates, keep, seed=seed, sampling=sampling)
         return self._stream(self._prepare(caption), request, previews=previews)
 
     def redraw(self, recipe: Recipe) -> GeneratedImage:
@@ -243,41 +210,40 @@ class TextToImage:
 
         Raises:
             DalleError: The recipe belongs to another model.
-            ValueError: The recipe's caption or settings are out of range.
+            ValueError: The recipe's caption cannot be drawn.
         """
         if recipe.model != self.fingerprint:
             raise DalleError(
                 f"the picture was drawn by model {recipe.model}, but this one is "
                 f"{self.fingerprint}; load the model it was drawn with"
             )
-        together, chunk = recipe.batch
-        check_counts(candidates=max(chunk, together), keep=1)
-        prepared = self._prepare(recipe.caption)
-        first = recipe.index - recipe.index % chunk
-        *_, drawn = self._draw(
-            [prepared] * together, range(first, first + chunk), recipe.seed, recipe.sampling
+        together, size = recipe.batch
+        start = recipe.index - recipe.index % size
+        batch = _Batch(
+            captions=(self._prepare(recipe.caption),) * together,
+            indices=range(start, start + size),
+            seed=recipe.seed,
+            sampling=recipe.sampling,
         )
-        request = _Request(
-            candidates=chunk, keep=chunk, seed=recipe.seed, sampling=recipe.sampling
-        )
-        images = self._images(prepared, drawn, 0, range(first, first + chunk), request, together)
-        return images[recipe.index - first]
+        *_, drawn = self._draw(batch)
+        return self._images(batch, drawn, row=0)[recipe.index - start]
 
     # -------------------------------------------------------------------------- inner workings
 
     def _request(
-        self, *, candidates: int, keep: int | None, seed: int, **sampling: float | None
+        self, candidates: int, keep: int | None, *, seed: int, sampling: SamplingOptions
     ) -> _Request:
-        kept = candidates if keep is None else keep
-        check_counts(candidates=candidates, keep=kept)
-        if not isinstance(seed, int) or not abs(seed) < 1 << 63:
-            raise ValueError(f"seed must be a whole number below 2^63 in size, got {seed!r}")
-        return _Request(
-            candidates=candidates,
-            keep=kept,
-            seed=seed,
+        """The settings of a call, checked."""
+        count = _whole("candidates", candidates)
+        request = _Request(
+            candidates=count,
+            keep=count if keep is None else _whole("keep", keep),
+            seed=_whole("seed", seed),
             sampling=override_sampling(self.sampling, **sampling),
         )
+        check_counts(candidates=request.candidates, keep=request.keep)
+        check_seed(request.seed)
+        return request
 
     def _prepare(self, caption: str) -> _Prepared:
         text = check_prompt(caption)
@@ -293,37 +259,34 @@ class TextToImage:
         text_ids = pad_caption(fitted, sequence).to(self.device)
         return _Prepared(caption=caption, text_ids=text_ids, notice=notice)
 
-    def _draw(
-        self, captions: Sequence[_Prepared], indices: range, seed: int, sampling: SamplingConfig
-    ) -> Iterator[Drawn]:
-        text_ids = torch.stack([caption.text_ids for caption in captions])  # c t
+    def _draw(self, batch: _Batch) -> Iterator[Drawn]:
+        text_ids = torch.stack([caption.text_ids for caption in batch.captions])  # c t
         return sample_tokens(
-            self._transformer, text_ids, candidates=indices, seed=seed, sampling=sampling
-        )
+            self._transformer, text_ids,
+            candidates=batch.indices, seed=batch.seed, sampling=batch.sampling,
+        )  # fmt: skip
 
     def _finish(
-        self, captions: Sequence[_Prepared], request: _Request, *, captions_together: int
+        self, captions: tuple[_Prepared, ...], request: _Request, *, together: int
     ) -> list[CaptionResult]:
-        """Draw and rank `captions`, decoded together with copies of the last if too few."""
-        padding = [captions[-1]] * (captions_together - len(captions))
+        """Draw and rank `captions`, beside copies of the last if they are fewer than `together`."""
+        padded = captions + captions[-1:] * (together - len(captions))
         found: list[list[GeneratedImage]] = [[] for _ in captions]
         for indices in _chunks(request.candidates):
-            *_, drawn = self._draw([*captions, *padding], indices, request.seed, request.sampling)
-            for number, caption in enumerate(captions):
-                found[number] += self._images(
-                    caption, drawn, number, indices, request, captions_together
-                )
+            batch = _Batch(
+                captions=padded, indices=indices, seed=request.seed, sampling=request.sampling
+            )
+            *_, drawn = self._draw(batch)
+            for row, images in enumerate(found):
+                images += self._images(batch, drawn, row=row)
         return [
-            _ranked(caption, images[: request.candidates], request.keep)
+            _ranked(caption, images, request)
             for caption, images in zip(captions, found, strict=True)
         ]
 
-    def _images(
-        self, caption: _Prepared, drawn: Drawn, row: int, indices: range, request: _Request,
-        captions_together: int,
-    ) -> list[GeneratedImage]:  # fmt: skip
-        """Finished pictures of caption number `row` of what was drawn."""
-        grids = self._grids(drawn.tokens[row])
+    def _images(self, batch: _Batch, drawn: Drawn, *, row: int) -> list[GeneratedImage]:
+        """Finished pictures of caption number `row` of `batch`."""
+        grids = self._grids(drawn.tokens[row])  # g h w
         likelihoods = drawn.log_probability[row].tolist()
         return [
             GeneratedImage(
@@ -333,23 +296,23 @@ class TextToImage:
                 score=likelihood,
                 ranker="likelihood",
                 recipe=Recipe(
-                    caption=caption.caption,
-                    seed=request.seed,
+                    caption=batch.captions[row].caption,
+                    seed=batch.seed,
                     index=index,
-                    sampling=request.sampling,
-                    batch=(captions_together, len(indices)),
+                    sampling=batch.sampling,
+                    batch=(len(batch.captions), len(batch.indices)),
                     model=self.fingerprint,
                 ),
             )
             for image, grid, likelihood, index in zip(
-                self._pictures(grids), grids.cpu().numpy(), likelihoods, indices, strict=True
+                self._pictures(grids), grids.cpu().numpy(), likelihoods, batch.indices, strict=True
             )
         ]
 
     def _generate_many(
         self, captions: Iterable[str], request: _Request
     ) -> Iterator[CaptionResult | CaptionFailure]:
-        together = max(1, MICROBATCH // min(request.candidates, MICROBATCH))
+        together = MICROBATCH // min(request.candidates, MICROBATCH)
         waiting: list[_Prepared | CaptionFailure] = []
         ready = 0
         for caption in captions:
@@ -358,7 +321,7 @@ class TextToImage:
                 ready += 1
             except (TypeError, ValueError) as err:
                 waiting.append(CaptionFailure(caption=caption, error=str(err)))
-            if ready == together or len(waiting) >= 4 * together:
+            if ready == together or len(waiting) == 4 * together:
                 yield from self._settle(waiting, request, together)
                 waiting, ready = [], 0
         yield from self._settle(waiting, request, together)
@@ -367,25 +330,25 @@ class TextToImage:
         self, waiting: Sequence[_Prepared | CaptionFailure], request: _Request, together: int
     ) -> Iterator[CaptionResult | CaptionFailure]:
         """Results of `waiting`, failures in their places."""
-        prepared = [entry for entry in waiting if isinstance(entry, _Prepared)]
-        drawn = self._finish(prepared, request, captions_together=together) if prepared else []
-        results = iter(drawn)
+        prepared = tuple(entry for entry in waiting if isinstance(entry, _Prepared))
+        results = iter(self._finish(prepared, request, together=together) if prepared else ())
         for entry in waiting:
             yield entry if isinstance(entry, CaptionFailure) else next(results)
 
-    def _stream(
-        self, caption: _Prepared, request: _Request, *, previews: bool
-    ) -> Iterator[Frame]:
+    def _stream(self, caption: _Prepared, request: _Request, *, previews: bool) -> Iterator[Frame]:
         images: list[GeneratedImage] = []
         rows = self._transformer.sequence.grid_h
         for indices in _chunks(request.candidates):
             shown = min(len(indices), request.candidates - indices.start)
-            for drawn in self._draw([caption], indices, request.seed, request.sampling):
+            batch = _Batch(
+                captions=(caption,), indices=indices, seed=request.seed, sampling=request.sampling
+            )
+            for drawn in self._draw(batch):
                 result = None
                 if drawn.rows_done == rows:
-                    images += self._images(caption, drawn, 0, indices, request, 1)
+                    images += self._images(batch, drawn, row=0)
                     if indices.stop >= request.candidates:
-                        result = _ranked(caption, images[: request.candidates], request.keep)
+                        result = _ranked(caption, images, request)
                 yield Frame(
                     first_candidate=indices.start,
                     rows_done=drawn.rows_done,
@@ -412,6 +375,19 @@ class TextToImage:
             yield canvas
 
 
+def _listed(captions: str | Iterable[str]) -> Iterable[str]:
+    """Captions one by one; a string is one caption, not a list of letters."""
+    return [captions] if isinstance(captions, str) else captions
+
+
+def _whole(name: str, value: SupportsIndex) -> int:
+    """A whole number of any kind, such as numpy's, as an int."""
+    try:
+        return int(operator.index(value))
+    except TypeError as err:
+        raise TypeError(f"{name} must be a whole number, got {value!r}") from err
+
+
 def _chunks(candidates: int) -> list[range]:
     """Candidate indices in micro-batches of one size; the last may reach past the count.
 
@@ -422,10 +398,14 @@ def _chunks(candidates: int) -> list[range]:
     return [range(start, start + size) for start in range(0, candidates, size)]
 
 
-def _ranked(caption: _Prepared, images: Sequence[GeneratedImage], keep: int) -> CaptionResult:
-    order = rank([image.score for image in images])[:keep]
+def _ranked(
+    caption: _Prepared, images: Sequence[GeneratedImage], request: _Request
+) -> CaptionResult:
+    """The best of the candidates that were asked for; `images` may hold some beyond them."""
+    wanted = images[: request.candidates]
+    order = rank([image.score for image in wanted])[: request.keep]
     return CaptionResult(
         caption=caption.caption,
-        images=tuple(images[index] for index in order),
+        images=tuple(wanted[index] for index in order),
         notice=caption.notice,
     )

@@ -15,7 +15,5 @@ RankerName = Literal["likelihood"]
 
 def rank(scores: Sequence[float]) -> list[int]:
     """Indices of `scores`, highest first; equal scores keep their order, NaN comes last."""
-    return sorted(
-        range(len(scores)),
-        key=lambda index: math.inf if math.isnan(scores[index]) else -scores[index],
-    )
+    by_score = [(math.isnan(score), 0.0 if math.isnan(score) else -score) for score in scores]
+    return sorted(range(len(scores)), key=by_score.__getitem__)

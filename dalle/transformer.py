@@ -150,7 +150,8 @@ class JointTransformer(nn.Module):
         prefix = [KeyValues(keys[row_of], values[row_of]) for keys, values in key_values]
         suffix_len = self.sequence.image_len - 1 - prompt_len
         cache = KVCache(prefix, candidates=candidates, suffix_len=suffix_len)
-        return self._image_logits(x[:, -1])[row_of], cache
+        # One row per caption, equal or not, so that rounding does not depend on how many are equal.
+        return self._image_logits(x[row_of, -1]), cache
 
     def decode_step(self, tokens: Tensor, position: int, cache: KVCache) -> Tensor:
         """Scores for the image tokens that follow `tokens`.

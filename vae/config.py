@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+MAX_GROUPS = 12
+"""More groups would halve a picture more often than any picture can be halved."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class VaeConfig:
@@ -35,11 +38,20 @@ class VaeConfig:
         return int(2 ** (self.groups - 1))
 
     def __post_init__(self) -> None:
-        """Refuse sizes that no model can have."""
+        """Refuse sizes that no model can have.
+
+        Raises:
+            ValueError: A size lies outside its range; the text names it.
+        """
         for name in ("channels", "groups", "blocks_per_group", "codebook_size", "codebook_dim"):
             value = getattr(self, name)
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.groups > MAX_GROUPS:
+            raise ValueError(
+                f"groups must be at most {MAX_GROUPS} (stride {2 ** (MAX_GROUPS - 1)}), "
+                f"got {self.groups}"
+            )
         if self.channels % 4:
             raise ValueError(
                 f"channels must be divisible by 4 (bottleneck blocks), got {self.channels}"

@@ -32,7 +32,7 @@ class ResidualBlock(nn.Module):
         hidden = outputs // 4
         widths = [inputs, hidden, hidden, hidden, outputs]
         layers: list[nn.Module] = []
-        for before, after, kernel in zip(widths, widths[1:], kernels, strict=False):
+        for before, after, kernel in zip(widths[:-1], widths[1:], kernels, strict=True):
             layers += [nn.ReLU(), nn.Conv2d(before, after, kernel, padding=kernel // 2)]
         self.residual = nn.Sequential(*layers)
         self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
@@ -44,7 +44,10 @@ class ResidualBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Pixels to features, one per grid cell: 7x7 stem, groups of blocks, max-pool between groups."""
+    """Pixels to features, one vector per grid cell.
+
+    A 7x7 stem, then groups of blocks with max-pooling between two groups.
+    """
 
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()
@@ -68,7 +71,10 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Code vectors to the likelihood's parameters: the encoder's mirror, with nearest upsampling."""
+    """Code vectors to the likelihood's parameters.
+
+    The encoder's mirror: between two groups every cell is repeated, and a 1x1 convolution ends it.
+    """
 
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()
@@ -167,9 +173,11 @@ class DiscreteVAE(nn.Module):
             Pixels, shape (b, 3, y, x), -1...1, float32.
 
         Raises:
-            ValueError: A token lies outside the codebook.
+            ValueError: `token_grid` has another shape, or a token lies outside the codebook.
         """
         size = self.config.codebook_size
+        if token_grid.ndim != 3:
+            raise ValueError(f"token_grid must have shape (b, h, w), got {tuple(token_grid.shape)}")
         if token_grid.numel() and not 0 <= int(token_grid.min()) <= int(token_grid.max()) < size:
             raise ValueError(
                 f"token_grid must hold codes in 0...{size - 1}, got "

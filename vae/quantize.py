@@ -6,6 +6,7 @@ Axes: b batch, c feature channels, h w grid rows and columns, k codebook size, e
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -175,11 +176,12 @@ Quantizer = GumbelQuantizer | NearestQuantizer
 
 
 def build_quantizer(
-    kind: str, *, channels: int, codebook_size: int, codebook_dim: int
+    kind: Literal["gumbel", "nearest"], *, channels: int, codebook_size: int, codebook_dim: int
 ) -> Quantizer:
     """The quantiser called `kind`, over features `channels` wide."""
-    quantizers = {"gumbel": GumbelQuantizer, "nearest": NearestQuantizer}
-    return quantizers[kind](channels, codebook_size, codebook_dim)
+    if kind == "gumbel":
+        return GumbelQuantizer(channels, codebook_size, codebook_dim)
+    return NearestQuantizer(channels, codebook_size, codebook_dim)
 
 
 @dataclass(frozen=True, kw_only=True)

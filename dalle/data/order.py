@@ -27,6 +27,19 @@ class StepBatches:
     def __init__(
         self, *, size: int, microbatch: int, accumulate: int, seed: int, start: int, stop: int
     ) -> None:
+        """Plan the draws.
+
+        Args:
+            size: Samples in the set.
+            microbatch: Samples drawn at a time.
+            accumulate: Micro-batches per step.
+            seed: Seed of every epoch's permutation.
+            start: First step.
+            stop: Step after the last one.
+
+        Raises:
+            ValueError: The set is empty.
+        """
         if size < 1:
             raise ValueError(f"cannot draw batches from {size} samples")
         self.size = size

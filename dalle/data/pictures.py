@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dalle.data.images import fit_square, open_rgb, random_crop_paper
+from dalle.data.order import Draw
 from dalle.data.samples import SampleSet
 from dalle.errors import DataError
 from dalle.seeds import derive_seed
-from dalle.data.order import Draw
 
 Crop = Literal["plain", "vae", "transformer"]
 
@@ -75,9 +75,7 @@ class PictureSet(Dataset[Picture | Fault]):
         return Picture(key=key, caption=sample.caption, image_u8=pixels)
 
 
-def split_indices(
-    size: int, *, heldout_fraction: float, seed: int
-) -> tuple[list[int], list[int]]:
+def split_indices(size: int, *, heldout_fraction: float, seed: int) -> tuple[list[int], list[int]]:
     """Indices to train on and indices set aside, chosen by a seeded permutation.
 
     Raises:

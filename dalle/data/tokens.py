@@ -10,7 +10,9 @@ Axes: n pictures, crops versions of each, h w grid rows and columns.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +24,9 @@ import numpy as np
 
 from dalle.captions import CaptionTokenizer
 from dalle.checkpoint import load_vae, save_vae
+from dalle.checksums import SUMS_FILE, file_sha256
 from dalle.errors import DataError
+from dalle.schema import build_config, read_object
 from vae.model import DiscreteVAE
 
 FORMAT_VERSION = 1
@@ -46,16 +50,37 @@ class TokenMeta:
     codebook_size: int
     source: str
     """Fingerprint of the pictures."""
+    vae: str
+    """SHA-256 of the dVAE's SHA256SUMS."""
     skipped: int
     """Pictures that could not be read."""
     format_version: int = FORMAT_VERSION
 
+    def __post_init__(self) -> None:
+        """Refuse counts of nothing.
+
+        Raises:
+            ValueError: A count is not positive.
+        """
+        for name in ("pictures", "crops", "grid_h", "grid_w", "codebook_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
 
 class TokenWriter:
-    """Builds a token folder picture by picture; used as a context manager."""
+    """Builds a token folder picture by picture, inside a `with` block.
+
+    Nothing is left behind unless `finish` was reached.
+    """
 
     def __init__(self, folder: Path, vae: DiscreteVAE, *, crops: int, source: str) -> None:
-        """Start writing beside `folder`.
+        """Prepare to write beside `folder`.
+
+        Args:
+            folder: Name of the finished folder.
+            vae: What makes the tokens; stored with them.
+            crops: Versions of each picture.
+            source: Fingerprint of the pictures.
 
         Raises:
             ValueError: `folder` exists, or the codebook is too large for 16-bit tokens.
@@ -88,10 +113,10 @@ class TokenWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        del kind, error, trace
         assert self._file is not None, "entered before"
         self._file.close()
-        if kind is not None:
-            shutil.rmtree(self.partial, ignore_errors=True)
+        shutil.rmtree(self.partial, ignore_errors=True)
 
     def add(self, caption: str, grids: np.ndarray) -> None:
         """Append a picture: its normalised caption and its versions' grids, (crops, h, w)."""
@@ -108,7 +133,10 @@ class TokenWriter:
             DataError: No picture was added.
         """
         if self.grid is None:
-            raise DataError("no picture could be read, so there is nothing to train on")
+            raise DataError(
+                "no picture could be read, so there are no tokens to write; the warnings above "
+                "say what is wrong with each"
+            )
         assert self._file is not None, "finish is for use inside the with block"
         self._file.flush()
         lines = [caption.encode() + b"\n" for caption in self.captions]
@@ -124,6 +152,7 @@ class TokenWriter:
             grid_w=self.grid[1],
             codebook_size=self.vae.config.codebook_size,
             source=self.source,
+            vae=file_sha256(self.partial / VAE_FOLDER / SUMS_FILE),
             skipped=skipped,
         )
         text = json.dumps(dataclasses.asdict(meta), indent=2)
@@ -142,57 +171,100 @@ class TokenFolder:
         """
         self.folder = folder
         self.meta = _read_meta(folder)
-        shape = (self.meta.pictures, self.meta.crops, self.meta.grid_h, self.meta.grid_w)
+        meta = self.meta
+        shape = (meta.pictures, meta.crops, meta.grid_h, meta.grid_w)
         try:
-            self._tokens = np.memmap(folder / TOKENS_FILE, dtype="<u2", mode="r", shape=shape)
+            tokens = np.memmap(folder / TOKENS_FILE, dtype="<u2", mode="r")
             self._captions = np.memmap(folder / CAPTIONS_FILE, dtype=np.uint8, mode="r")
             self._offsets = np.load(folder / OFFSETS_FILE, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as err:
-            raise DataError(
-                f"token folder {folder} is damaged: {err}; run dalle tokenize again"
-            ) from err
-        if len(self._offsets) != self.meta.pictures + 1:
-            raise DataError(
-                f"token folder {folder} is damaged: {len(self._offsets) - 1} captions for "
-                f"{self.meta.pictures} pictures; run dalle tokenize again"
+        except (OSError, ValueError, EOFError) as err:
+            raise _damaged(folder, err) from err
+        if tokens.size != math.prod(shape):
+            raise _damaged(folder, f"{tokens.size:,} tokens instead of {math.prod(shape):,}")
+        self._tokens = tokens.reshape(shape)
+        if self._offsets.shape != (meta.pictures + 1,) or self._offsets.dtype != np.int64:
+            raise _damaged(folder, f"{OFFSETS_FILE} does not hold {meta.pictures + 1} offsets")
+        if self._offsets[0] != 0 or self._offsets[-1] != self._captions.size:
+            raise _damaged(
+                folder, f"captions end at {self._offsets[-1]} of {self._captions.size} bytes"
             )
 
     def __len__(self) -> int:
         return self.meta.pictures
 
+    @property
+    def fingerprint(self) -> str:
+        """A hash that changes with the pictures, the dVAE and the tokenizer."""
+        digest = hashlib.sha256((self.folder / META_FILE).read_bytes())
+        digest.update(file_sha256(self.folder / TOKENIZER_FILE).encode())
+        return digest.hexdigest()
+
     def caption(self, index: int) -> str:
-        """Normalised caption of picture `index`."""
+        """Normalised caption of picture `index`.
+
+        Raises:
+            DataError: The captions are damaged there.
+        """
         start, stop = int(self._offsets[index]), int(self._offsets[index + 1])
-        return bytes(self._captions[start : stop - 1]).decode()
+        try:
+            return bytes(self._captions[start : stop - 1]).decode()
+        except UnicodeDecodeError as err:
+            raise _damaged(self.folder, f"caption {index} is not UTF-8") from err
 
     def captions(self) -> Iterator[str]:
         """All captions in order."""
         return (self.caption(index) for index in range(len(self)))
 
     def grid(self, index: int, crop: int) -> np.ndarray:
-        """Token grid of version `crop` of picture `index`, shape (h, w), int64."""
-        return np.asarray(self._tokens[index, crop], dtype=np.int64)
+        """Token grid of version `crop` of picture `index`, shape (h, w), int64.
+
+        Raises:
+            DataError: The tokens are damaged there.
+        """
+        grid = np.asarray(self._tokens[index, crop], dtype=np.int64)
+        if grid.max() >= self.meta.codebook_size:
+            raise _damaged(
+                self.folder,
+                f"picture {index} has token {grid.max()} of {self.meta.codebook_size} codes",
+            )
+        return grid
 
     def tokenizer(self) -> CaptionTokenizer:
-        """The tokenizer that belongs to the captions."""
+        """The tokenizer that belongs to the captions.
+
+        Raises:
+            ModelFormatError: It cannot be read.
+        """
         return CaptionTokenizer.load(self.folder / TOKENIZER_FILE)
 
     def vae(self) -> DiscreteVAE:
-        """The dVAE that made the tokens."""
+        """The dVAE that made the tokens.
+
+        Raises:
+            ModelFormatError: It cannot be read.
+        """
         return load_vae(self.folder / VAE_FOLDER)
+
+
+def _damaged(folder: Path, what: object) -> DataError:
+    return DataError(f"token folder {folder} is damaged: {what}; run `dalle tokenize` again")
 
 
 def _read_meta(folder: Path) -> TokenMeta:
     path = folder / META_FILE
     if not path.is_file():
-        raise DataError(f"{folder} is not a token folder: it has no {META_FILE}; see dalle tokenize")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        meta = TokenMeta(**values)
-    except (TypeError, ValueError) as err:
-        raise DataError(f"{path} cannot be read: {err}; run dalle tokenize again") from err
-    if meta.format_version != FORMAT_VERSION:
         raise DataError(
-            f"{path} has format_version {meta.format_version}; this program reads {FORMAT_VERSION}"
+            f"{folder} is not a token folder: it has no {META_FILE}; write one with "
+            "`dalle tokenize`"
         )
-    return meta
+    try:
+        tree = read_object(path)
+        version = tree.get("format_version")
+        if version != FORMAT_VERSION:
+            raise DataError(
+                f"{path} has format_version {version!r}, but this program reads "
+                f"{FORMAT_VERSION}; run `dalle tokenize` again"
+            )
+        return build_config(TokenMeta, tree, where=str(path))
+    except (OSError, ValueError) as err:
+        raise _damaged(folder, err) from err

@@ -1,0 +1,1 @@
+"""Measuring models on pictures and captions they were not trained on."""

@@ -22,7 +22,7 @@ from PIL import Image
 from dalle.data.emoji.font import find_font
 from dalle.data.emoji.render import Painter
 from dalle.data.emoji.scene import UNITS, Cell, Placed, Scene
-from dalle.data.emoji.subjects import Subject, list_subjects
+from dalle.data.emoji.subjects import list_subjects
 from dalle.errors import DataError
 
 FEATURE_PX = 24
@@ -78,7 +78,9 @@ class SubjectJudge:
             look=entry["look"],
             panel=entry["panel"],
         )
-        features = self._renderings(place.cell, place.look, place.panel, truth["background"]["name"])
+        features = self._renderings(
+            place.cell, place.look, place.panel, truth["background"]["name"]
+        )
         seen = area_features(image, self._area(place))
         distances = np.sqrt(np.square(features - seen).mean(axis=1))  # n
         twins = np.sqrt(np.square(features - features[number]).mean(axis=1)) < SAME_RENDERING
@@ -144,4 +146,5 @@ def share(hits: Sequence[bool]) -> tuple[float, float, float]:
     rate = sum(hits) / n
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    return rate, float(max(0.0, centre - half)), float(min(1.0, centre + half))
+    # The interval always holds the rate; rounding at 0 and 1 must not say otherwise.
+    return rate, min(rate, float(centre - half)), max(rate, float(centre + half))

@@ -1,13 +1,17 @@
-"""`dalle eval vae`: what a dVAE keeps of pictures it was not trained on."""
+"""`dalle eval vae`: what a dVAE keeps of pictures it was not trained on.
+
+Axes: b batch, y x pixel rows and columns.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-import math
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,12 +22,14 @@ from tqdm import tqdm
 
 from dalle.checkpoint import load_vae
 from dalle.config import EvalVae
+from dalle.console import bar_disabled
 from dalle.data.images import fit_square, open_rgb
-from dalle.data.samples import Sample, open_samples
+from dalle.data.samples import SampleSet, open_samples
 from dalle.device import choose_device
 from dalle.errors import DataError
 from dalle.evaluate.subjects import SubjectJudge, share
 from dalle.folders import model_folder
+from dalle.schema import read_object
 from vae.model import DiscreteVAE
 from vae.pixels import to_image_u8, to_pixels
 from vae.quantize import codebook_health
@@ -33,6 +39,16 @@ log = logging.getLogger(__name__)
 BATCH = 64
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """A picture to reconstruct."""
+
+    image_u8: np.ndarray
+    """Shape (y, x, 3), uint8."""
+    truth: Mapping[str, Any] | None = None
+    """What the picture shows, as `.json` members of emoji scenes hold it, or None."""
+
+
 def run(settings: EvalVae) -> int:
     """Evaluate, and print a table or one JSON object; 0 when done.
 
@@ -40,56 +56,61 @@ def run(settings: EvalVae) -> int:
         ModelFormatError: The dVAE cannot be loaded.
         DataError: The pictures cannot be read.
         FontError: Subjects are to be judged, and no emoji font was found.
+        ValueError: The dVAE's stride does not divide `image_px`.
     """
     vae = load_vae(model_folder(settings.vae)).to(choose_device(settings.device))
     samples = open_samples(settings.data)
-    scenes = [samples[index] for index in range(min(settings.samples, len(samples)))]
-    if not scenes:
-        raise DataError(f"{settings.data} holds no samples")
-    report = evaluate_vae(vae, scenes, settings.image_px, which=_subject_list(settings.data))
-    if settings.json:
-        sys.stdout.write(json.dumps(report) + "\n")
-    else:
-        sys.stdout.write(_table(report))
+    subjects = _subject_list(settings.data)
+    judge = None if subjects is None else SubjectJudge(image_px=settings.image_px, which=subjects)
+    wanted = min(settings.samples, len(samples))
+    scenes = _readable(samples, wanted, settings.image_px)
+    bar = tqdm(scenes, total=wanted, desc="eval vae", unit="img", disable=bar_disabled())
+    report = evaluate_vae(vae, bar, judge=judge)
+    sys.stdout.write(json.dumps(report) + "\n" if settings.json else _table(report))
     return 0
 
 
 @torch.inference_mode()
 def evaluate_vae(
-    vae: DiscreteVAE, scenes: list[Sample], image_px: int, *, which: Literal["core", "all"] | None
+    vae: DiscreteVAE, scenes: Iterable[Scene], *, judge: SubjectJudge | None
 ) -> dict[str, Any]:
-    """Reconstruction quality of `vae` on `scenes`.
+    """Reconstruction quality of `vae` on `scenes`, from hard codes.
 
     Args:
         vae: On the device to use.
-        scenes: Pictures, with ground truth if subjects are to be judged.
-        image_px: Height and width to evaluate at.
-        which: Subject list the scenes were drawn from; None leaves subjects unjudged.
+        scenes: Equally large pictures, with ground truth if subjects are to be judged.
+        judge: Says whether a reconstruction shows its subjects; None leaves that out.
 
     Returns:
-        `psnr_db`, `codebook_usage`, `codebook_perplexity` and, if judged, `subject_retrieval`:
-        overall and by kind of scene, each as rate, low, high (95 %) and n.
+        `pictures` (their number), `psnr_db`, `codebook_usage`, `codebook_perplexity` and, if
+        judged, `subject_retrieval`: overall and by kind of scene, each as rate, low, high (95 %)
+        and n. A scene counts as retrieved when all its subjects are.
+
+    Raises:
+        DataError: There are no scenes, or one shows a subject that the judge does not know.
+        ValueError: The stride does not divide the pictures.
     """
-    judge = None if which is None else SubjectJudge(image_px=image_px, which=which)
     hits: defaultdict[str, list[bool]] = defaultdict(list)
     counts = torch.zeros(vae.config.codebook_size, dtype=torch.int64)
-    squared = []
-    for group in tqdm(_groups(scenes), total=math.ceil(len(scenes) / BATCH), disable=None):
-        images = np.stack([np.array(fit_square(open_rgb(s.image), image_px)) for s in group])
+    squared: list[float] = []
+    for batch in _batches(scenes):
+        images = np.stack([scene.image_u8 for scene in batch])  # b y x 3
         pixels = to_pixels(torch.from_numpy(images).to(next(vae.parameters()).device))
         tokens = vae.encode(pixels)
         counts += torch.bincount(tokens.flatten().cpu(), minlength=len(counts))
-        rebuilt = to_image_u8(vae.decode(tokens))
+        rebuilt = to_image_u8(vae.decode(tokens))  # b y x 3
         error = (rebuilt.astype(np.float64) - images) / 255
-        squared += list(np.square(error).mean(axis=(1, 2, 3)))
-        for scene, image in zip(group, rebuilt, strict=True):
+        squared += np.square(error).mean(axis=(1, 2, 3)).tolist()
+        for scene, image in zip(batch, rebuilt, strict=True):
             if judge is not None and scene.truth is not None:
                 found = all(judge.retrieved(Image.fromarray(image), scene.truth))
                 hits["all"].append(found)
                 hits[scene.truth["scene"]].append(found)
+    if not squared:
+        raise DataError("there are no pictures to evaluate on")
     health = codebook_health(counts)
     report: dict[str, Any] = {
-        "pictures": len(scenes),
+        "pictures": len(squared),
         "psnr_db": float(np.mean(-10 * np.log10(np.maximum(squared, 1e-10)))),
         "codebook_usage": health.usage,
         "codebook_perplexity": health.perplexity,
@@ -104,9 +125,22 @@ def _rate(found: list[bool]) -> dict[str, float]:
     return {"rate": rate, "low": low, "high": high, "n": len(found)}
 
 
-def _groups(scenes: list[Sample]) -> Iterator[list[Sample]]:
-    for start in range(0, len(scenes), BATCH):
-        yield scenes[start : start + BATCH]
+def _batches(scenes: Iterable[Scene]) -> Iterator[list[Scene]]:
+    rest = iter(scenes)
+    while batch := list(islice(rest, BATCH)):
+        yield batch
+
+
+def _readable(samples: SampleSet, count: int, image_px: int) -> Iterator[Scene]:
+    """The first `count` samples, cut to a square; damaged ones are named and left out."""
+    for index in range(count):
+        try:
+            sample = samples[index]
+            image = fit_square(open_rgb(sample.image), image_px)
+        except DataError as err:
+            log.warning("left out: %s", err)
+            continue
+        yield Scene(image_u8=np.array(image), truth=sample.truth)
 
 
 def _subject_list(folder: Path) -> Literal["core", "all"] | None:
@@ -114,9 +148,11 @@ def _subject_list(folder: Path) -> Literal["core", "all"] | None:
     path = folder / "dataset.json"
     if not path.is_file():
         return None
-    settings = json.loads(path.read_text(encoding="utf-8")).get("settings", {})
-    subjects: Literal["core", "all"] | None = settings.get("subjects")
-    return subjects
+    try:
+        subjects = read_object(path).get("subjects")
+    except (OSError, ValueError) as err:
+        raise DataError(f"{path} cannot be read: {err}") from err
+    return subjects if subjects in ("core", "all") else None
 
 
 def _table(report: dict[str, Any]) -> str:

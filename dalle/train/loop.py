@@ -11,40 +11,59 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dalle.config import LoopConfig, OptimConfig
+from dalle.console import bar_disabled
+from dalle.data.order import StepBatches
 from dalle.device import autocast_dtype, choose_device, keep_freed_memory
 from dalle.errors import DataError, TrainingError
 from dalle.seeds import generator
-from dalle.train.metrics import MetricsLog
+from dalle.train.metrics import MetricsLog, Window
 from dalle.train.optim import build_adamw, update_average
-from dalle.data.order import StepBatches
 from dalle.train.schedules import ema_decay, learning_rate
-from dalle.train.signals import StopRequest
-from dalle.train.state import load_state, newest_complete, save_state
+from dalle.train.signals import StopRequest, ignore_interrupts
+from dalle.train.state import Progress, Trained, load_state, newest_complete, save_state
 from dalle.train.task import Batch, Task
 
 log = logging.getLogger(__name__)
 
 MAX_SKIPPED_IN_A_ROW = 5
-"""Non-finite steps that may follow each other before training stops."""
+"""Steps without update that may follow each other before training stops."""
 
 
 class Trainer:
     """Runs a task from its newest checkpoint, or from the start, to its last step."""
 
     def __init__(
-        self, task: Task, *, loop: LoopConfig, optim: OptimConfig, out: Path, max_bad_fraction: float
+        self,
+        task: Task,
+        *,
+        loop: LoopConfig,
+        optim: OptimConfig,
+        out: Path,
+        max_bad_fraction: float,
     ) -> None:
+        """Move the task's model to its device and make an optimizer for it.
+
+        Args:
+            task: What to train.
+            loop: Steps, batch, device and how often to log, evaluate, draw and save.
+            optim: AdamW and its schedule.
+            out: Run folder; exists.
+            max_bad_fraction: Training stops when more of the samples are unreadable.
+
+        Raises:
+            ValueError: The device asked for is not there.
+        """
         self.task = task
         self.loop = loop
         self.optim = optim
@@ -55,8 +74,7 @@ class Trainer:
         self.model = task.model.to(self.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.optimizer = build_adamw(self.model, optim)
-        self.metrics = MetricsLog(out, tensorboard=loop.tensorboard)
-        self.sums: defaultdict[str, float] = defaultdict(float)
+        self.window = Window()
         self.seen = 0
         self.bad = 0
         self.skipped_in_a_row = 0
@@ -64,52 +82,78 @@ class Trainer:
     def run(self, *, resume: bool) -> int:
         """Train to the end, or until asked to stop.
 
+        Args:
+            resume: Whether to go on from the newest complete checkpoint.
+
         Returns:
             0 when finished, else the exit code of the signal that stopped it.
 
         Raises:
-            TrainingError: The loss stayed non-finite, or a checkpoint could not be read or written.
+            TrainingError: Step after step had to be skipped, memory ran out, or a checkpoint could
+                not be read or written.
             DataError: Too many samples were unreadable.
+            DalleError: TensorBoard events are asked for and TensorBoard is not installed.
+            OSError: The finished model could not be written.
         """
-        step = self._resume() if resume else 0
+        start = self._resume() if resume else 0
+        metrics = MetricsLog(self.out, tensorboard=self.loop.tensorboard, after=start)
         log.info(
             "training %s: %s parameters on %s, %s, steps %d to %d",
             self.task.name, f"{sum(p.numel() for p in self.model.parameters()):,}", self.device,
-            self.autocast or "fp32", step, self.loop.steps,
+            self.autocast or "fp32", start, self.loop.steps,
         )  # fmt: skip
         keep_freed_memory()
-        with StopRequest() as stop, self._bar(step) as bar:
-            batches = self._batches(step)
-            window_start, window_step = time.perf_counter(), step
-            while step < self.loop.steps and not stop.requested:
-                self._step(step, batches)
-                step += 1
-                bar.update()
-                if self._due(step, self.loop.log_every):
-                    elapsed = time.perf_counter() - window_start
-                    self._log(step, bar, steps=step - window_step, seconds=elapsed)
-                    window_start, window_step = time.perf_counter(), step
-                if self._due(step, self.loop.eval_every):
-                    self._evaluate(step)
-                if self._due(step, self.loop.sample_every):
-                    self._draw_samples(step)
-                if self._due(step, self.loop.save_every) or stop.requested:
-                    self._save(step)
-        if stop.requested and step < self.loop.steps:
-            log.warning("stopped after step %d; go on with the same command and --resume true", step)
-            return stop.exit_code
+        with closing(metrics), StopRequest() as stop, self._bar(start) as bar:
+            step = self._train(start, stop, bar, metrics)
+            if step < self.loop.steps:
+                self._stopped(step)
+                return stop.exit_code
         self.task.publish(self.average, self.out / "model")
         log.info("finished: the model is in %s", self.out / "model")
         return 0
 
+    def _train(self, step: int, stop: StopRequest, bar: tqdm[NoReturn], metrics: MetricsLog) -> int:
+        """Steps from `step` on; returns the number made, saved if that is not all of them."""
+        batches = self._batches(step)
+        saved = step
+        while step < self.loop.steps and not stop.requested:
+            self._step(step, batches)
+            step += 1
+            bar.update()
+            if self._due(step, self.loop.log_every):
+                self._log(step, bar, metrics)
+            if self._due(step, self.loop.eval_every):
+                self._evaluate(step, metrics)
+            if self._due(step, self.loop.sample_every):
+                self._draw_samples(step)
+            if self._due(step, self.loop.save_every):
+                self._save(step)
+                saved = step
+        if saved != step:
+            self._save(step)
+        return step
+
     def _due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.loop.steps
 
-    def _bar(self, step: int) -> tqdm[None]:
+    def _stopped(self, step: int) -> None:
+        """Say how to go on."""
+        if self.optimizer.state:
+            log.warning(
+                "stopped after step %d; go on with the same command and --resume true", step
+            )
+        else:
+            log.warning("stopped before anything was learnt; start again with the same command")
+
+    def _bar(self, step: int) -> tqdm[NoReturn]:
         return tqdm(
-            total=self.loop.steps, initial=step, desc=self.task.name, unit="step",
-            dynamic_ncols=True, disable=None,
-        )  # fmt: skip
+            total=self.loop.steps,
+            initial=step,
+            desc=self.task.name,
+            unit="step",
+            dynamic_ncols=True,
+            disable=bar_disabled(),
+        )
 
     def _batches(self, start: int) -> Iterator[Batch]:
         dataset = self.task.dataset()
@@ -127,6 +171,7 @@ class Trainer:
                 batch_sampler=order,
                 collate_fn=self.task.collate,
                 num_workers=self.loop.workers,
+                worker_init_fn=ignore_interrupts,
                 # A generator of its own keeps the loader from drawing on the global stream.
                 generator=generator(self.loop.seed, "loader"),
             )
@@ -139,34 +184,51 @@ class Trainer:
 
     def _step(self, step: int, batches: Iterator[Batch]) -> None:
         """One optimizer update, unless its loss or gradients are not finite."""
-        rate = learning_rate(self.optim, step, self.loop.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate(self.optim, step, self.loop.steps)
         self.optimizer.zero_grad(set_to_none=True)
         self.model.train()
+        try:
+            means, keys = self._add_gradients(step, batches)
+        except torch.OutOfMemoryError as err:
+            raise TrainingError(
+                f"out of memory in step {step} with micro-batches of "
+                f"{self.loop.batch // self.loop.accumulate} samples; raise loop.accumulate (now "
+                f"{self.loop.accumulate}) or lower loop.batch"
+            ) from err
+        if not keys:
+            self._skip(step, "none of its samples could be read", keys)
+            return
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip_norm))
+        if not (math.isfinite(means["loss"]) and math.isfinite(norm)):
+            self._skip(step, f"loss {means['loss']}, gradient norm {norm}", keys)
+            return
+        self.skipped_in_a_row = 0
+        self.optimizer.step()
+        self.task.after_step(step, generator(self.loop.seed, "after", step, device=self.device))
+        update_average(self.average, self.model, ema_decay(self.loop.ema_decay, step))
+        self.window.add({**means, "grad_norm": norm})
+
+    def _add_gradients(
+        self, step: int, batches: Iterator[Batch]
+    ) -> tuple[dict[str, float], list[str]]:
+        """Gradients of a step's micro-batches; returns their mean metrics and their samples."""
         keys: list[str] = []
-        totals: defaultdict[str, float] = defaultdict(float)
+        sums: defaultdict[str, float] = defaultdict(float)
+        filled = 0
         for micro in range(self.loop.accumulate):
             batch = self._admit(next(batches))
+            if not batch.keys:
+                continue
+            filled += 1
             keys += batch.keys
             noise = generator(self.loop.seed, "noise", step, micro, device=self.device)
             with self._precision():
                 loss = self.task.loss(batch.to(self.device), step, noise)
             (loss.value / self.loop.accumulate).backward()
             for name, value in {"loss": loss.value, **loss.metrics}.items():
-                totals[name] += float(value.detach()) / self.loop.accumulate
-        norm = float(
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip_norm)
-        )
-        if not (math.isfinite(totals["loss"]) and math.isfinite(norm)):
-            self._skip(step, totals["loss"], norm, keys)
-            return
-        self.skipped_in_a_row = 0
-        self.optimizer.step()
-        self.task.after_step(step, generator(self.loop.seed, "after", step, device=self.device))
-        update_average(self.average, self.model, ema_decay(self.loop.ema_decay, step))
-        for name, total in {**totals, "grad_norm": norm, "updates": 1.0}.items():
-            self.sums[name] += total
+                sums[name] += float(value.detach())
+        return {name: total / filled for name, total in sums.items()}, keys
 
     def _admit(self, batch: Batch) -> Batch:
         """Count what could not be loaded, and stop when it is too much."""
@@ -174,47 +236,48 @@ class Trainer:
         self.bad += len(batch.faults)
         for key, reason in batch.faults:
             log.warning("skipped %s: %s", key, reason)
-        enough = self.seen >= self.loop.batch
-        if not batch.keys or (enough and self.bad > self.max_bad_fraction * self.seen):
+        if too_many_bad(self.bad, self.seen, self.max_bad_fraction):
+            key, reason = batch.faults[-1]
             raise DataError(
                 f"{self.bad} of the {self.seen} samples read so far were unreadable, more than "
-                f"max_bad_fraction ({self.max_bad_fraction}) allows; the last: {batch.faults[-1:]}"
+                f"max_bad_fraction ({self.max_bad_fraction}) allows; the last was {key}: {reason}. "
+                "Mend the data, or raise max_bad_fraction"
             )
         return batch
 
-    def _skip(self, step: int, loss: float, norm: float, keys: list[str]) -> None:
-        """Leave out the update of a non-finite step; too many in a row stop the run."""
+    def _skip(self, step: int, reason: str, keys: list[str]) -> None:
+        """Leave out the update of a step; too many in a row stop the run."""
         self.skipped_in_a_row += 1
-        self.sums["skipped_steps"] += 1
-        log.warning("step %d skipped: loss %s, gradient norm %s", step, loss, norm)
+        self.window.skip()
+        log.warning("step %d skipped: %s", step, reason)
         if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise TrainingError(
-                f"the loss was not finite for {MAX_SKIPPED_IN_A_ROW} steps, up to step {step}; "
-                f"nothing was saved after it went wrong. Last samples: {', '.join(keys[:8])}. "
-                "Lower optim.lr, or resume from the newest checkpoint"
+                f"{MAX_SKIPPED_IN_A_ROW} steps in a row had to be skipped, up to step {step} "
+                f"({reason}; samples {', '.join(keys[:8]) or 'unreadable'}); lower optim.lr, or "
+                "look at those samples, and resume from the newest checkpoint"
             )
 
-    def _log(self, step: int, bar: tqdm[None], *, steps: int, seconds: float) -> None:
-        updates = max(self.sums.pop("updates", 0.0), 1.0)
-        skipped = self.sums.pop("skipped_steps", 0.0)
-        values = {name: total / updates for name, total in self.sums.items()}
-        self.sums.clear()
-        units = steps * self.loop.batch * self.task.units_per_sample
-        values |= self.task.window_metrics()
-        values["lr"] = self.optimizer.param_groups[0]["lr"]
-        values[f"{self.task.unit}_per_s"] = units / seconds
-        values["skipped_steps"] = skipped
-        values["bad_samples"] = float(self.bad)
-        self.metrics.write(step, values)
-        bar.set_postfix_str(
-            f"loss {values.get('loss', math.nan):.3f}, {units / seconds:,.0f} {self.task.unit}/s"
-        )
+    def _log(self, step: int, bar: tqdm[NoReturn], metrics: MetricsLog) -> None:
+        window, self.window = self.window, Window()
+        units = self.loop.batch * self.task.units_per_sample
+        throughput = window.steps_per_s() * units
+        values = {
+            **window.means(),
+            **self.task.window_metrics(),
+            "lr": float(self.optimizer.param_groups[0]["lr"]),
+            f"{self.task.unit}_per_s": throughput,
+            "skipped_steps": float(window.skipped),
+            "bad_samples": float(self.bad),
+        }
+        metrics.write(step, values)
+        loss = values.get("loss", math.nan)
+        bar.set_postfix_str(f"loss {loss:.3f}, {throughput:,.0f} {self.task.unit}/s")
 
     @torch.inference_mode()
-    def _evaluate(self, step: int) -> None:
+    def _evaluate(self, step: int, metrics: MetricsLog) -> None:
         with self._precision():
             values = self.task.evaluate(self.average)
-        self.metrics.write(step, values)
+        metrics.write(step, values)
         log.info("step %d: %s", step, ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
 
     @torch.inference_mode()
@@ -225,21 +288,60 @@ class Trainer:
             self.task.sample_sheet(self.average).save(folder / f"step-{step:08d}.png")
 
     def _save(self, step: int) -> None:
+        """Write a checkpoint, unless there is nothing to keep yet or nothing worth keeping."""
+        for name, tensor in (*self.model.state_dict().items(), *self.average.state_dict().items()):
+            if not tensor.isfinite().all():
+                raise TrainingError(
+                    f"{name} is not finite after step {step}, so nothing was saved; lower "
+                    "optim.lr, and resume from the newest checkpoint"
+                )
+        if not self.optimizer.state:
+            return
+        progress = Progress(
+            step=step,
+            data=self.task.data_fingerprint,
+            seen=self.seen,
+            bad=self.bad,
+            skipped_in_a_row=self.skipped_in_a_row,
+            window=self.window.state(),
+            task_window=self.task.window(),
+        )
         save_state(
-            self.out / "checkpoints", step, model=self.model, ema=self.average,
-            optimizer=self.optimizer, keep=self.loop.keep_checkpoints,
-        )  # fmt: skip
+            self.out / "checkpoints", self._trained(), progress, keep=self.loop.keep_checkpoints
+        )
+
+    def _trained(self) -> Trained:
+        return Trained(model=self.model, average=self.average, optimizer=self.optimizer)
 
     def _resume(self) -> int:
+        """Everything as it was at the newest complete checkpoint; returns its step."""
         checkpoint = newest_complete(self.out / "checkpoints")
         if checkpoint is None:
             raise TrainingError(
                 f"nothing to resume: {self.out / 'checkpoints'} holds no complete checkpoint; "
                 "leave out --resume to start anew"
             )
-        step = load_state(
-            checkpoint, model=self.model, ema=self.average, optimizer=self.optimizer
-        )
-        self.metrics.forget_after(step)
+        progress = load_state(checkpoint, self._trained())
+        if progress.data != self.task.data_fingerprint:
+            raise TrainingError(
+                f"the data have changed since {checkpoint} was written, so the run cannot go on "
+                "as if nothing had happened; put them back, or start a new run"
+            )
+        self.seen, self.bad = progress.seen, progress.bad
+        self.skipped_in_a_row = progress.skipped_in_a_row
+        self.window.restore(progress.window)
+        self.task.restore_window(progress.task_window)
         log.info("resumed from %s", checkpoint)
-        return step
+        return progress.step
+
+
+def too_many_bad(bad: int, seen: int, allowed: float) -> bool:
+    """Whether `bad` of `seen` samples are more than chance explains where `allowed` of all are.
+
+    The first batches of a set with few bad samples may happen to hold several of them. So that no
+    run ends for that, four standard deviations and four samples are granted on top, which matter
+    less and less as samples are read. Where none are allowed, the first one is too many.
+    """
+    expected = allowed * seen
+    grace = 4 * math.sqrt(expected) + 4 if allowed > 0 else 0
+    return bad > expected + grace

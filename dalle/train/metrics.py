@@ -7,30 +7,49 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dalle.errors import DalleError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 log = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.jsonl"
+EVENTS_FOLDER = "tensorboard"
 
 
 class MetricsLog:
-    """Appends one JSON object per call to `metrics.jsonl` in a run folder."""
+    """Appends one JSON object per call to `metrics.jsonl` in a run folder.
 
-    def __init__(self, folder: Path, *, tensorboard: bool) -> None:
+    Args:
+        folder: The run folder.
+        tensorboard: Whether to write TensorBoard events too.
+        after: Step that the run goes on from; lines past it, left by a run that was cut off, are
+            dropped, since they will be written again.
+
+    Raises:
+        DalleError: `tensorboard` is asked for and not installed.
+    """
+
+    def __init__(self, folder: Path, *, tensorboard: bool, after: int) -> None:
         self.path = folder / METRICS_FILE
         self.warned = False
-        self.events: Any = _event_writer(folder) if tensorboard else None
+        self.events = _event_writer(folder, after) if tensorboard else None
+        if self.path.exists():
+            self._forget_after(after)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Record `values` as they were after `step` updates."""
+        """Record `values` as they were after `step` updates; what is not finite becomes null."""
+        finite = {name: v if math.isfinite(v) else None for name, v in values.items()}
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, **values}) + "\n")
+                file.write(json.dumps({"step": step, **finite}) + "\n")
             if self.events is not None:
                 for name, value in values.items():
                     self.events.add_scalar(name, value, step)
@@ -39,28 +58,86 @@ class MetricsLog:
                 log.warning("metrics are being lost, %s cannot be written: %s", self.path, err)
             self.warned = True
 
-    def forget_after(self, step: int) -> None:
-        """Drop lines past `step`: a resumed run writes them again."""
-        if self.path.exists():
-            kept = [line for line in read_metrics(self.path) if line["step"] <= step]
-            text = "".join(json.dumps(line) + "\n" for line in kept)
-            self.path.write_text(text, encoding="utf-8")
+    def close(self) -> None:
+        """Put events that are still in memory on disk."""
+        if self.events is not None:
+            self.events.close()
+
+    def _forget_after(self, step: int) -> None:
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if (found := _parsed(line)) and found["step"] <= step]
+        partial = self.path.with_name(f"{METRICS_FILE}.partial")
+        partial.write_text("".join(kept), encoding="utf-8")
+        partial.replace(self.path)
+
+
+class Window:
+    """Numbers gathered over the steps since the last log line."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.updates = 0
+        self.skipped = 0
+        self.steps = 0
+        """Steps made in this process; the others count for the means but not for the speed."""
+        self.started = time.perf_counter()
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """Count an update and its numbers."""
+        self.steps += 1
+        self.updates += 1
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def skip(self) -> None:
+        """Count a step without update."""
+        self.steps += 1
+        self.skipped += 1
+
+    def means(self) -> dict[str, float]:
+        """Means over the updates; empty if there were none."""
+        return {name: total / self.updates for name, total in self.sums.items()}
+
+    def steps_per_s(self) -> float:
+        """Speed since the window was opened."""
+        return self.steps / max(time.perf_counter() - self.started, 1e-9)
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the speed, as plain JSON values."""
+        return {"sums": self.sums, "updates": self.updates, "skipped": self.skipped}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on gathering from what `state` returned in an earlier process."""
+        self.sums, self.updates = dict(state["sums"]), state["updates"]
+        self.skipped = state["skipped"]
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, float]]:
-    """The lines of a metrics file; a last line that was cut off is left out."""
+    """The lines of a metrics file, without values that were not finite.
+
+    A line that was cut off when the run was killed is left out.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
     for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            return
+        if found := _parsed(line):
+            yield {name: value for name, value in found.items() if value is not None}
 
 
-def _event_writer(folder: Path) -> Any:
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and "step" in found else None
+
+
+def _event_writer(folder: Path, after: int) -> SummaryWriter:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as err:
         raise DalleError(
             "loop.tensorboard is on, but TensorBoard is not installed; install the extra `log`"
         ) from err
-    return SummaryWriter(str(folder / "tensorboard"))
+    return SummaryWriter(str(folder / EVENTS_FOLDER), purge_step=after + 1)

@@ -15,9 +15,7 @@ def build_adamw(model: nn.Module, config: OptimConfig) -> AdamW:
     The paper's second-moment clip at 5 is left out: it guards 16-bit optimizer state, and ours is
     fp32.
     """
-    tables = {
-        id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)
-    }
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     decayed = [p for p in trained if p.ndim >= 2 and id(p) not in tables]
     others = [p for p in trained if p.ndim < 2 or id(p) in tables]

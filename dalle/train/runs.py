@@ -7,10 +7,12 @@ import logging
 import os
 import platform
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+
+import yaml
 
 from dalle.config import TrainTransformer, TrainVae
 from dalle.errors import TrainingError
@@ -30,7 +32,8 @@ def train_vae(run: TrainVae) -> int:
 
     Raises:
         DataError: The pictures cannot be read, or too many of them are bad.
-        TrainingError: The run folder is in use or cannot be written, or training went wrong.
+        TrainingError: The run folder is in use or holds another run, or training went wrong.
+        OSError: The run folder or the finished model cannot be written.
     """
     with _run_folder(run.out, dump(run), resume=run.resume):
         trainer = Trainer(
@@ -48,7 +51,9 @@ def train_transformer(run: TrainTransformer) -> int:
 
     Raises:
         DataError: The token folder cannot be read.
-        TrainingError: The run folder is in use or cannot be written, or training went wrong.
+        ModelFormatError: Its dVAE or tokenizer cannot be read.
+        TrainingError: The run folder is in use or holds another run, or training went wrong.
+        OSError: The run folder or the finished model cannot be written.
     """
     with _run_folder(run.out, dump(run), resume=run.resume):
         # Token folders hold no unreadable samples: tokenize left them out.
@@ -61,10 +66,7 @@ def train_transformer(run: TrainTransformer) -> int:
 @contextmanager
 def _run_folder(out: Path, config: str, *, resume: bool) -> Iterator[None]:
     """Hold `out` for this process, with the resolved config and package versions in it."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise TrainingError(f"run folder {out} cannot be written: {err}") from err
+    out.mkdir(parents=True, exist_ok=True)
     if not resume and (out / "checkpoints").exists():
         raise TrainingError(
             f"run folder {out} holds an earlier run; go on with it (--resume true), or give "
@@ -81,22 +83,51 @@ def _run_folder(out: Path, config: str, *, resume: bool) -> Iterator[None]:
 
 def _keep_config(path: Path, config: str, *, resume: bool) -> None:
     """Write the resolved config, or when resuming make sure that it is still the same."""
-    if resume and path.is_file():
-        before = [line for line in path.read_text(encoding="utf-8").splitlines() if _counts(line)]
-        now = [line for line in config.splitlines() if _counts(line)]
-        changed = [f"{old.strip()} -> {new.strip()}" for old, new in zip(before, now) if old != new]
-        if changed or len(before) != len(now):
-            raise TrainingError(
-                f"cannot resume with another config than {path}: {'; '.join(changed[:5])}; "
-                "start a new run to change it"
-            )
+    if not (resume and path.is_file()):
+        path.write_text(config, encoding="utf-8")
         return
-    path.write_text(config, encoding="utf-8")
+    try:
+        before = _settings(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as err:
+        raise TrainingError(
+            f"cannot resume {path.parent}, since its {path.name} cannot be read: {err}; start a "
+            "new run with another --out"
+        ) from err
+    now = _settings(config)
+    changed = [
+        f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if changed:
+        raise TrainingError(
+            f"cannot resume {path.parent} with other settings than it was started with "
+            f"({'; '.join(changed[:5])}); set them back, or start a new run with another --out"
+        )
 
 
-def _counts(line: str) -> bool:
-    """Whether a config line must stay the same when a run is resumed."""
-    return not line.lstrip().startswith("resume:")
+def _settings(text: str) -> dict[str, object]:
+    """Values by dotted key, without `resume` itself, which is meant to change.
+
+    Raises:
+        ValueError: The text is no mapping.
+        yaml.YAMLError: It is not YAML.
+    """
+    flat: dict[str, object] = {}
+
+    def collect(tree: Mapping[str, object], prefix: str) -> None:
+        for name, value in tree.items():
+            if isinstance(value, dict):
+                collect(value, f"{prefix}{name}.")
+            else:
+                flat[f"{prefix}{name}"] = value
+
+    tree = yaml.safe_load(text)
+    if not isinstance(tree, dict):
+        raise ValueError("it holds no settings")
+    collect(tree, "")
+    flat.pop("resume", None)
+    return flat
 
 
 @contextmanager
@@ -123,10 +154,16 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _alive(holder: str) -> bool:
-    """Whether the process of a lock may still run; one on another host is taken to."""
+    """Whether the process of a lock may still run; one on another host is taken to.
+
+    A lock with our own number is not ours, since we have not taken it yet: containers number their
+    processes alike each time.
+    """
     pid, _, host = holder.partition("@")
     if host != socket.gethostname() or not pid.isdigit():
         return True
+    if int(pid) == os.getpid():
+        return False
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:

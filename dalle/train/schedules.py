@@ -14,12 +14,16 @@ def half_cosine(start: float, end: float, step: int, steps: int) -> float:
 
 
 def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
-    """Learning rate of update number `step` (from 0) out of `steps`: warm-up, then half a cosine."""
+    """Learning rate of update number `step`, counted from 0, out of `steps`.
+
+    It rises linearly over the warm-up, whose last update has the highest rate, and then falls by
+    half a cosine to the final fraction, which the last update of all has.
+    """
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
-    after_warmup = max(steps - config.warmup_steps, 1)
     final = config.lr * config.final_lr_fraction
-    return half_cosine(config.lr, final, step - config.warmup_steps, after_warmup)
+    falling = max(steps - 1 - config.warmup_steps, 1)
+    return half_cosine(config.lr, final, step - config.warmup_steps, falling)
 
 
 def ema_decay(limit: float, step: int) -> float:

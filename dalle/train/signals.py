@@ -41,3 +41,8 @@ class StopRequest:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.signal = self.signal or number
+
+
+def ignore_interrupts(_worker: int) -> None:
+    """For data-loading processes: Ctrl-C reaches them too, but the training decides when to end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

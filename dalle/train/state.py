@@ -9,13 +9,15 @@ Loading such a directory can run code (its index is a pickle): only ever load yo
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +26,47 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.optim import Optimizer
 
-from dalle.checkpoint import file_sha256
+from dalle.checksums import file_sha256
 from dalle.errors import TrainingError
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+PROGRESS = "progress.json"
 NAME = re.compile(r"step-(\d{8})")
 
 
-def save_state(
-    folder: Path, step: int, *, model: nn.Module, ema: nn.Module, optimizer: Optimizer, keep: int
-) -> Path:
-    """Write the checkpoint of `step` updates and delete all but the newest `keep`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run stands, apart from its tensors; plain JSON values."""
+
+    step: int
+    """Updates made, or left out."""
+    data: str
+    """Fingerprint of the data that the run reads."""
+    seen: int
+    """Samples read so far."""
+    bad: int
+    """Those of them that were unreadable."""
+    skipped_in_a_row: int
+    """Newest steps without update."""
+    window: Mapping[str, Any]
+    """What the loop has gathered for its next log line."""
+    task_window: Mapping[str, Any]
+    """What the task has gathered for it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trained:
+    """The tensors of a run."""
+
+    model: nn.Module
+    average: nn.Module
+    optimizer: Optimizer
+
+
+def save_state(folder: Path, trained: Trained, progress: Progress, *, keep: int) -> Path:
+    """Write a checkpoint and delete all but the newest `keep`.
 
     Returns:
         The new checkpoint's directory.
@@ -44,47 +74,55 @@ def save_state(
     Raises:
         TrainingError: It could not be written; earlier checkpoints are untouched.
     """
-    final = folder / f"step-{step:08d}"
+    final = folder / f"step-{progress.step:08d}"
     partial = folder / f"{final.name}.partial"
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        _save(partial, _tensors(model, ema, optimizer))
+        with _quiet():
+            dcp.save(_tensors(trained), checkpoint_id=partial, no_dist=True)
+        _write_json(partial / PROGRESS, dataclasses.asdict(progress))
         hashes = {path.name: file_sha256(path) for path in sorted(partial.iterdir())}
-        manifest = partial / MANIFEST
-        manifest.write_text(json.dumps({"step": step, "sha256": hashes}), encoding="utf-8")
+        _write_json(partial / MANIFEST, {"sha256": hashes})
         for path in (*partial.iterdir(), partial):
             _flush(path)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         _flush(folder)
-    except OSError as err:
+    except (OSError, dcp.CheckpointException) as err:
         shutil.rmtree(partial, ignore_errors=True)
-        raise TrainingError(f"checkpoint {final} could not be written: {err}") from err
+        raise TrainingError(
+            f"checkpoint {final} could not be written: {err}; make room or mend the folder, then "
+            "resume from the newest checkpoint"
+        ) from err
     _purge(folder, keep)
     return final
 
 
-def load_state(checkpoint: Path, *, model: nn.Module, ema: nn.Module, optimizer: Optimizer) -> int:
-    """Fill model, averaged model and optimizer from `checkpoint`; returns its step.
+def load_state(checkpoint: Path, trained: Trained) -> Progress:
+    """Fill model, averaged model and optimizer from `checkpoint`; returns where the run stood.
 
     Raises:
         TrainingError: The checkpoint does not fit the model it is loaded into.
     """
-    state = _tensors(model, ema, optimizer)
+    state = _tensors(trained)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch announces that no process group is running
+        with _quiet():
             dcp.load(state, checkpoint_id=checkpoint, no_dist=True)
-    except (RuntimeError, KeyError, ValueError, dcp.CheckpointException) as err:
+        progress = Progress(**json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8")))
+    except (RuntimeError, TypeError, ValueError, KeyError, dcp.CheckpointException) as err:
         raise TrainingError(
-            f"{checkpoint} does not fit this run's model: {err}; use the config it was started with"
+            f"{checkpoint} does not fit this run: {err}; use the settings and the version of this "
+            "program that it was started with"
         ) from err
     set_state_dict(
-        model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"]
+        trained.model,
+        trained.optimizer,
+        model_state_dict=state["model"],
+        optim_state_dict=state["optimizer"],
     )
-    ema.load_state_dict(state["ema"])
-    return int(json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["step"])
+    trained.average.load_state_dict(state["average"])
+    return progress
 
 
 def newest_complete(folder: Path) -> Path | None:
@@ -97,26 +135,39 @@ def newest_complete(folder: Path) -> Path | None:
     return None
 
 
-def _tensors(model: nn.Module, ema: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-    model_state, optimizer_state = get_state_dict(model, optimizer)
-    return {"model": model_state, "optimizer": optimizer_state, "ema": ema.state_dict()}
+def _tensors(trained: Trained) -> dict[str, Any]:
+    model_state, optimizer_state = get_state_dict(trained.model, trained.optimizer)
+    return {
+        "model": model_state,
+        "optimizer": optimizer_state,
+        "average": trained.average.state_dict(),
+    }
 
 
-def _save(folder: Path, state: dict[str, Any]) -> None:
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's warning that no process group is running, which is as it should be."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch announces that no process group is running
-        dcp.save(state, checkpoint_id=folder, no_dist=True)
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _write_json(path: Path, tree: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(tree) + "\n", encoding="utf-8")
 
 
 def _fault(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
         manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-        for name, expected in manifest["sha256"].items():
+        hashes = dict(manifest["sha256"])
+        if PROGRESS not in hashes:
+            return f"{MANIFEST} does not list {PROGRESS}; another version of this program wrote it"
+        for name, expected in hashes.items():
             if file_sha256(checkpoint / name) != expected:
                 return f"{name} is damaged"
-    except (OSError, ValueError, KeyError) as err:
-        return f"{err}"
+    except (OSError, ValueError, TypeError, KeyError) as err:
+        return f"{type(err).__name__}: {err}"
     return None
 
 
@@ -127,7 +178,8 @@ def _newest_first(folder: Path) -> Iterator[Path]:
 
 
 def _purge(folder: Path, keep: int) -> None:
-    for old in list(_newest_first(folder))[keep:]:
+    """Delete old checkpoints, and what a process that was killed has left half-written."""
+    for old in (*list(_newest_first(folder))[keep:], *folder.glob("step-*.partial")):
         try:
             shutil.rmtree(old)
         except OSError as err:

@@ -43,10 +43,17 @@ class Task(Protocol):
     """One stage's model, data and objective; the loop owns steps, saving and stopping."""
 
     name: str
-    model: nn.Module
     unit: str
     """What throughput is counted in: images or tokens."""
     units_per_sample: int
+
+    @property
+    def model(self) -> nn.Module:
+        """What is trained."""
+
+    @property
+    def data_fingerprint(self) -> str:
+        """A hash that changes when the training or held-out data do."""
 
     def dataset(self) -> Dataset[Any]:
         """Map-style training set, indexed by `dalle.data.order.Draw`."""
@@ -62,6 +69,12 @@ class Task(Protocol):
 
     def window_metrics(self) -> dict[str, float]:
         """Numbers over the steps since the last call, such as codebook usage."""
+
+    def window(self) -> dict[str, Any]:
+        """What `window_metrics` has gathered so far, as plain JSON values, for a checkpoint."""
+
+    def restore_window(self, window: Mapping[str, Any]) -> None:
+        """Go on gathering from what `window` returned in an earlier process."""
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Held-out numbers of `model` (the averaged weights), names starting `heldout_`."""

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from tqdm import tqdm
 
-from dalle.captions import CaptionTokenizer, normalise
+from dalle.captions import CaptionTokenizer
 from dalle.checkpoint import load_vae
 from dalle.config import Tokenize
+from dalle.console import bar_disabled
 from dalle.data.order import Draw
 from dalle.data.pictures import Fault, Picture, PictureSet
-from dalle.data.samples import open_samples
+from dalle.data.samples import SampleSet, open_samples
 from dalle.data.tokens import TokenWriter
 from dalle.device import choose_device
 from dalle.errors import DataError
 from dalle.folders import model_folder
+from dalle.prompts import normalise
+from vae.model import DiscreteVAE
 from vae.pixels import to_pixels
 
 log = logging.getLogger(__name__)
 
-Versions = tuple[str, list[torch.Tensor]]
+Captioned = tuple[str, list[torch.Tensor]]
 """A normalised caption and the versions of its picture, each (y, x, 3) uint8."""
 
 
@@ -32,66 +35,90 @@ def tokenize(run: Tokenize) -> int:
     Raises:
         DataError: The pictures cannot be read at all, or too many of them are bad.
         ModelFormatError: The dVAE cannot be loaded.
-        ValueError: The out folder exists.
+        ValueError: The out folder exists, or the dVAE's stride does not divide `image_px`.
+        OSError: The out folder cannot be written.
     """
     device = choose_device(run.device)
     vae = load_vae(model_folder(run.vae)).to(device)
+    _check_size(run, vae)
+    tokenizer = None if run.tokenizer is None else CaptionTokenizer.load(run.tokenizer)
     samples = open_samples(run.data)
-    indices = range(len(samples))
-    plain = PictureSet(samples, indices, px=run.image_px, crop="plain", seed=run.seed)
-    random = PictureSet(samples, indices, px=run.image_px, crop="transformer", seed=run.seed)
-    faults: list[Fault] = []
+    pictures = Versions(samples, run)
+    bar = tqdm(pictures, total=len(samples), desc="tokenize", unit="img", disable=bar_disabled())
     with (
-        TokenWriter(run.out, vae.cpu(), crops=run.crops, source=samples.fingerprint) as writer,
+        TokenWriter(run.out, vae, crops=run.crops, source=samples.fingerprint) as writer,
         torch.inference_mode(),
     ):
-        vae = vae.to(device)
-        pictures = _versions(plain, random, crops=run.crops, faults=faults)
-        progress = tqdm(pictures, total=len(samples), desc="tokenize", unit="img", disable=None)
-        for group in _groups(progress, run.batch):
+        for group in _groups(bar, run.batch):
             images = torch.stack([image for _, versions in group for image in versions])
             grids = vae.encode(to_pixels(images.to(device))).cpu().numpy()  # b*crops h w
             for number, (caption, _) in enumerate(group):
                 writer.add(caption, grids[number * run.crops : (number + 1) * run.crops])
-        if len(faults) > run.max_bad_fraction * len(samples):
-            raise DataError(
-                f"{len(faults)} of {len(samples)} samples were unreadable, more than "
-                f"max_bad_fraction ({run.max_bad_fraction}) allows; the first: {faults[0].key}: "
-                f"{faults[0].reason}"
-            )
-        tokenizer = (
-            CaptionTokenizer.load(run.tokenizer)
-            if run.tokenizer is not None
-            else CaptionTokenizer.train(writer.captions, run.vocab_size)
-        )
-        writer.finish(tokenizer, skipped=len(faults))
-    log.info("%d pictures in %s, %d skipped", len(writer.captions), run.out, len(faults))
+        if tokenizer is None:
+            tokenizer = CaptionTokenizer.train(writer.captions, run.vocab_size)
+        writer.finish(tokenizer, skipped=pictures.faults)
+    log.info("%d pictures in %s, %d skipped", len(writer.captions), run.out, pictures.faults)
     return 0
 
 
-def _versions(
-    plain: PictureSet, random: PictureSet, *, crops: int, faults: list[Fault]
-) -> Iterator[Versions]:
-    """Each readable picture's versions: the plain one, then random crops; faults are collected."""
-    for index in range(len(plain)):
-        found = [plain[Draw(index=index, epoch=0)]]
-        found += [random[Draw(index=index, epoch=crop)] for crop in range(1, crops)]
-        good = [version for version in found if isinstance(version, Picture)]
-        if len(good) < len(found):
-            fault = next(version for version in found if isinstance(version, Fault))
-            log.warning("skipped %s: %s", fault.key, fault.reason)
-            faults.append(fault)
-            continue
-        try:
-            caption = normalise(good[0].caption)
-        except ValueError as err:
-            faults.append(Fault(key=good[0].key, reason=str(err)))
-            continue
-        yield caption, [version.image_u8 for version in good]
+def _check_size(run: Tokenize, vae: DiscreteVAE) -> None:
+    if run.image_px % vae.config.stride:
+        raise ValueError(
+            f"image_px ({run.image_px}) must be divisible by the stride of the dVAE in {run.vae} "
+            f"({vae.config.stride})"
+        )
 
 
-def _groups(items: Iterator[Versions], size: int) -> Iterator[Sequence[Versions]]:
-    group: list[Versions] = []
+class Versions:
+    """Each readable picture's caption and versions: the plain one, then random crops.
+
+    Iterating stops with a DataError as soon as more of the samples are known to be unreadable than
+    the run allows.
+    """
+
+    def __init__(self, samples: SampleSet, run: Tokenize) -> None:
+        indices = range(len(samples))
+        self.plain = PictureSet(samples, indices, px=run.image_px, crop="plain", seed=run.seed)
+        self.random = PictureSet(
+            samples, indices, px=run.image_px, crop="transformer", seed=run.seed
+        )
+        self.crops = run.crops
+        self.max_bad_fraction = run.max_bad_fraction
+        self.faults = 0
+
+    def __iter__(self) -> Iterator[Captioned]:
+        for index in range(len(self.plain)):
+            found = [self.plain[Draw(index=index, epoch=0)]]
+            if isinstance(found[0], Picture):
+                found += [
+                    self.random[Draw(index=index, epoch=crop)] for crop in range(1, self.crops)
+                ]
+            good = [version for version in found if isinstance(version, Picture)]
+            faults = [version for version in found if isinstance(version, Fault)]
+            if faults:
+                self._skip(faults[0])
+                continue
+            try:
+                caption = normalise(good[0].caption)
+            except ValueError as err:
+                self._skip(Fault(key=good[0].key, reason=str(err)))
+                continue
+            yield caption, [version.image_u8 for version in good]
+
+    def _skip(self, fault: Fault) -> None:
+        """Count and name a picture that is left out, and stop when there are too many."""
+        self.faults += 1
+        log.warning("skipped %s: %s", fault.key, fault.reason)
+        if self.faults > self.max_bad_fraction * len(self.plain):
+            raise DataError(
+                f"{self.faults} of {len(self.plain)} samples are unreadable, more than "
+                f"max_bad_fraction ({self.max_bad_fraction}) allows; the last was {fault.key}: "
+                f"{fault.reason}. Mend the data, or raise max_bad_fraction"
+            )
+
+
+def _groups(items: Iterable[Captioned], size: int) -> Iterator[Sequence[Captioned]]:
+    group: list[Captioned] = []
     for item in items:
         group.append(item)
         if len(group) == size:

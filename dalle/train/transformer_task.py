@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from dalle.captions import CaptionTokenizer, check_prompt
+from dalle.captions import CaptionTokenizer
 from dalle.card import model_card
 from dalle.checkpoint import ModelParts, save_model
 from dalle.config import TrainTransformer, TransformerObjectiveConfig
@@ -23,6 +23,7 @@ from dalle.data.pictures import split_indices
 from dalle.data.tokens import TokenFolder
 from dalle.errors import DataError
 from dalle.model_config import SequenceConfig
+from dalle.prompts import check_prompt
 from dalle.sampling import sample_tokens
 from dalle.seeds import derive_seed
 from dalle.sequence import joint_loss, null_caption, pad_caption
@@ -52,15 +53,31 @@ class SequenceSet(Dataset[Sequences]):
     """Joint sequences of a token folder, with the dropouts of training if `objective` is given."""
 
     def __init__(
-        self, folder: TokenFolder, indices: Sequence[int], config: SequenceConfig, *,
-        seed: int, objective: TransformerObjectiveConfig | None,
-    ) -> None:  # fmt: skip
+        self,
+        folder: TokenFolder,
+        indices: Sequence[int],
+        config: SequenceConfig,
+        *,
+        tokenizer: CaptionTokenizer,
+        seed: int,
+        objective: TransformerObjectiveConfig | None,
+    ) -> None:
+        """Sequences of the pictures `indices` of `folder`.
+
+        Args:
+            folder: Captions and image tokens.
+            indices: Which of its pictures belong to the set.
+            config: Lengths of the sequence.
+            tokenizer: The model's; a held-out folder's own one may differ.
+            seed: Seed of every dropout, and of the choice among a picture's versions.
+            objective: Rates of the dropouts; None for whole captions and plain pictures.
+        """
         self.folder = folder
         self.indices = indices
         self.config = config
+        self.tokenizer = tokenizer
         self.seed = seed
         self.objective = objective
-        self.tokenizer: CaptionTokenizer = folder.tokenizer()
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -93,6 +110,15 @@ class TransformerTask:
     unit = "tokens"
 
     def __init__(self, run: TrainTransformer) -> None:
+        """Open the tokens and make a model with fresh weights.
+
+        Args:
+            run: What to train, on what.
+
+        Raises:
+            DataError: The tokens cannot be read, or held-out ones are of another kind.
+            ModelFormatError: The folder's dVAE or tokenizer cannot be read.
+        """
         folder = TokenFolder(run.tokens)
         self.run = run
         self.batch = run.loop.batch // run.loop.accumulate
@@ -108,6 +134,7 @@ class TransformerTask:
             torch.manual_seed(derive_seed(run.loop.seed, "init"))
             self.model: JointTransformer = JointTransformer(self.sequence, run.model)
         self.train_set, heldout = self._sequence_sets(folder)
+        self.data_fingerprint = f"{folder.fingerprint} {heldout.folder.fingerprint}"
         self.heldout = self.collate(
             [heldout[Draw(index=i, epoch=0)] for i in range(min(EVAL_SEQUENCES, len(heldout)))]
         )
@@ -123,10 +150,10 @@ class TransformerTask:
             heldout_folder = TokenFolder(run.heldout_tokens)
             _same_kind(folder, heldout_folder)
             train, heldout = list(range(len(folder))), list(range(len(heldout_folder)))
-        seed, config = run.loop.seed, self.sequence
+        common: Any = {"tokenizer": self.tokenizer, "seed": run.loop.seed}
         return (
-            SequenceSet(folder, train, config, seed=seed, objective=run.objective),
-            SequenceSet(heldout_folder, heldout, config, seed=seed, objective=None),
+            SequenceSet(folder, train, self.sequence, objective=run.objective, **common),
+            SequenceSet(heldout_folder, heldout, self.sequence, objective=None, **common),
         )
 
     def dataset(self) -> Dataset[Any]:
@@ -149,7 +176,7 @@ class TransformerTask:
         del step, noise
         return self._loss(self.model, batch.tensors)
 
-    def _loss(self, model: JointTransformer, tensors: Any) -> Loss:
+    def _loss(self, model: JointTransformer, tensors: Mapping[str, Tensor]) -> Loss:
         logits = model(tensors["text_ids"], tensors["image_tokens"])
         result = joint_loss(
             logits.text,
@@ -168,6 +195,13 @@ class TransformerTask:
     def window_metrics(self) -> dict[str, float]:
         """Nothing beyond the losses."""
         return {}
+
+    def window(self) -> dict[str, Any]:
+        """Nothing is gathered here."""
+        return {}
+
+    def restore_window(self, window: Mapping[str, Any]) -> None:
+        """Nothing to go on from."""
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Held-out text and image loss apart, nats per token."""
@@ -217,11 +251,15 @@ class TransformerTask:
 
 
 def _same_kind(train: TokenFolder, heldout: TokenFolder) -> None:
-    """Refuse held-out tokens that another dVAE or grid made."""
-    for name in ("grid_h", "grid_w", "codebook_size"):
+    """Refuse held-out tokens of another dVAE or grid.
+
+    Raises:
+        DataError: They are.
+    """
+    for name in ("grid_h", "grid_w", "codebook_size", "vae"):
         ours, theirs = getattr(train.meta, name), getattr(heldout.meta, name)
         if ours != theirs:
             raise DataError(
                 f"{heldout.folder} has {name} {theirs}, but {train.folder} has {ours}; "
-                "tokenize both with the same dVAE"
+                "tokenize both with the same dVAE at the same size"
             )

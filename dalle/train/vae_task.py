@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from torch.utils.data import Dataset
 from dalle.checkpoint import save_vae
 from dalle.config import DataConfig, TrainVae, VaeObjectiveConfig
 from dalle.data.order import Draw
-from dalle.data.pictures import Fault, Picture, PictureSet, split_indices
+from dalle.data.pictures import Crop, Fault, Picture, PictureSet, split_indices
 from dalle.data.samples import SampleSet, open_samples
 from dalle.errors import DataError
-from dalle.seeds import generator
+from dalle.seeds import derive_seed
 from dalle.sheets import picture_grid
 from dalle.train.schedules import half_cosine
 from dalle.train.task import Batch, Loss
@@ -41,16 +42,31 @@ class VaeTask:
     units_per_sample = 1
 
     def __init__(self, run: TrainVae) -> None:
+        """Open the data and make a model with fresh weights.
+
+        Args:
+            run: What to train, on what.
+
+        Raises:
+            DataError: The pictures cannot be read.
+        """
         self.objective: VaeObjectiveConfig = run.objective
-        self.batch = run.loop.batch
-        # Kernels see channels innermost; measured 10-20 % faster on CPU and GPU alike.
+        self.batch = run.loop.batch // run.loop.accumulate
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(generator(run.loop.seed, "init").initial_seed())
-            self.model: DiscreteVAE = DiscreteVAE(run.model).to(memory_format=torch.channels_last)
+            torch.manual_seed(derive_seed(run.loop.seed, "init"))
+            model = DiscreteVAE(run.model)
+        # Kernels see channels innermost; measured 10-20 % faster on CPU and GPU alike.
+        self.model: DiscreteVAE = model.to(memory_format=torch.channels_last)
         self.train_set, heldout = _picture_sets(run.data, run.loop.seed)
         self.heldout = _load(heldout, EVAL_PICTURES)
+        self.data_fingerprint = " ".join(
+            pictures.samples.fingerprint for pictures in (self.train_set, heldout)
+        )
         self.counts = torch.zeros(run.model.codebook_size, dtype=torch.int64)
-        self.last_features: Tensor | None = None
+        """How often each code occurred since the last log line."""
+        self.features: list[Tensor] = []
+        """Encoder output of each micro-batch of step `features_step`."""
+        self.features_step = -1
 
     def dataset(self) -> Dataset[Any]:
         """Training pictures."""
@@ -75,7 +91,9 @@ class VaeTask:
         self.counts += torch.bincount(
             out.quantized.tokens.flatten().cpu(), minlength=self.counts.numel()
         )
-        self.last_features = out.features.detach()
+        if step != self.features_step:
+            self.features, self.features_step = [], step
+        self.features.append(out.features.detach())
         metrics = {"reconstruction": nll, "kl_nats_per_token": out.quantized.kl}
         if isinstance(self.model.quantizer, NearestQuantizer):
             metrics = {"reconstruction": nll, "commitment": out.quantized.commitment}
@@ -83,10 +101,10 @@ class VaeTask:
         return Loss(value=value, metrics=metrics)
 
     def after_step(self, step: int, noise: torch.Generator) -> None:
-        """Let a nearest-code codebook follow the step's features."""
-        del step
-        assert self.last_features is not None, "after_step follows loss"
-        self.model.quantizer.after_step(self.last_features, noise)
+        """Let a nearest-code codebook follow the features of the whole step."""
+        assert step == self.features_step, "after_step follows the losses of its step"
+        self.model.quantizer.after_step(torch.cat(self.features), noise)
+        self.features = []
 
     def window_metrics(self) -> dict[str, float]:
         """Codebook usage and perplexity since the last call, with a warning when they are low."""
@@ -99,6 +117,14 @@ class VaeTask:
                 100 * health.usage, 100 * self.objective.min_usage,
             )  # fmt: skip
         return {"codebook_usage": health.usage, "codebook_perplexity": health.perplexity}
+
+    def window(self) -> dict[str, Any]:
+        """How often each code occurred since the last log line."""
+        return {"counts": self.counts.tolist()}
+
+    def restore_window(self, window: Mapping[str, Any]) -> None:
+        """Go on counting from what `window` returned."""
+        self.counts = torch.tensor(window["counts"], dtype=torch.int64)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Reconstruction of held-out pictures through hard codes: score, PSNR, codebook health."""
@@ -152,7 +178,11 @@ def collate_pictures(samples: list[Picture | Fault]) -> Batch:
 
 
 def _picture_sets(data: DataConfig, seed: int) -> tuple[PictureSet, PictureSet]:
-    """Training and held-out pictures."""
+    """Training and held-out pictures.
+
+    Raises:
+        DataError: A folder cannot be read, or too small to be split.
+    """
     samples = open_samples(data.train)
     heldout_samples: SampleSet = samples
     if data.heldout is not None:
@@ -162,7 +192,7 @@ def _picture_sets(data: DataConfig, seed: int) -> tuple[PictureSet, PictureSet]:
         train, heldout = split_indices(
             len(samples), heldout_fraction=data.heldout_fraction, seed=seed
         )
-    crop = "vae" if data.augment == "paper" else "plain"
+    crop: Crop = "vae" if data.augment == "paper" else "plain"
     return (
         PictureSet(samples, train, px=data.image_px, crop=crop, seed=seed),
         PictureSet(heldout_samples, heldout, px=data.image_px, crop="plain", seed=seed),
@@ -170,9 +200,19 @@ def _picture_sets(data: DataConfig, seed: int) -> tuple[PictureSet, PictureSet]:
 
 
 def _load(pictures: PictureSet, limit: int) -> Tensor:
-    """The first readable pictures of a set, shape (b, y, x, 3), uint8."""
+    """The first readable pictures of a set, shape (b, y, x, 3), uint8.
+
+    Raises:
+        DataError: None of them is readable.
+    """
     found = [pictures[Draw(index=i, epoch=0)] for i in range(min(limit, len(pictures)))]
+    for fault in found:
+        if isinstance(fault, Fault):
+            log.warning("skipped held-out %s: %s", fault.key, fault.reason)
     images = [picture.image_u8 for picture in found if isinstance(picture, Picture)]
     if not images:
-        raise DataError("none of the held-out pictures can be read")
+        raise DataError(
+            f"none of the {len(found)} held-out pictures can be read, so there is nothing to "
+            "evaluate on; mend them, or name other ones with data.heldout"
+        )
     return rearrange(images, "b y x c -> b y x c")

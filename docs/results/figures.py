@@ -39,7 +39,24 @@ SEEN_CAPTIONS = (
 )
 """Combinations that training may have seen; a test makes sure of it."""
 
-HELDOUT_CAPTIONS: tuple[str, ...] = ()
+HELDOUT_CAPTIONS = (
+    "a dog on a red background",
+    "a tiger on a blue background",
+    "a penguin on a pink background",
+    "a teapot on a red background",
+    "a bear on a purple background",
+    "a lion on an orange background",
+    "a crown on a black background",
+    "a sunflower on a blue background",
+    "a sketch of a dog",
+    "a sketch of a banana",
+    "a hamburger colored red",
+    "an upside-down octopus",
+    "two bicycles",
+    "a robot with sunglasses",
+    "a fox to the left of an owl",
+    "the exact same cat on the top colored green on the bottom",
+)
 """Combinations held out of training; a test makes sure of it."""
 
 COLUMNS = 8

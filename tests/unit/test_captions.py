@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
-from dalle.captions import MAX_CAPTION_CHARS, CaptionTokenizer, check_prompt, normalise
+from dalle.captions import CaptionTokenizer
 from dalle.errors import ModelFormatError
+from dalle.prompts import MAX_CAPTION_CHARS, check_prompt, normalise
 
 CAPTIONS = ["a fox on a blue background", "two foxes", "a small fox next to a pizza"] * 3
 TOKENIZER = CaptionTokenizer.train(CAPTIONS, 300)

@@ -24,13 +24,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("dalle.flags", "dalle.flag_help", "dalle.command_line", "dalle.options"),
         *("dalle.yaml_file", "dalle.config", "dalle.checkpoint", "dalle.card", "dalle.folders"),
         *("dalle.device", "dalle.data", "dalle.sampling", "dalle.rerank", "dalle.picture"),
-        "dalle.sheets",
+        *("dalle.sheets", "dalle.checksums", "dalle.schema", "dalle.results"),
     ),
     (
         *("dalle.transformer", "dalle.clip", "dalle.attention", "dalle.sequence"),
         *("dalle.captions", "dalle.model_config"),
     ),
-    ("dalle.errors", "dalle.version", "dalle.seeds", "dalle.console"),
+    ("dalle.errors", "dalle.version", "dalle.seeds", "dalle.console", "dalle.prompts"),
     ("vae",),
 )
 MEMBERS_STAY_APART = ("dalle.pipeline", "dalle.train", "dalle.evaluate")
@@ -44,6 +44,7 @@ TORCH_FREE = (
     "dalle.errors",
     "dalle.flags",
     "dalle.model_config",
+    "dalle.prompts",
     "vae",
     "vae.config",
 )
@@ -167,6 +168,8 @@ def test_public_names_are_offered_and_found() -> None:
     import dalle
     import vae
 
+    for name in dalle.__all__:
+        assert getattr(dalle, name).__doc__, name
     assert dalle.TextToImage.__module__ == "dalle.pipeline"
     assert vae.DiscreteVAE.__module__ == "vae.model"
     assert "TextToImage" in dir(dalle)

@@ -1,0 +1,57 @@
+"""The typed tree behind every command: file schema, flags and Python API are this one thing.
+
+Each verb of `dalle` has one root dataclass in `verbs`, made of the sections in `training` and
+`sampling` and of the models' own settings. YAML files and `--section.key value` flags are read
+into it by `dalle.flags`. Nothing in this package, nor in what it imports, may import torch, so
+that help and usage errors answer at once.
+"""
+
+from __future__ import annotations
+
+from dalle.config.sampling import (
+    MAX_CANDIDATES,
+    SamplingConfig,
+    SamplingOptions,
+    check_counts,
+    check_seed,
+    override_sampling,
+)
+from dalle.config.training import (
+    DataConfig,
+    Device,
+    LoopConfig,
+    OptimConfig,
+    Precision,
+    TransformerObjectiveConfig,
+    VaeObjectiveConfig,
+)
+from dalle.config.verbs import (
+    DataEmoji,
+    EvalVae,
+    Generate,
+    Tokenize,
+    TrainTransformer,
+    TrainVae,
+)
+
+__all__ = [
+    "MAX_CANDIDATES",
+    "DataConfig",
+    "DataEmoji",
+    "Device",
+    "EvalVae",
+    "Generate",
+    "LoopConfig",
+    "OptimConfig",
+    "Precision",
+    "SamplingConfig",
+    "SamplingOptions",
+    "Tokenize",
+    "TrainTransformer",
+    "TrainVae",
+    "TransformerObjectiveConfig",
+    "VaeObjectiveConfig",
+    "check_counts",
+    "check_seed",
+    "override_sampling",
+]

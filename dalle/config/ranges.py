@@ -1,0 +1,39 @@
+"""Checks that several settings share."""
+
+from __future__ import annotations
+
+
+def require_positive(owner: object, *names: str) -> None:
+    """Refuse fields of `owner` that are not greater than 0.
+
+    Raises:
+        ValueError: One of them is not.
+    """
+    for name in names:
+        value = getattr(owner, name)
+        if value <= 0:
+            raise ValueError(f"{name} must be greater than 0, got {value}")
+
+
+def require_not_negative(owner: object, *names: str) -> None:
+    """Refuse fields of `owner` that are below 0.
+
+    Raises:
+        ValueError: One of them is.
+    """
+    for name in names:
+        value = getattr(owner, name)
+        if value < 0:
+            raise ValueError(f"{name} must not be negative, got {value}")
+
+
+def require_fraction(owner: object, *names: str) -> None:
+    """Refuse fields of `owner` that are not between 0 and 1.
+
+    Raises:
+        ValueError: One of them is not.
+    """
+    for name in names:
+        value = getattr(owner, name)
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must be between 0 and 1, got {value}")

@@ -1,0 +1,96 @@
+"""How pictures are drawn: sampling settings, and the counts and seed of a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, TypedDict, Unpack
+
+MAX_CANDIDATES = 4096
+"""More candidates of one caption than anybody has drawn; guards against a slip of the hand."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How image tokens are drawn; applied in the order temperature, top_k, top_p."""
+
+    temperature: float = 1.0
+    """Divides the logits; 0 always takes the likeliest token."""
+    top_k: int | None = None
+    """Keep only this many likeliest tokens; None keeps all."""
+    top_p: float = 1.0
+    """Keep the fewest tokens that hold this probability mass; 1 keeps all."""
+    guidance_scale: float = 1.0
+    """null + scale * (conditional - null); 1 is off and costs nothing."""
+
+    def __post_init__(self) -> None:
+        """Refuse values of another type or outside their ranges, naming the remedy."""
+        for name in ("temperature", "top_p", "guidance_scale"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, float | int):
+                raise TypeError(f"{name} must be a number, got {value!r}")
+        if self.top_k is not None and type(self.top_k) is not int:
+            raise TypeError(f"top_k must be a whole number or None, got {self.top_k!r}")
+        if not 0 <= self.temperature <= 100:
+            raise ValueError(
+                f"temperature must be between 0 (greedy) and 100, got {self.temperature}"
+            )
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {self.top_k}; leave it out for all")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be in (0, 1], got {self.top_p}; 1 keeps every token")
+        if not 0 <= self.guidance_scale <= 100:
+            raise ValueError(
+                f"guidance_scale must be between 0 and 100, got {self.guidance_scale}; 1 is off"
+            )
+
+
+class SamplingOptions(TypedDict, total=False):
+    """Keyword arguments that change a `SamplingConfig`; None, like absence, keeps its value."""
+
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    guidance_scale: float | None
+
+
+def override_sampling(
+    default: SamplingConfig, **options: Unpack[SamplingOptions]
+) -> SamplingConfig:
+    """`default` with every option that is not None.
+
+    Raises:
+        TypeError: There is no such option, or its value is no number.
+        ValueError: A value lies outside its range.
+    """
+    known = SamplingOptions.__annotations__
+    if unknown := options.keys() - known.keys():
+        raise TypeError(
+            f"unknown sampling option {min(unknown)!r}; the options are {', '.join(known)}"
+        )
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    return replace(default, **given)
+
+
+def check_counts(*, candidates: int, keep: int) -> None:
+    """Refuse counts that make no pictures.
+
+    Raises:
+        ValueError: `candidates` or `keep` is out of range.
+    """
+    if not 1 <= candidates <= MAX_CANDIDATES:
+        raise ValueError(f"candidates must be between 1 and {MAX_CANDIDATES:,}, got {candidates}")
+    if not 1 <= keep <= candidates:
+        raise ValueError(
+            f"keep must be between 1 and candidates ({candidates}), got {keep}; "
+            "draw more candidates or keep fewer"
+        )
+
+
+def check_seed(seed: int) -> None:
+    """Refuse seeds that other programs could not read back from a picture's settings.
+
+    Raises:
+        ValueError: `seed` needs more than 64 bits with its sign.
+    """
+    if not abs(seed) < 1 << 63:
+        raise ValueError(f"seed must be a whole number below 2^63 in size, got {seed}")

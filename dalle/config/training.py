@@ -1,0 +1,150 @@
+"""Sections of the training verbs: data, optimizer, loop and the two objectives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dalle.config.ranges import require_fraction, require_not_negative, require_positive
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW with linear warm-up and cosine decay; the betas are the paper's for each stage."""
+
+    lr: float = 4.5e-4
+    """Highest learning rate, reached after the warm-up."""
+    final_lr_fraction: float = 0.05
+    """Learning rate at the last step, as a fraction of `lr`."""
+    warmup_steps: int = 200
+    """Steps over which the learning rate rises linearly from 0."""
+    beta1: float = 0.9
+    """AdamW's decay of the gradient mean."""
+    beta2: float = 0.96
+    """AdamW's decay of the squared-gradient mean."""
+    weight_decay: float = 4.5e-2
+    """AdamW's weight decay; applied to matrices only, never to gains, biases and embeddings."""
+    clip_norm: float = 4.0
+    """Gradients are scaled down to this global norm."""
+
+    def __post_init__(self) -> None:
+        """Refuse rates and decays outside their ranges."""
+        require_positive(self, "lr", "clip_norm")
+        require_fraction(self, "final_lr_fraction", "beta1", "beta2")
+        require_not_negative(self, "warmup_steps", "weight_decay")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """The training loop, the same for every stage."""
+
+    steps: int = 10_000
+    """Optimizer updates in all."""
+    batch: int = 32
+    """Samples per step."""
+    accumulate: int = 1
+    """Micro-batches that a step's samples are split into, to save memory."""
+    ema_decay: float = 0.999
+    """Decay of the averaged weights, which are the ones published."""
+    seed: int = 0
+    """Seed of initialisation, data order, augmentation and noise."""
+    log_every: int = 50
+    """Steps between lines of metrics.jsonl."""
+    eval_every: int = 500
+    """Steps between evaluations on the held-out set."""
+    sample_every: int = 1000
+    """Steps between sample sheets."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+    keep_checkpoints: int = 2
+    """Complete checkpoints kept; older ones are deleted."""
+    workers: int = 0
+    """Processes that load data; 0 loads in the training process."""
+    device: Device = "auto"
+    """Where to train; auto takes a GPU if there is one."""
+    precision: Precision = "auto"
+    """Autocast type; auto is bf16 where the processor or GPU computes it natively."""
+    tensorboard: bool = False
+    """Also write TensorBoard events (needs the extra `log`)."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts that make no run."""
+        require_positive(
+            self, "steps", "batch", "accumulate", "log_every", "eval_every", "sample_every",
+            "save_every", "keep_checkpoints",
+        )  # fmt: skip
+        require_fraction(self, "ema_decay")
+        if self.batch % self.accumulate:
+            raise ValueError(
+                f"batch ({self.batch}) must be divisible by accumulate ({self.accumulate})"
+            )
+        require_not_negative(self, "workers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where captioned pictures come from and how they are cut."""
+
+    train: Path
+    """Folder of tar shards, or of pictures with `.txt` captions beside them."""
+    heldout: Path | None = None
+    """A folder like `train` that is never trained on; None sets aside part of `train`."""
+    heldout_fraction: float = 0.02
+    """Part of `train` set aside when `heldout` is not given."""
+    image_px: int = 64
+    """Height and width of the pictures the model sees."""
+    augment: Literal["none", "paper"] = "none"
+    """Random crops as in the paper's listings, or a plain resize and centre crop."""
+    max_bad_fraction: float = 0.05
+    """Training stops when more than this part of the samples read so far was unreadable."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible sizes and fractions."""
+        require_positive(self, "image_px")
+        require_fraction(self, "heldout_fraction", "max_bad_fraction")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaeObjectiveConfig:
+    """Annealing of the dVAE's objective; every schedule is a half cosine (paper, appendix A.2)."""
+
+    tau_start: float = 1.0
+    """Gumbel-softmax temperature at step 0."""
+    tau_end: float = 0.0625
+    """Gumbel-softmax temperature once annealed (the paper's 1/16)."""
+    tau_steps: int = 150_000
+    """Steps over which tau falls."""
+    kl_weight: float = 6.6
+    """Final weight of the KL term, before the ELB is divided by the number of pixel values."""
+    kl_steps: int = 5000
+    """Steps over which the KL weight rises from 0."""
+    commitment_weight: float = 0.25
+    """Pull of encoder features to their code; read by `quantizer: nearest` only."""
+    min_usage: float = 0.1
+    """A warning is logged while a smaller part of the codebook than this is in use."""
+
+    def __post_init__(self) -> None:
+        """Refuse temperatures and weights outside their ranges."""
+        require_positive(self, "tau_start", "tau_end", "tau_steps", "kl_steps")
+        require_fraction(self, "min_usage")
+        require_not_negative(self, "kl_weight", "commitment_weight")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerObjectiveConfig:
+    """The joint model's objective (paper, section 2.2)."""
+
+    text_weight: float = 0.125
+    """Weight of the text cross-entropy; the image's is 1 minus this."""
+    caption_dropout: float = 0.1
+    """Probability that a training caption becomes the null caption, which guidance needs."""
+    bpe_dropout: float = 0.1
+    """Probability that a BPE merge is skipped, in training only."""
+
+    def __post_init__(self) -> None:
+        """Refuse weights and probabilities outside 0 to 1."""
+        require_fraction(self, "text_weight", "caption_dropout", "bpe_dropout")

@@ -1,0 +1,107 @@
+"""What `dalle eval vae` measures, against numbers worked out another way."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dalle.checkpoint import load_vae
+from dalle.cli import main
+from dalle.data.emoji.font import find_font
+from dalle.errors import DataError, FontError
+from dalle.evaluate.vae import BATCH, Scene, evaluate_vae
+from vae import DiscreteVAE
+from vae.pixels import to_image_u8, to_pixels
+
+SCENES = Path(__file__).parents[2] / "data" / "scenes"
+
+
+@pytest.fixture
+def dvae(tiny_model: Path) -> DiscreteVAE:
+    return load_vae(tiny_model)
+
+
+def noise(count: int) -> list[Scene]:
+    images = np.random.default_rng(0).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+    return [Scene(image_u8=image) for image in images]
+
+
+def test_numbers_equal_a_plain_computation(dvae: DiscreteVAE) -> None:
+    scenes = noise(BATCH + 3)  # two batches
+    report = evaluate_vae(dvae, iter(scenes), judge=None)
+    levels, codes = [], []
+    for scene in scenes:
+        with torch.inference_mode():
+            tokens = dvae.encode(to_pixels(torch.from_numpy(scene.image_u8)[None]))
+            rebuilt = to_image_u8(dvae.decode(tokens))[0].astype(float)
+        levels.append(20 * np.log10(255 / np.sqrt(np.mean((rebuilt - scene.image_u8) ** 2))))
+        codes += tokens.flatten().tolist()
+    shares = np.bincount(codes, minlength=32) / len(codes)
+    used = shares[shares > 0]
+    assert report["pictures"] == BATCH + 3
+    assert report["psnr_db"] == pytest.approx(np.mean(levels), abs=1e-3)
+    assert report["codebook_usage"] == len(used) / 32
+    assert report["codebook_perplexity"] == pytest.approx(np.exp(-(used * np.log(used)).sum()))
+    assert "subject_retrieval" not in report
+
+
+def test_nothing_to_evaluate_is_an_error(dvae: DiscreteVAE) -> None:
+    with pytest.raises(DataError, match="no pictures to evaluate on"):
+        evaluate_vae(dvae, [], judge=None)
+
+
+def test_the_verb_judges_the_subjects_of_emoji_scenes(
+    tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It once looked for the subject list in the wrong place of dataset.json and judged none."""
+    try:
+        find_font()
+    except FontError as err:
+        pytest.skip(f"needs a colour emoji font: {err}")
+    words = ["eval", "vae", "--vae", str(tiny_model), "--data", str(SCENES), "--samples", "5"]
+    assert main([*words, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["pictures"] == 5
+    retrieval = report["subject_retrieval"]
+    assert retrieval["all"]["n"] == 5 == sum(retrieval[kind]["n"] for kind in retrieval) - 5
+    assert retrieval["all"]["rate"] <= 0.4, "an untrained dVAE keeps no subject"
+    assert main(words) == 0
+    table = capsys.readouterr().out
+    assert table.startswith("pictures              5\nPSNR ")
+    assert "\nsubjects, all " in table
+
+
+def test_damaged_pictures_are_named_and_left_out(
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("a", "b"):
+        Image.new("RGB", (20, 16), "red").save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text("red", encoding="utf-8")
+    (tmp_path / "a.png").write_bytes(b"not a picture")
+    words = ["eval", "vae", "--vae", str(tiny_model), "--data", str(tmp_path), "--image-px", "16"]
+    assert main([*words, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["pictures"] == 1
+    assert "left out: " in err
+    (tmp_path / "b.png").unlink()
+    shutil.copy(tmp_path / "a.png", tmp_path / "b.png")
+    assert main(words) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.endswith("error: there are no pictures to evaluate on\n")
+
+
+def test_a_size_that_the_stride_does_not_divide_is_refused(
+    tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["eval", "vae", "--vae", str(tiny_model), "--data", str(SCENES)]
+    assert main([*words, "--image-px", "18", "--samples", "1"]) == 2
+    assert "must be divisible by the stride (4), got 18 x 18" in capsys.readouterr().err

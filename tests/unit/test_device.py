@@ -1,0 +1,35 @@
+"""Devices and precisions: what is asked for is used, or refused in words."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dalle.device import autocast_dtype, choose_device, keep_freed_memory
+
+HAS_GPU = torch.cuda.is_available()
+
+
+def test_auto_takes_a_gpu_only_if_there_is_one() -> None:
+    assert choose_device("auto").type == ("cuda" if HAS_GPU else "cpu")
+    assert choose_device("cpu").type == "cpu"
+
+
+@pytest.mark.skipif(HAS_GPU, reason="needs a machine without a usable GPU")
+def test_a_gpu_that_is_not_there_is_an_error_rather_than_a_slow_run() -> None:
+    with pytest.raises(ValueError, match="device is cuda, but torch finds no usable GPU; use"):
+        choose_device("cuda")
+
+
+def test_precision_is_as_asked_and_auto_follows_the_processor() -> None:
+    cpu = torch.device("cpu")
+    assert autocast_dtype("fp32", cpu) is None
+    assert autocast_dtype("bf16", cpu) is torch.bfloat16
+    native = torch.cpu._is_avx512_bf16_supported()
+    assert autocast_dtype("auto", cpu) is (torch.bfloat16 if native else None)
+
+
+def test_memory_setting_leaves_results_alone() -> None:
+    keep_freed_memory()
+    block = torch.ones(1 << 22)
+    assert float(block.sum()) == 1 << 22

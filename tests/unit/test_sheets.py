@@ -1,0 +1,82 @@
+"""Contact sheets, measured pixel by pixel."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFont
+
+from dalle.sheets import GAP_PX, LABEL_PX, LINE_PX, _wrap, picture_grid
+
+FONT = ImageFont.load_default(LABEL_PX)
+
+
+def plain(colour: tuple[int, int, int], px: int = 64) -> Image.Image:
+    return Image.new("RGB", (px, px), colour)
+
+
+def test_pictures_stand_in_rows_enlarged_to_a_whole_multiple() -> None:
+    colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
+    sheet = picture_grid([plain(colour) for colour in colours], columns=2)
+    cell = 128 + GAP_PX  # 64 px are doubled
+    assert sheet.size == (2 * cell + GAP_PX, 2 * cell + GAP_PX)
+    pixels = np.asarray(sheet)
+    for (x, y), colour in zip([(0, 0), (1, 0), (0, 1)], colours, strict=True):
+        left, top = GAP_PX + x * cell, GAP_PX + y * cell
+        assert (pixels[top : top + 128, left : left + 128] == colour).all()
+        assert (pixels[top - 1, left : left + 128] == 255).all()
+        assert (pixels[top : top + 128, left + 128] == 255).all()
+    assert (pixels[cell + GAP_PX :, cell + GAP_PX :] == 255).all(), "the fourth place stays white"
+
+
+def test_enlarging_invents_no_colours() -> None:
+    checks = Image.fromarray(np.indices((64, 64)).sum(axis=0).astype(np.uint8) % 2 * 255)
+    sheet = np.asarray(picture_grid([checks.convert("RGB")], columns=1))
+    assert set(np.unique(sheet)) == {0, 255}
+
+
+def test_large_pictures_keep_their_size() -> None:
+    assert picture_grid([plain((1, 2, 3), px=200)], columns=1).size == (216, 216)
+
+
+def test_labels_stand_below_their_picture() -> None:
+    sheet = picture_grid([plain((255, 255, 255))] * 2, columns=2, labels=["one\ntwo\nthree", ""])
+    assert sheet.size == (2 * 136 + 8, 8 + 128 + 3 * LINE_PX + 8)
+    dark = np.asarray(sheet.convert("L")) < 128
+    for line in range(3):
+        top = 136 + line * LINE_PX
+        assert dark[top : top + LINE_PX, : 8 + 128].any()
+    assert not dark[:136].any()
+    assert not dark[:, 8 + 128 :].any(), "the second picture has no label"
+
+
+def test_a_long_label_stays_under_its_picture() -> None:
+    """A word longer than its picture used to run into the neighbour's label."""
+    label = "x" * 60 + " and some ordinary words after it"
+    sheet = picture_grid([plain((255, 255, 255))] * 2, columns=2, labels=[label, ""])
+    assert not (np.asarray(sheet.convert("L"))[:, 8 + 128 + 1 :] < 128).any()
+
+
+def test_lines_break_between_words_and_long_words_inside() -> None:
+    text = "a fox on a blue background\n" + "w" * 30
+    lines = list(_wrap(text, FONT, 100))
+    assert all(FONT.getlength(line) <= 100 for line in lines)
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "").replace("\n", "")
+    assert lines[0] == "a fox on a blue"[: len(lines[0])]
+    assert all(not line.startswith(" ") and not line.endswith(" ") for line in lines)
+    assert list(_wrap("w", FONT, 1)) == ["w"], "a letter wider than the line ends the search"
+
+
+@pytest.mark.parametrize(
+    ("count", "columns", "labels", "message"),
+    [
+        (0, 1, None, "at least one picture, got none"),
+        (1, 0, None, "columns must be at least 1, got 0"),
+        (2, 1, ["one"], "2 pictures need as many labels, got 1"),
+    ],
+)
+def test_what_makes_no_sheet_is_refused(
+    count: int, columns: int, labels: list[str] | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        picture_grid([plain((0, 0, 0))] * count, columns=columns, labels=labels)

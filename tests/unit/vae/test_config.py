@@ -1,0 +1,29 @@
+"""The dVAE's settings: strides, and sizes that no model can have."""
+
+from __future__ import annotations
+
+import pytest
+
+from vae.config import VaeConfig
+
+
+@pytest.mark.parametrize(("groups", "stride"), [(1, 1), (2, 2), (3, 4), (4, 8)])
+def test_stride_doubles_with_each_group_after_the_first(groups: int, stride: int) -> None:
+    assert VaeConfig(groups=groups).stride == stride
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"channels": 0}, "channels must be at least 1, got 0"),
+        ({"channels": 6}, "channels must be divisible by 4 .*got 6"),
+        ({"groups": 0}, "groups must be at least 1, got 0"),
+        ({"groups": 1_000_000_000}, r"groups must be at most 12 \(stride 2048\), got 1000000000"),
+        ({"blocks_per_group": -1}, "blocks_per_group must be at least 1, got -1"),
+        ({"codebook_size": 1}, "codebook_size must be at least 2, got 1"),
+        ({"codebook_dim": 0}, "codebook_dim must be at least 1, got 0"),
+    ],
+)
+def test_impossible_sizes_are_refused(settings: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        VaeConfig(**settings)  # type: ignore[arg-type]
