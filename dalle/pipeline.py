@@ -7,11 +7,10 @@ Axes: c captions, g candidates of a caption, t caption tokens, h w grid rows and
 from __future__ import annotations
 
 import logging
-import operator
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import SupportsIndex, Unpack
+from typing import Unpack
 
 import torch
 from einops import rearrange
@@ -19,19 +18,13 @@ from PIL import Image
 from torch import Tensor
 
 from dalle.checkpoint import ModelParts, load_model
-from dalle.config import (
-    Device,
-    SamplingConfig,
-    SamplingOptions,
-    check_counts,
-    check_seed,
-    override_sampling,
-)
+from dalle.config import Device, SamplingConfig, SamplingOptions
 from dalle.device import choose_device
 from dalle.errors import DalleError
 from dalle.folders import model_folder
 from dalle.picture import GeneratedImage, Recipe
 from dalle.prompts import check_prompt
+from dalle.request import Request, check_request
 from dalle.rerank import rank
 from dalle.results import CaptionFailure, CaptionResult, Frame, Generation
 from dalle.sampling import Drawn, sample_tokens
@@ -44,16 +37,6 @@ MICROBATCH = 16
 """Candidates decoded together. Fixed, because rounding depends on it: see `Recipe.batch`."""
 UNDRAWN = (222, 222, 222)
 """Colour of the rows that a preview does not know yet."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Request:
-    """Validated settings of one call."""
-
-    candidates: int
-    keep: int
-    seed: int
-    sampling: SamplingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +138,7 @@ class TextToImage:
             TypeError: A caption is not a string, or a setting is of another type or unknown.
             ValueError: A caption is empty or too long, or a setting is out of range.
         """
-        request = self._request(candidates, keep, seed=seed, sampling=sampling)
+        request = self._request(candidates, keep, seed, sampling)
         prepared = [self._prepare(caption) for caption in _listed(captions)]
         results = [self._finish((one,), request, together=1)[0] for one in prepared]
         return Generation(results=tuple(results))
@@ -179,7 +162,7 @@ class TextToImage:
             TypeError: A setting is of another type or unknown.
             ValueError: A setting is out of range.
         """
-        request = self._request(candidates, keep, seed=seed, sampling=sampling)
+        request = self._request(candidates, keep, seed, sampling)
         return self._generate_many(_listed(captions), request)
 
     def stream(
@@ -202,7 +185,7 @@ class TextToImage:
             TypeError: The caption is not a string, or a setting is of another type or unknown.
             ValueError: The caption is empty or too long, or a setting is out of range.
         """
-        request = self._request(candidates, keep, seed=seed, sampling=sampling)
+        request = self._request(candidates, keep, seed, sampling)
         return self._stream(self._prepare(caption), request, previews=previews)
 
     def redraw(self, recipe: Recipe) -> GeneratedImage:
@@ -231,19 +214,9 @@ class TextToImage:
     # -------------------------------------------------------------------------- inner workings
 
     def _request(
-        self, candidates: int, keep: int | None, *, seed: int, sampling: SamplingOptions
-    ) -> _Request:
-        """The settings of a call, checked."""
-        count = _whole("candidates", candidates)
-        request = _Request(
-            candidates=count,
-            keep=count if keep is None else _whole("keep", keep),
-            seed=_whole("seed", seed),
-            sampling=override_sampling(self.sampling, **sampling),
-        )
-        check_counts(candidates=request.candidates, keep=request.keep)
-        check_seed(request.seed)
-        return request
+        self, candidates: int, keep: int | None, seed: int, options: SamplingOptions
+    ) -> Request:
+        return check_request(candidates, keep, seed=seed, default=self.sampling, options=options)
 
     def _prepare(self, caption: str) -> _Prepared:
         text = check_prompt(caption)
@@ -267,7 +240,7 @@ class TextToImage:
         )  # fmt: skip
 
     def _finish(
-        self, captions: tuple[_Prepared, ...], request: _Request, *, together: int
+        self, captions: tuple[_Prepared, ...], request: Request, *, together: int
     ) -> list[CaptionResult]:
         """Draw and rank `captions`, beside copies of the last if they are fewer than `together`."""
         padded = captions + captions[-1:] * (together - len(captions))
@@ -310,7 +283,7 @@ class TextToImage:
         ]
 
     def _generate_many(
-        self, captions: Iterable[str], request: _Request
+        self, captions: Iterable[str], request: Request
     ) -> Iterator[CaptionResult | CaptionFailure]:
         together = MICROBATCH // min(request.candidates, MICROBATCH)
         waiting: list[_Prepared | CaptionFailure] = []
@@ -327,7 +300,7 @@ class TextToImage:
         yield from self._settle(waiting, request, together)
 
     def _settle(
-        self, waiting: Sequence[_Prepared | CaptionFailure], request: _Request, together: int
+        self, waiting: Sequence[_Prepared | CaptionFailure], request: Request, together: int
     ) -> Iterator[CaptionResult | CaptionFailure]:
         """Results of `waiting`, failures in their places."""
         prepared = tuple(entry for entry in waiting if isinstance(entry, _Prepared))
@@ -335,7 +308,7 @@ class TextToImage:
         for entry in waiting:
             yield entry if isinstance(entry, CaptionFailure) else next(results)
 
-    def _stream(self, caption: _Prepared, request: _Request, *, previews: bool) -> Iterator[Frame]:
+    def _stream(self, caption: _Prepared, request: Request, *, previews: bool) -> Iterator[Frame]:
         images: list[GeneratedImage] = []
         rows = self._transformer.sequence.grid_h
         for indices in _chunks(request.candidates):
@@ -380,14 +353,6 @@ def _listed(captions: str | Iterable[str]) -> Iterable[str]:
     return [captions] if isinstance(captions, str) else captions
 
 
-def _whole(name: str, value: SupportsIndex) -> int:
-    """A whole number of any kind, such as numpy's, as an int."""
-    try:
-        return int(operator.index(value))
-    except TypeError as err:
-        raise TypeError(f"{name} must be a whole number, got {value!r}") from err
-
-
 def _chunks(candidates: int) -> list[range]:
     """Candidate indices in micro-batches of one size; the last may reach past the count.
 
@@ -399,7 +364,7 @@ def _chunks(candidates: int) -> list[range]:
 
 
 def _ranked(
-    caption: _Prepared, images: Sequence[GeneratedImage], request: _Request
+    caption: _Prepared, images: Sequence[GeneratedImage], request: Request
 ) -> CaptionResult:
     """The best of the candidates that were asked for; `images` may hold some beyond them."""
     wanted = images[: request.candidates]

@@ -16,7 +16,7 @@ from dalle.data.order import Draw
 from dalle.data.pictures import Fault, Picture, PictureSet
 from dalle.data.samples import SampleSet, open_samples
 from dalle.data.tokens import TokenWriter
-from dalle.device import choose_device
+from dalle.device import choose_device, keep_freed_memory
 from dalle.errors import DataError
 from dalle.folders import model_folder
 from dalle.prompts import normalise
@@ -38,6 +38,7 @@ def tokenize(run: Tokenize) -> int:
         ValueError: The out folder exists, or the dVAE's stride does not divide `image_px`.
         OSError: The out folder cannot be written.
     """
+    keep_freed_memory()
     device = choose_device(run.device)
     vae = load_vae(model_folder(run.vae)).to(device)
     _check_size(run, vae)

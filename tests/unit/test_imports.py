@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("dalle.yaml_file", "dalle.config", "dalle.checkpoint", "dalle.card", "dalle.folders"),
         *("dalle.device", "dalle.data", "dalle.sampling", "dalle.rerank", "dalle.picture"),
         *("dalle.sheets", "dalle.checksums", "dalle.schema", "dalle.results"),
+        "dalle.request",
     ),
     (
         *("dalle.transformer", "dalle.clip", "dalle.attention", "dalle.sequence"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import resource
 import zlib
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,20 @@ def test_a_picture_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         picture().save(path)
     with pytest.raises(FileNotFoundError):
         save_png(Image.new("RGB", (4, 4)), tmp_path / "missing" / "fox.png")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_earlier_picture_survives_a_full_disk(tmp_path: Path) -> None:
+    path = tmp_path / "fox.png"
+    path.write_bytes(b"earlier")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # stands for a disk that fills up
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            picture().save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == b"earlier"
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -14,25 +14,35 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from dalle import CaptionFailure, CaptionResult, DalleError, GeneratedImage, TextToImage
 from dalle.attention import KVCache
 from dalle.checkpoint import load_model
-from dalle.config import MAX_CANDIDATES, SamplingConfig, SamplingOptions
+from dalle.model_config import TransformerConfig
 from dalle.pipeline import MICROBATCH, UNDRAWN
-from dalle.sampling import guide
-from dalle.sequence import null_caption, pad_caption
+from dalle.sequence import pad_caption
+from dalle.transformer import JointTransformer
 from vae.pixels import to_image_u8
 
 FOX, APPLES, ROBOT = "a fox on a blue background", "two apples", "a robot above a car"
 MANY = [f"a fox no. {number}" for number in range(40)]
 
 
-def by_index(images: Iterable[GeneratedImage]) -> dict[int, tuple[list[int], bytes]]:
-    """Tokens and pixels of each candidate."""
+@pytest.fixture(scope="module")
+def wide_pipeline(tiny_model: Path) -> TextToImage:
+    """The tiny model with a wider transformer: products of this width round by their batch size."""
+    parts = load_model(tiny_model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = TransformerConfig(width=256, layers=1, heads=4)
+        wide = JointTransformer(parts.transformer.sequence, config)
+    return TextToImage(dataclasses.replace(parts, transformer=wide), device="cpu")
+
+
+def by_index(images: Iterable[GeneratedImage]) -> dict[int, tuple[list[int], bytes, float]]:
+    """Tokens, pixels and score of each candidate; the score tells the smallest rounding."""
     return {
-        image.recipe.index: (image.tokens.ravel().tolist(), image.image.tobytes())
+        image.recipe.index: (image.tokens.ravel().tolist(), image.image.tobytes(), image.score)
         for image in images
     }
 
@@ -67,6 +77,7 @@ def test_a_picture_is_what_the_dvae_makes_of_its_tokens(
         with torch.inference_mode():
             expected = to_image_u8(vae.decode(torch.from_numpy(image.tokens)[None]))[0]
         assert image.image.size == (16, 16) == tiny_pipeline.image_px
+        assert image.image.mode == "RGB"
         # One picture and a batch of three may round differently, by one level at most.
         assert np.abs(np.asarray(image.image).astype(int) - expected).max() <= 1
 
@@ -90,29 +101,10 @@ def test_the_score_is_the_mean_log_probability_of_the_tokens(
         assert image.ranker == "likelihood"
 
 
-def test_greedy_and_guided_first_tokens_follow_the_formula(
-    tiny_pipeline: TextToImage, tiny_model: Path
-) -> None:
-    parts = load_model(tiny_model)
-    sequence = parts.transformer.sequence
-    text_ids = torch.stack([pad_caption(parts.tokenizer.encode(FOX), sequence)])
-    blank = torch.zeros(1, sequence.image_len, dtype=torch.int64)
-    with torch.inference_mode():
-        conditional = parts.transformer(text_ids, blank).image[0, 0]
-        null = parts.transformer(null_caption(sequence)[None], blank).image[0, 0]
-    for scale in (0.0, 1.0, 4.0):
-        image = tiny_pipeline.generate(
-            FOX, candidates=1, temperature=0, guidance_scale=scale
-        ).images[0]
-        assert image.tokens[0, 0] == int(guide(conditional, null, scale).argmax())
-
-
 def test_what_the_model_recommends_holds_unless_changed(tiny_pipeline: TextToImage) -> None:
-    assert tiny_pipeline.sampling == SamplingConfig(temperature=0.9, top_k=24, guidance_scale=1.5)
-    image = tiny_pipeline.generate(FOX, candidates=1, top_p=0.5, top_k=None).images[0]
-    assert image.recipe.sampling == SamplingConfig(
-        temperature=0.9, top_k=24, top_p=0.5, guidance_scale=1.5
-    )
+    assert tiny_pipeline.sampling.temperature == 0.9
+    image = tiny_pipeline.generate(FOX, candidates=1, top_p=0.5).images[0]
+    assert image.recipe.sampling == dataclasses.replace(tiny_pipeline.sampling, top_p=0.5)
 
 
 def test_candidates_that_tie_stay_in_order(tiny_pipeline: TextToImage) -> None:
@@ -124,12 +116,12 @@ def test_candidates_that_tie_stay_in_order(tiny_pipeline: TextToImage) -> None:
 # ------------------------------------------------------------------------ what a picture depends on
 
 
-def test_a_picture_is_the_same_for_17_and_for_32_candidates(tiny_pipeline: TextToImage) -> None:
-    few = by_index(tiny_pipeline.generate(FOX, candidates=17, seed=3).images)
-    many = by_index(tiny_pipeline.generate(FOX, candidates=32, seed=3).images)
+def test_a_picture_is_the_same_for_17_and_for_32_candidates(wide_pipeline: TextToImage) -> None:
+    few = by_index(wide_pipeline.generate(FOX, candidates=17, seed=3).images)
+    many = by_index(wide_pipeline.generate(FOX, candidates=32, seed=3).images)
     assert sorted(few) == list(range(17))
     assert few == {index: many[index] for index in range(17)}
-    assert len({tuple(tokens) for tokens, _ in many.values()}) > 16, "candidates differ"
+    assert len({tuple(tokens) for tokens, *_ in many.values()}) > 16, "candidates differ"
 
 
 def test_a_caption_is_drawn_alike_alone_and_in_any_list(tiny_pipeline: TextToImage) -> None:
@@ -342,20 +334,18 @@ def test_a_recipe_gives_the_same_pixels_again(
     again = tiny_pipeline.redraw(wanted.recipe)
     assert again.recipe == wanted.recipe
     assert by_index([again]) == by_index([wanted])
-    assert again.score == wanted.score
 
 
 def test_a_recipe_from_a_batch_of_captions_gives_the_same_pixels_again(
-    tiny_pipeline: TextToImage,
+    wide_pipeline: TextToImage,
 ) -> None:
     """Redrawing reads one caption 16 times, not 16 captions; the logits once rounded otherwise."""
-    for outcome in tiny_pipeline.generate_many(MANY[:20], seed=1):
+    for outcome in wide_pipeline.generate_many(MANY[:20], seed=1):
         assert isinstance(outcome, CaptionResult)
         image = outcome.images[0]
         assert image.recipe.batch == (16, 1)
-        again = tiny_pipeline.redraw(image.recipe)
+        again = wide_pipeline.redraw(image.recipe)
         assert by_index([again]) == by_index([image])
-        assert again.score == image.score
 
 
 def test_another_models_recipe_is_refused(tiny_pipeline: TextToImage) -> None:
@@ -368,36 +358,13 @@ def test_another_models_recipe_is_refused(tiny_pipeline: TextToImage) -> None:
 # ------------------------------------------------------------------------------------ at the door
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"candidates": 0}, "candidates must be between 1 and 4,096, got 0"),
-        ({"candidates": MAX_CANDIDATES + 1}, "candidates must be between 1 and 4,096, got 4097"),
-        ({"candidates": 4, "keep": 5}, r"keep must be between 1 and candidates \(4\), got 5"),
-        ({"candidates": 4, "keep": 0}, r"keep must be between 1 and candidates \(4\), got 0"),
-        ({"candidates": 2.5}, r"candidates must be a whole number, got 2\.5"),
-        ({"keep": "2"}, "keep must be a whole number, got '2'"),
-        ({"seed": 0.5}, r"seed must be a whole number, got 0\.5"),
-        ({"seed": None}, "seed must be a whole number, got None"),
-        ({"seed": 1 << 63}, r"seed must be a whole number below 2\^63 in size"),
-        ({"temperature": -1}, "temperature must be between 0 .greedy. and 100, got -1"),
-        ({"temperature": float("nan")}, "temperature must be between 0 .greedy. and 100, got nan"),
-        ({"temperature": "hot"}, "temperature must be a number, got 'hot'"),
-        ({"top_k": 0}, "top_k must be at least 1, got 0"),
-        ({"top_k": 2.5}, r"top_k must be a whole number or None, got 2\.5"),
-        ({"top_p": 1.2}, r"top_p must be in \(0, 1\], got 1\.2"),
-        ({"top_p": 0}, r"top_p must be in \(0, 1\], got 0"),
-        ({"guidance_scale": float("inf")}, "guidance_scale must be between 0 and 100, got inf"),
-        ({"guidence": 2}, "unknown sampling option 'guidence'; the options are temperature, top_k"),
-    ],
-    ids=str,
-)
-def test_wrong_settings_are_refused_at_the_call(
-    settings: dict[str, Any], message: str, tiny_pipeline: TextToImage
-) -> None:
+def test_wrong_settings_are_refused_at_the_call(tiny_pipeline: TextToImage) -> None:
+    """Before the first result is asked for; test_request.py has the whole list."""
     for verb in (tiny_pipeline.generate, tiny_pipeline.generate_many, tiny_pipeline.stream):
-        with pytest.raises((ValueError, TypeError), match=message):
-            verb(FOX, **settings)
+        with pytest.raises(ValueError, match="candidates must be between 1 and 4,096, got 0"):
+            verb(FOX, candidates=0)
+        with pytest.raises(TypeError, match="unknown sampling option 'guidence'"):
+            verb(FOX, guidence=2)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(
@@ -414,15 +381,6 @@ def test_wrong_captions_are_refused_at_the_call(
         tiny_pipeline.stream(caption)
 
 
-def test_whole_numbers_of_numpy_are_whole_numbers(tiny_pipeline: TextToImage) -> None:
-    image = tiny_pipeline.generate(FOX, candidates=np.int64(2), seed=np.int32(3)).images[0]  # type: ignore[arg-type]
-    assert type(image.recipe.seed) is int
-    assert (
-        by_index([image])[image.recipe.index]
-        == by_index(tiny_pipeline.generate(FOX, candidates=2, seed=3).images)[image.recipe.index]
-    )
-
-
 def test_a_long_caption_is_cut_with_a_notice(
     tiny_pipeline: TextToImage, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -436,18 +394,3 @@ def test_a_long_caption_is_cut_with_a_notice(
     assert tiny_pipeline.generate(FOX, candidates=1).results[0].notice is None
     longer = tiny_pipeline.generate(f"{long} pizza", candidates=2, temperature=0).results[0]
     assert tokens_of(longer) == tokens_of(result), "what is cut off has no say"
-
-
-def test_options_and_settings_name_the_same_things() -> None:
-    settings = {field.name for field in dataclasses.fields(SamplingConfig)}
-    assert set(SamplingOptions.__annotations__) == settings
-    for verb in (TextToImage.generate, TextToImage.generate_many, TextToImage.stream):
-        assert {"candidates", "keep", "seed"} <= set(inspect.signature(verb).parameters)
-    for name in settings:
-        assert f"`{name}`" in (TextToImage.generate.__doc__ or "")
-
-
-def test_pictures_are_rgb(tiny_pipeline: TextToImage) -> None:
-    image = tiny_pipeline.generate(FOX, candidates=1).images[0].image
-    assert isinstance(image, Image.Image)
-    assert image.mode == "RGB"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dalle.captions import CaptionTokenizer
@@ -74,6 +74,7 @@ def test_grids_and_captions_come_back(tmp_path: Path, crops: int) -> None:
     assert (meta.source, meta.skipped) == ("pictures", 3)
 
 
+@settings(max_examples=30)
 @given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=5))
 def test_any_unicode_comes_back(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
     captions = [normalise(text) for text in texts]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +15,9 @@ from PIL import Image
 
 from dalle.checkpoint import load_vae
 from dalle.cli import main
-from dalle.data.emoji.font import find_font
+from dalle.data.emoji.subjects import Subject
 from dalle.errors import DataError, FontError
+from dalle.evaluate.subjects import SubjectJudge
 from dalle.evaluate.vae import BATCH, Scene, evaluate_vae
 from vae import DiscreteVAE
 from vae.pixels import to_image_u8, to_pixels
@@ -51,19 +54,51 @@ def test_numbers_equal_a_plain_computation(dvae: DiscreteVAE) -> None:
     assert "subject_retrieval" not in report
 
 
+@pytest.fixture
+def judge() -> SubjectJudge:
+    try:
+        return SubjectJudge(image_px=16, which="core")
+    except FontError as err:
+        pytest.skip(f"needs a colour emoji font: {err}")
+
+
+def test_a_scene_is_retrieved_when_all_its_subjects_are(
+    dvae: DiscreteVAE, judge: SubjectJudge
+) -> None:
+    """Each picture looks most like some subject, be it noise; another one beside it is missing."""
+    (scene,) = noise(1)
+    with torch.inference_mode():
+        tokens = dvae.encode(to_pixels(torch.from_numpy(scene.image_u8)[None]))
+        rebuilt = Image.fromarray(to_image_u8(dvae.decode(tokens))[0])
+
+    def truth(*subjects: Subject) -> dict[str, Any]:
+        place = {"cell": [0, 0, 32], "look": None, "panel": None}
+        entries = [{"glyph": item.glyph, "name": item.name, **place} for item in subjects]
+        return {"scene": "pair", "subjects": entries, "background": {"name": "white"}}
+
+    found = [item for item in judge.subjects if judge.retrieved(rebuilt, truth(item)) == [True]]
+    other = next(item for item in judge.subjects if item not in found)
+    for shown, rate in (((found[0],), 1), ((found[0], other), 0), ((other,), 0)):
+        known = replace(scene, truth=truth(*shown))
+        report = evaluate_vae(dvae, [known, known, scene], judge=judge)
+        assert report["pictures"] == 3
+        assert {name: entry["n"] for name, entry in report["subject_retrieval"].items()} == {
+            "all": 2,  # the third has no truth
+            "pair": 2,
+        }
+        assert report["subject_retrieval"]["all"]["rate"] == rate
+
+
 def test_nothing_to_evaluate_is_an_error(dvae: DiscreteVAE) -> None:
     with pytest.raises(DataError, match="no pictures to evaluate on"):
         evaluate_vae(dvae, [], judge=None)
 
 
 def test_the_verb_judges_the_subjects_of_emoji_scenes(
-    tiny_model: Path, capsys: pytest.CaptureFixture[str]
+    tiny_model: Path, judge: SubjectJudge, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It once looked for the subject list in the wrong place of dataset.json and judged none."""
-    try:
-        find_font()
-    except FontError as err:
-        pytest.skip(f"needs a colour emoji font: {err}")
+    del judge  # skips without a font
     words = ["eval", "vae", "--vae", str(tiny_model), "--data", str(SCENES), "--samples", "5"]
     assert main([*words, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
