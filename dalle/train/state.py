@@ -92,8 +92,8 @@ def save_state(folder: Path, trained: Trained, progress: Progress, *, keep: int)
     except (OSError, dcp.CheckpointException) as err:
         shutil.rmtree(partial, ignore_errors=True)
         raise TrainingError(
-            f"checkpoint {final} could not be written: {err}; make room or mend the folder, then "
-            "resume from the newest checkpoint"
+            f"checkpoint {final} could not be written: {_cause(err)}; make room or mend the "
+            "folder, then resume from the newest checkpoint"
         ) from err
     _purge(folder, keep)
     return final
@@ -112,8 +112,8 @@ def load_state(checkpoint: Path, trained: Trained) -> Progress:
         progress = Progress(**json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8")))
     except (RuntimeError, TypeError, ValueError, KeyError, dcp.CheckpointException) as err:
         raise TrainingError(
-            f"{checkpoint} does not fit this run: {err}; use the settings and the version of this "
-            "program that it was started with"
+            f"{checkpoint} does not fit this run: {_cause(err)}; use the settings and the version "
+            "of this program that it was started with"
         ) from err
     set_state_dict(
         trained.model,
@@ -150,6 +150,13 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def _cause(err: BaseException) -> str:
+    """What went wrong, without the traces that torch puts into the text of its own errors."""
+    if isinstance(err, dcp.CheckpointException):
+        return "; ".join(str(failure) for failure, _ in err.failures.values())
+    return str(err)
 
 
 def _write_json(path: Path, tree: Mapping[str, Any]) -> None:

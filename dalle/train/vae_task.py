@@ -108,6 +108,8 @@ class VaeTask:
 
     def window_metrics(self) -> dict[str, float]:
         """Codebook usage and perplexity since the last call, with a warning when they are low."""
+        if not self.counts.any():  # no picture of the window could be read
+            return {}
         health = codebook_health(self.counts)
         self.counts.zero_()
         if health.usage < self.objective.min_usage:

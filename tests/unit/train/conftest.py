@@ -46,19 +46,17 @@ def vae_run(tmp_path: Path) -> VaeRun:
         **root: Any,
     ) -> TrainVae:
         sizes = {"channels": 8, "groups": 3, "blocks_per_group": 1, "codebook_size": 16}
-        steps = {"steps": 6, "batch": 4, "log_every": 3, "eval_every": 6, "sample_every": 6}
+        pictures: dict[str, Any] = {"train": SCENES, "image_px": 16, "heldout_fraction": 0.2}
         annealing = {"tau_steps": 10, "kl_steps": 10, "min_usage": 0.0}
+        steps: dict[str, Any] = {"steps": 6, "batch": 4, "log_every": 3, "eval_every": 6}
+        steps |= {"sample_every": 6, "save_every": 3, "precision": "fp32", "device": "cpu"}
         return TrainVae(
             out=root.pop("out", tmp_path / "run"),
-            data=DataConfig(
-                **({"train": SCENES, "image_px": 32, "heldout_fraction": 0.2} | (data or {}))
-            ),
+            data=DataConfig(**(pictures | (data or {}))),
             model=VaeConfig(**(sizes | {"codebook_dim": 4} | (model or {}))),
             objective=VaeObjectiveConfig(**(annealing | (objective or {}))),
             optim=root.pop("optim", OptimConfig(lr=1e-3, warmup_steps=2, beta2=0.99)),
-            loop=LoopConfig(
-                **(steps | {"save_every": 3, "precision": "fp32", "device": "cpu"} | (loop or {}))
-            ),
+            loop=LoopConfig(**(steps | (loop or {}))),
             **root,
         )
 

@@ -119,13 +119,13 @@ class PoisonedTask(VaeTask):
     heals = True
 
     def loss(self, batch: Batch, step: int, noise: torch.Generator) -> Loss:
-        weight = next(self.model.parameters()).data.view(-1)
-        whole = weight[0].clone()
+        weight = next(self.model.parameters()).data[0, 0, 0]
+        whole = weight.clone()
         if step in self.poisoned:
             weight[0] = torch.nan
         loss = super().loss(batch, step, noise)
         if self.heals:
-            weight[0] = whole
+            weight.copy_(whole)
         return loss
 
 

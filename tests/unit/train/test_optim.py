@@ -51,7 +51,7 @@ def test_one_step_is_adams_by_hand() -> None:
     optimizer = build_adamw(model, OptimConfig(lr=0.1, weight_decay=0.0))
     model.weight.grad = torch.full_like(model.weight, 5.0)
     optimizer.step()
-    assert float(model.weight) == pytest.approx(1.9)
+    assert model.weight.item() == pytest.approx(1.9)
 
 
 def test_the_average_moves_by_one_minus_decay_and_takes_buffers_whole() -> None:

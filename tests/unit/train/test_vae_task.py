@@ -47,9 +47,9 @@ def test_the_kl_counts_as_in_the_paper(vae_run: VaeRun) -> None:
     kl_sum = (posterior * (posterior * 16).log()).sum()  # over all cells, prior 1/16
     nll_sum = reconstruction_nll(out.output, pixels, "logit-laplace").double() * 3 * 64 * 64 * 3
     elb_per_value = (nll_sum + 6.6 * kl_sum) / (3 * 64 * 64 * 3)
-    assert float(loss.value) == pytest.approx(float(elb_per_value), rel=1e-5)
-    share = float(loss.value - loss.metrics["reconstruction"])
-    assert share == pytest.approx(6.6 / 192 * float(loss.metrics["kl_nats_per_token"]), rel=1e-3)
+    assert loss.value.item() == pytest.approx(elb_per_value.item(), rel=1e-5)
+    share = (loss.value - loss.metrics["reconstruction"]).item()
+    assert share == pytest.approx(6.6 / 192 * loss.metrics["kl_nats_per_token"].item(), rel=1e-3)
 
 
 def test_annealing_follows_the_step(vae_run: VaeRun) -> None:

@@ -175,7 +175,7 @@ def test_weights_start_at_the_inverse_root_of_their_fan_in_and_biases_at_zero() 
             count = module.weight.numel()
             # The standard error of a standard deviation is 1 / sqrt(2 n) of it; five of them.
             tolerance = 5 / math.sqrt(2 * count)
-            ratio = float(module.weight.std()) * math.sqrt(fan_in)
+            ratio = module.weight.std().item() * math.sqrt(fan_in)
             assert ratio == pytest.approx(1, rel=tolerance)
             assert module.bias is not None
             assert not module.bias.any()

@@ -222,7 +222,7 @@ def test_the_first_step_puts_every_code_among_the_features() -> None:
 
 
 def test_revival_draws_from_its_generator_alone() -> None:
-    tables = []
+    tables: list[Tensor] = []
     for _ in range(2):
         torch.manual_seed(7)
         quantizer = NearestQuantizer(6, 8, 4)
@@ -237,7 +237,8 @@ def test_revival_draws_from_its_generator_alone() -> None:
 
 def test_health_of_known_counts() -> None:
     even = codebook_health(torch.tensor([2, 2, 0, 0]))
-    assert (even.usage, even.perplexity) == (0.5, pytest.approx(2))
+    assert even.usage == 0.5
+    assert even.perplexity == pytest.approx(2)
     uneven = codebook_health(torch.tensor([3, 1]))
     assert uneven.usage == 1
     assert uneven.perplexity == pytest.approx(4 / 3**0.75)  # exp of 0.75 ln(4/3) + 0.25 ln 4

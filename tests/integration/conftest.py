@@ -1,0 +1,103 @@
+"""Tiny trainings on the committed scenes, for the tests that run from end to end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dalle.config import (
+    DataConfig,
+    LoopConfig,
+    OptimConfig,
+    Tokenize,
+    TrainTransformer,
+    TrainVae,
+    VaeObjectiveConfig,
+)
+from dalle.model_config import TransformerConfig
+from dalle.train.runs import train_vae
+from dalle.train.tokenize import tokenize
+from vae import VaeConfig
+
+SCENES = Path(__file__).parents[1] / "data" / "scenes"
+STEPS = 14
+
+VaeSettings = Callable[..., TrainVae]
+TransformerSettings = Callable[..., TrainTransformer]
+
+
+@pytest.fixture
+def log_reaches_caplog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line, where another test has run it, turns off passing lines on."""
+    logger = logging.getLogger("dalle")
+    monkeypatch.setattr(logger, "propagate", True)
+    monkeypatch.setattr(logger, "handlers", [])
+
+
+def loop(**changes: Any) -> LoopConfig:
+    """Steps of two micro-batches of two; logs and saves fall on different steps."""
+    settings: dict[str, Any] = {"steps": STEPS, "batch": 4, "accumulate": 2, "seed": 3}
+    settings |= {"log_every": 5, "eval_every": 7, "sample_every": STEPS, "save_every": 4}
+    return LoopConfig(**(settings | {"precision": "fp32", "device": "cpu"} | changes))
+
+
+@pytest.fixture(scope="session")
+def vae_settings() -> VaeSettings:
+    """Makes settings of a dVAE training; further keywords change the loop."""
+
+    def make(out: Path, quantizer: Any = "gumbel", **loop_changes: Any) -> TrainVae:
+        sizes: dict[str, Any] = {"channels": 8, "groups": 3, "blocks_per_group": 1}
+        return TrainVae(
+            out=out,
+            data=DataConfig(train=SCENES, image_px=32, heldout_fraction=0.2, augment="paper"),
+            model=VaeConfig(**sizes, codebook_size=32, codebook_dim=4, quantizer=quantizer),
+            objective=VaeObjectiveConfig(tau_steps=20, kl_steps=10, min_usage=0.0),
+            optim=OptimConfig(lr=2e-3, warmup_steps=3),
+            loop=loop(**loop_changes),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def transformer_settings() -> TransformerSettings:
+    """Makes settings of a transformer training; further keywords change the root or the loop."""
+
+    def make(
+        out: Path, tokens: Path, *, loop_changes: dict[str, Any] | None = None, **changes: Any
+    ) -> TrainTransformer:
+        settings: dict[str, Any] = {"text_len": 12, "heldout_fraction": 0.2}
+        settings["sample_captions"] = ("a fox",)
+        return TrainTransformer(
+            out=out,
+            tokens=tokens,
+            model=TransformerConfig(width=32, layers=2, heads=2),
+            optim=OptimConfig(lr=2e-3, warmup_steps=3),
+            loop=loop(**(loop_changes or {})),
+            **(settings | changes),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trained_vae(tmp_path_factory: pytest.TempPathFactory, vae_settings: VaeSettings) -> Path:
+    """Run folder of a finished dVAE."""
+    out = tmp_path_factory.mktemp("trained") / "vae"
+    assert train_vae(vae_settings(out, "nearest", steps=6)) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def tokens(trained_vae: Path) -> Path:
+    """Token folder of the committed scenes, two versions of each."""
+    out = trained_vae.with_name("tokens")
+    settings = Tokenize(
+        data=SCENES, vae=trained_vae, out=out, image_px=32, crops=2, vocab_size=300, batch=5
+    )
+    assert tokenize(settings) == 0
+    return out
