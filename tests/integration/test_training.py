@@ -16,10 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from dalle.config import (
-    TrainTransformer,
-    TrainVae,
-)
+from dalle.config import TrainTransformer, TrainVae
 from dalle.flags import dump
 from dalle.train.loop import Trainer
 from dalle.train.metrics import read_metrics
@@ -28,12 +25,11 @@ from dalle.train.transformer_task import TransformerTask
 from dalle.train.vae_task import VaeTask
 
 ROOT = Path(__file__).parents[2]
-SCENES = ROOT / "tests" / "data" / "scenes"
 STEPS = 14
-
 
 VaeSettings = Callable[..., TrainVae]
 TransformerSettings = Callable[..., TrainTransformer]
+Make = Callable[[str, Path], tuple[TrainVae | TrainTransformer, type[Any]]]
 
 pytestmark = pytest.mark.usefixtures("log_reaches_caplog")
 
@@ -46,9 +42,6 @@ def trainer(task: Task, settings: TrainVae | TrainTransformer) -> Trainer:
     return Trainer(
         task, loop=settings.loop, optim=settings.optim, out=settings.out, max_bad_fraction=0.05
     )
-
-
-Make = Callable[[str, Path], tuple[TrainVae | TrainTransformer, type[Any]]]
 
 
 @pytest.fixture
