@@ -121,8 +121,7 @@ def load_state(checkpoint: Path, trained: Trained) -> Progress:
         model_state_dict=state["model"],
         optim_state_dict=state["optimizer"],
     )
-    trained.average.load_state_dict(state["average"])
-    return progress
+    return progress  # the averaged tensors were filled in place
 
 
 def newest_complete(folder: Path) -> Path | None:

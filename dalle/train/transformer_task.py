@@ -26,7 +26,7 @@ from dalle.model_config import SequenceConfig
 from dalle.prompts import check_prompt
 from dalle.sampling import sample_tokens
 from dalle.seeds import derive_seed
-from dalle.sequence import joint_loss, null_caption, pad_caption
+from dalle.sequence import joint_loss, null_caption, pad_caption, text_targets
 from dalle.sheets import picture_grid
 from dalle.train.task import Batch, Loss
 from dalle.transformer import JointTransformer
@@ -207,14 +207,21 @@ class TransformerTask:
         """Held-out text and image loss apart, nats per token."""
         assert isinstance(model, JointTransformer), "the loop averages the task's own model"
         device = next(model.parameters()).device
-        text, image, rows = 0.0, 0.0, len(self.heldout.keys)
-        for start in range(0, rows, self.batch):
+        sums = {"heldout_text_loss": 0.0, "heldout_image_loss": 0.0}
+        tokens = dict.fromkeys(sums, 0)
+        for start in range(0, len(self.heldout.keys), self.batch):
             part = slice(start, start + self.batch)
             chunk = {name: tensor[part].to(device) for name, tensor in self.heldout.tensors.items()}
-            loss = self._loss(model, chunk)
-            text += float(loss.metrics["text_loss"]) * len(chunk["scored"])
-            image += float(loss.metrics["image_loss"]) * len(chunk["scored"])
-        return {"heldout_text_loss": text / rows, "heldout_image_loss": image / rows}
+            metrics = self._loss(model, chunk).metrics
+            targets = text_targets(chunk["text_ids"], self.sequence.text_vocab)
+            # Chunks hold different numbers of caption tokens, over which each loss is a mean.
+            for name, count in (
+                ("text_loss", int((targets >= 0).sum())),
+                ("image_loss", chunk["image_tokens"].numel()),
+            ):
+                sums[f"heldout_{name}"] += float(metrics[name].detach()) * count
+                tokens[f"heldout_{name}"] += count
+        return {name: total / tokens[name] for name, total in sums.items()}
 
     def sample_sheet(self, model: nn.Module) -> Image.Image:
         """A row of pictures for each of the run's sample captions."""

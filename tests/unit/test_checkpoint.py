@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -116,9 +117,7 @@ def test_a_model_comes_back_as_it_was(
     ), "buffers that are not stored, such as masks, must be there too"
 
 
-def test_a_dvae_comes_back_from_its_own_folder_and_from_a_model(
-    tmp_path: Path, folder: Path
-) -> None:
+def test_a_dvae_comes_back_from_either_kind_of_folder(tmp_path: Path, folder: Path) -> None:
     save_vae(tmp_path / "vae", tiny_parts().vae)
     assert same_weights(load_vae(tmp_path / "vae"), tiny_parts().vae)
     assert same_weights(load_vae(folder), tiny_parts().vae)
@@ -176,13 +175,30 @@ def test_a_save_that_fails_leaves_what_was_there(tmp_path: Path, folder: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_a_swap_that_fails_puts_the_old_folder_back(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = os.rename
+
+    def fail(source: Path, target: Path) -> None:
+        if source.name == "model.partial":
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(OSError, match="No space left"):
+        save_model(folder, tiny_parts(seed=1), card="")
+    assert same_weights(load_model(folder).transformer, tiny_parts(seed=0).transformer)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_what_an_earlier_crash_left_is_no_obstacle(tmp_path: Path, folder: Path) -> None:
     for name in ("model.partial", "model.old"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "rest").write_text("")
     save_model(folder, tiny_parts(seed=1), card="")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
-    assert sorted(path.name for path in folder.iterdir())[0] == CARD_FILE
+    load_model(folder)
 
 
 # ------------------------------------------------------------------------------ foreign folders
@@ -218,7 +234,7 @@ def test_a_folder_with_a_pickle_in_the_place_of_weights_is_refused(folder: Path)
 @pytest.mark.parametrize("name", [VAE_FILE, TRANSFORMER_FILE, TOKENIZER_FILE, SUMS_FILE])
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
-    with pytest.raises(ModelFormatError, match=f"{name}"):
+    with pytest.raises(ModelFormatError, match=name):
         load_model(folder)
 
 
@@ -288,15 +304,6 @@ def test_weights_that_do_not_fit_are_listed_together(folder: Path) -> None:
         assert part in str(caught.value)
 
 
-def test_weights_of_another_size_are_refused(tmp_path: Path, folder: Path) -> None:
-    wider = tiny_parts(transformer=dataclasses.replace(TRANSFORMER, width=64))
-    save_model(tmp_path / "wider", wider, card="")
-    (tmp_path / "wider" / TRANSFORMER_FILE).replace(folder / TRANSFORMER_FILE)
-    write_sums(folder)
-    with pytest.raises(ModelFormatError, match=r"has shape .*64.* instead of .*32"):
-        load_model(folder)
-
-
 # -------------------------------------------------------------------------- configs that tell lies
 
 
@@ -325,17 +332,12 @@ def test_configs_that_make_no_sense_are_refused(
         load_model(folder)
 
 
-def test_a_missing_section_or_key_is_refused(folder: Path) -> None:
+def test_a_missing_section_is_refused(folder: Path) -> None:
     tree = json.loads((folder / CONFIG_FILE).read_text())
-    del tree["transformer"]["heads"]
-    (folder / CONFIG_FILE).write_text(json.dumps(tree))
-    write_sums(folder)
-    with pytest.raises(ModelFormatError, match="transformer lacks the keys heads"):
-        load_model(folder)
     del tree["sequence"]
     (folder / CONFIG_FILE).write_text(json.dumps(tree))
     write_sums(folder)
-    with pytest.raises(ModelFormatError, match="sequence is missing or not an object"):
+    with pytest.raises(ModelFormatError, match="sequence is missing or not an object; get the"):
         load_model(folder)
 
 

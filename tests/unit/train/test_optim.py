@@ -35,6 +35,14 @@ def test_decay_touches_matrices_but_not_gains_biases_and_tables() -> None:
         torch.testing.assert_close(parameter.detach(), before[name] * factor, msg=name)
 
 
+def test_every_weight_is_trained_once_unless_it_is_frozen() -> None:
+    model = Small()
+    optimizer = build_adamw(model, OptimConfig())
+    trained = [id(weight) for group in optimizer.param_groups for weight in group["params"]]
+    wanted = [id(weight) for name, weight in model.named_parameters() if name != "frozen"]
+    assert sorted(trained) == sorted(wanted)
+
+
 def test_the_optimizer_is_as_configured() -> None:
     config = OptimConfig(lr=3e-4, beta1=0.8, beta2=0.96, weight_decay=0.045)
     optimizer = build_adamw(Small(), config)
