@@ -100,7 +100,7 @@ class DataConfig:
     augment: Literal["none", "paper"] = "none"
     """Random crops as in the paper's listings, or a plain resize and centre crop."""
     max_bad_fraction: float = 0.05
-    """Training stops when more than this part of the samples read so far was unreadable."""
+    """Training stops when more of the samples are unreadable, beyond what chance explains."""
 
     def __post_init__(self) -> None:
         """Refuse impossible sizes and fractions."""

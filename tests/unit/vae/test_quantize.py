@@ -157,7 +157,7 @@ def test_the_nearest_code_is_nearest_by_euclidean_distance() -> None:
     projected = quantizer.head(x)
     tokens = quantizer.tokens(x)
     for b, h, w in ((0, 0, 0), (0, 2, 1), (1, 1, 2), (1, 2, 2)):
-        distances = [float((projected[b, :, h, w] - code).norm()) for code in quantizer.codebook]
+        distances = [(projected[b, :, h, w] - code).norm().item() for code in quantizer.codebook]
         assert int(tokens[b, h, w]) == min(range(50), key=distances.__getitem__)
 
 
