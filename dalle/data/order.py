@@ -5,12 +5,16 @@ Sample number g of a run is item `permutation(seed, epoch)[g mod size]` of epoch
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
 
 import torch
 
 from dalle.seeds import generator
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,3 +67,10 @@ class StepBatches:
                     )
                 draws.append(Draw(index=int(order[position % self.size]), epoch=epoch))
             yield draws
+
+
+def in_groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """`items` in lists of `size`, the last one shorter if they do not come out even."""
+    rest = iter(items)
+    while group := list(islice(rest, size)):
+        yield group

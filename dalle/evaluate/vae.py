@@ -11,7 +11,6 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +23,7 @@ from dalle.checkpoint import load_vae
 from dalle.config import EvalVae
 from dalle.console import bar_disabled
 from dalle.data.images import fit_square, open_rgb
+from dalle.data.order import in_groups
 from dalle.data.samples import SampleSet, open_samples
 from dalle.device import choose_device
 from dalle.errors import DataError
@@ -93,7 +93,7 @@ def evaluate_vae(
     hits: defaultdict[str, list[bool]] = defaultdict(list)
     counts = torch.zeros(vae.config.codebook_size, dtype=torch.int64)
     squared: list[float] = []
-    for batch in _batches(scenes):
+    for batch in in_groups(scenes, BATCH):
         images = np.stack([scene.image_u8 for scene in batch])  # b y x 3
         pixels = to_pixels(torch.from_numpy(images).to(next(vae.parameters()).device))
         tokens = vae.encode(pixels)
@@ -123,12 +123,6 @@ def evaluate_vae(
 def _rate(found: list[bool]) -> dict[str, float]:
     rate, low, high = share(found)
     return {"rate": rate, "low": low, "high": high, "n": len(found)}
-
-
-def _batches(scenes: Iterable[Scene]) -> Iterator[list[Scene]]:
-    rest = iter(scenes)
-    while batch := list(islice(rest, BATCH)):
-        yield batch
 
 
 def _readable(samples: SampleSet, count: int, image_px: int) -> Iterator[Scene]:

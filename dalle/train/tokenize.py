@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from tqdm import tqdm
@@ -12,7 +12,7 @@ from dalle.captions import CaptionTokenizer
 from dalle.checkpoint import load_vae
 from dalle.config import Tokenize
 from dalle.console import bar_disabled
-from dalle.data.order import Draw
+from dalle.data.order import Draw, in_groups
 from dalle.data.pictures import Fault, Picture, PictureSet
 from dalle.data.samples import SampleSet, open_samples
 from dalle.data.tokens import TokenWriter
@@ -50,7 +50,7 @@ def tokenize(run: Tokenize) -> int:
         TokenWriter(run.out, vae, crops=run.crops, source=samples.fingerprint) as writer,
         torch.inference_mode(),
     ):
-        for group in _groups(bar, run.batch):
+        for group in in_groups(bar, run.batch):
             images = torch.stack([image for _, versions in group for image in versions])
             grids = vae.encode(to_pixels(images.to(device))).cpu().numpy()  # b*crops h w
             for number, (caption, _) in enumerate(group):
@@ -116,14 +116,3 @@ class Versions:
                 f"max_bad_fraction ({self.max_bad_fraction}) allows; the last was {fault.key}: "
                 f"{fault.reason}. Mend the data, or raise max_bad_fraction"
             )
-
-
-def _groups(items: Iterable[Captioned], size: int) -> Iterator[Sequence[Captioned]]:
-    group: list[Captioned] = []
-    for item in items:
-        group.append(item)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
