@@ -24,7 +24,10 @@ _INIT_STD = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class JointLogits:
-    """What the model says about each element, in float32.
+    """What the model says about each element, as float32.
+
+    The products are of the precision that training runs in: in bf16, where the processor has it,
+    a whole training step is a fifth faster for it. Sampling always computes its own in float32.
 
     Attributes:
         text: Scores for each caption position, shape (b, t, text_vocab + 1); the last class says
@@ -125,7 +128,8 @@ class JointTransformer(nn.Module):
         x, _ = self._run(self._embed(text_ids, image_tokens[:, :-1]))  # b n d
         text_len = self.sequence.text_len
         return JointLogits(
-            text=self._text_logits(x[:, :text_len]), image=self._image_logits(x[:, text_len:])
+            text=linear(x[:, :text_len], self._text_unembedding()).float(),
+            image=linear(x[:, text_len:], self._image_unembedding()).float(),
         )
 
     def prefill(
@@ -151,7 +155,7 @@ class JointTransformer(nn.Module):
         suffix_len = self.sequence.image_len - 1 - prompt_len
         cache = KVCache(prefix, candidates=candidates, suffix_len=suffix_len)
         # One row per caption, equal or not, so that rounding does not depend on how many are equal.
-        return self._image_logits(x[row_of, -1]), cache
+        return self._next_logits(x[row_of, -1]), cache
 
     def decode_step(self, tokens: Tensor, position: int, cache: KVCache) -> Tensor:
         """Scores for the image tokens that follow `tokens`.
@@ -174,7 +178,7 @@ class JointTransformer(nn.Module):
             self._blocks(), self._layer_masks, cache.prefix, cache.suffix, strict=True
         ):
             x = block.decode(x, prefix, suffix, visible[kind])
-        return self._image_logits(self.final_norm(x))
+        return self._next_logits(self.final_norm(x))
 
     def _run(self, x: Tensor) -> tuple[Tensor, list[KeyValues]]:
         """Final states of embedded slots from 0 on, shape (b, s, d), and each layer's memory."""
@@ -199,25 +203,22 @@ class JointTransformer(nn.Module):
         embedded: Tensor = self.image_embedding(tokens) + (rows + columns)
         return embedded
 
-    def _text_logits(self, x: Tensor) -> Tensor:
+    def _text_unembedding(self) -> Tensor:
         if self.config.tie_embeddings:
             # The class "caption ends" shares the row after the word pieces: the first pad's.
-            return _logits(x, self.text_embedding.weight[: self.sequence.text_vocab + 1])
-        return _logits(x, self.text_unembedding)
+            return self.text_embedding.weight[: self.sequence.text_vocab + 1]
+        return self.text_unembedding
 
-    def _image_logits(self, x: Tensor) -> Tensor:
-        if self.config.tie_embeddings:
-            return _logits(x, self.image_embedding.weight)
-        return _logits(x, self.image_unembedding)
+    def _image_unembedding(self) -> Tensor:
+        return self.image_embedding.weight if self.config.tie_embeddings else self.image_unembedding
+
+    def _next_logits(self, x: Tensor) -> Tensor:
+        """Scores to sample from, in float32 even under autocast: rounded ones tie or flip."""
+        with torch.autocast(x.device.type, enabled=False):
+            return linear(x.float(), self._image_unembedding().float())
 
     def _mask(self, kind: LayerMask) -> Tensor | None:
         return None if kind == "dense" else self.get_buffer(f"{kind}_mask")
 
     def _blocks(self) -> list[Block]:
         return cast(list[Block], list(self.blocks))
-
-
-def _logits(x: Tensor, unembedding: Tensor) -> Tensor:
-    """Scores in float32, computed so even under autocast: rounded scores would tie or flip."""
-    with torch.autocast(x.device.type, enabled=False):
-        return linear(x.float(), unembedding.float())

@@ -14,7 +14,10 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW with linear warm-up and cosine decay; the betas are the paper's for each stage."""
+    """Optimizer with linear warm-up and cosine decay; the betas are the paper's for each stage."""
+
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """AdamW for all weights, or Muon for the matrices of linear layers and AdamW for the rest."""
 
     lr: float = 4.5e-4
     """Highest learning rate, reached after the warm-up."""
@@ -27,7 +30,7 @@ class OptimConfig:
     beta2: float = 0.96
     """AdamW's decay of the squared-gradient mean."""
     weight_decay: float = 4.5e-2
-    """AdamW's weight decay; applied to matrices only, never to gains, biases and embeddings."""
+    """Weight decay; applied to matrices only, never to gains, biases and embeddings."""
     clip_norm: float = 4.0
     """Gradients are scaled down to this global norm."""
 

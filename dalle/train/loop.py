@@ -28,7 +28,7 @@ from dalle.device import autocast_dtype, choose_device, keep_freed_memory
 from dalle.errors import DataError, TrainingError
 from dalle.seeds import generator
 from dalle.train.metrics import MetricsLog, Window
-from dalle.train.optim import build_adamw, update_average
+from dalle.train.optim import build_optimizers, update_average
 from dalle.train.schedules import ema_decay, learning_rate
 from dalle.train.signals import StopRequest, ignore_interrupts
 from dalle.train.state import Progress, Trained, load_state, newest_complete, save_state
@@ -52,17 +52,17 @@ class Trainer:
         out: Path,
         max_bad_fraction: float,
     ) -> None:
-        """Move the task's model to its device and make an optimizer for it.
+        """Move the task's model to its device and make its optimizers.
 
         Args:
             task: What to train.
             loop: Steps, batch, device and how often to log, evaluate, draw and save.
-            optim: AdamW and its schedule.
+            optim: Optimizer and schedule.
             out: Run folder; exists.
             max_bad_fraction: Training stops when more of the samples are unreadable.
 
         Raises:
-            ValueError: The device asked for is not there.
+            ValueError: The device asked for is not there, or the optimizer does not suit the model.
         """
         self.task = task
         self.loop = loop
@@ -73,7 +73,7 @@ class Trainer:
         self.autocast = autocast_dtype(loop.precision, self.device)
         self.model = task.model.to(self.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
-        self.optimizer = build_adamw(self.model, optim)
+        self.optimizers = build_optimizers(self.model, optim)
         self.window = Window()
         self.seen = 0
         self.bad = 0
@@ -133,12 +133,16 @@ class Trainer:
             self._save(step)
         return step
 
+    def _learnt(self) -> bool:
+        """Whether any step was taken, so that there is something to keep."""
+        return any(optimizer.state for optimizer in self.optimizers)
+
     def _due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.loop.steps
 
     def _stopped(self, step: int) -> None:
         """Say how to go on."""
-        if self.optimizer.state:
+        if self._learnt():
             log.warning(
                 "stopped after step %d; go on with the same command and --resume true", step
             )
@@ -184,9 +188,11 @@ class Trainer:
 
     def _step(self, step: int, batches: Iterator[Batch]) -> None:
         """One optimizer update, unless its loss or gradients are not finite."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.optim, step, self.loop.steps)
-        self.optimizer.zero_grad(set_to_none=True)
+        rate = learning_rate(self.optim, step, self.loop.steps)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad(set_to_none=True)
         self.model.train()
         try:
             means, keys = self._add_gradients(step, batches)
@@ -204,7 +210,8 @@ class Trainer:
             self._skip(step, f"loss {means['loss']}, gradient norm {norm}", keys)
             return
         self.skipped_in_a_row = 0
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.task.after_step(step, generator(self.loop.seed, "after", step, device=self.device))
         update_average(self.average, self.model, ema_decay(self.loop.ema_decay, step))
         self.window.add({**means, "grad_norm": norm})
@@ -264,7 +271,7 @@ class Trainer:
         values = {
             **window.means(),
             **self.task.window_metrics(),
-            "lr": float(self.optimizer.param_groups[0]["lr"]),
+            "lr": float(self.optimizers[0].param_groups[0]["lr"]),
             f"{self.task.unit}_per_s": throughput,
             "skipped_steps": float(window.skipped),
             "bad_samples": float(self.bad),
@@ -295,7 +302,7 @@ class Trainer:
                     f"{name} is not finite after step {step}, so nothing was saved; lower "
                     "optim.lr, and resume from the newest checkpoint"
                 )
-        if not self.optimizer.state:
+        if not self._learnt():
             return
         progress = Progress(
             step=step,
@@ -311,7 +318,7 @@ class Trainer:
         )
 
     def _trained(self) -> Trained:
-        return Trained(model=self.model, average=self.average, optimizer=self.optimizer)
+        return Trained(model=self.model, average=self.average, optimizers=self.optimizers)
 
     def _resume(self) -> int:
         """Everything as it was at the newest complete checkpoint; returns its step."""

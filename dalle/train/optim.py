@@ -1,24 +1,52 @@
-"""The optimizer and the averaged weights."""
+"""The optimizers and the averaged weights."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Muon, Optimizer
 
 from dalle.config import OptimConfig
 
 
-def build_adamw(model: nn.Module, config: OptimConfig) -> AdamW:
-    """AdamW over `model`; weight decay touches matrices and kernels, not gains, biases, tables.
+def build_optimizers(model: nn.Module, config: OptimConfig) -> tuple[Optimizer, ...]:
+    """The optimizers that together train every weight of `model` once.
+
+    With `adamw` that is one AdamW; weight decay touches matrices and kernels, not gains, biases
+    and tables. With `muon` the matrices of linear layers go to Muon (Jordan et al., 2024), whose
+    updates are orthogonalised and scaled to the size that AdamW's have (Liu et al.,
+    arXiv:2502.16982), so that one learning rate serves both; AdamW keeps the rest.
 
     The paper's second-moment clip at 5 is left out: it guards 16-bit optimizer state, and ours is
     fp32.
+
+    Raises:
+        ValueError: Muon is asked for and the model has no linear layer.
     """
-    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decayed = [p for p in trained if p.ndim >= 2 and id(p) not in tables]
-    others = [p for p in trained if p.ndim < 2 or id(p) in tables]
+    if config.optimizer == "adamw":
+        return (_adamw(model, trained, config),)
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    matrices = [layer.weight for layer in layers if layer.weight.requires_grad]
+    if not matrices:
+        raise ValueError(
+            "optimizer is muon, which trains the matrices of linear layers, and "
+            f"{type(model).__name__} has none; use adamw"
+        )
+    muon = Muon(
+        matrices,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    taken = {id(matrix) for matrix in matrices}
+    return _adamw(model, [p for p in trained if id(p) not in taken], config), muon
+
+
+def _adamw(model: nn.Module, parameters: list[nn.Parameter], config: OptimConfig) -> AdamW:
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    decayed = [p for p in parameters if p.ndim >= 2 and id(p) not in tables]
+    others = [p for p in parameters if p.ndim < 2 or id(p) in tables]
     return AdamW(
         [
             {"params": decayed, "weight_decay": config.weight_decay},

@@ -62,7 +62,7 @@ class Trained:
 
     model: nn.Module
     average: nn.Module
-    optimizer: Optimizer
+    optimizers: tuple[Optimizer, ...]
 
 
 def save_state(folder: Path, trained: Trained, progress: Progress, *, keep: int) -> Path:
@@ -100,7 +100,7 @@ def save_state(folder: Path, trained: Trained, progress: Progress, *, keep: int)
 
 
 def load_state(checkpoint: Path, trained: Trained) -> Progress:
-    """Fill model, averaged model and optimizer from `checkpoint`; returns where the run stood.
+    """Fill model, averaged model and optimizers from `checkpoint`; returns where the run stood.
 
     Raises:
         TrainingError: The checkpoint does not fit the model it is loaded into.
@@ -117,9 +117,9 @@ def load_state(checkpoint: Path, trained: Trained) -> Progress:
         ) from err
     set_state_dict(
         trained.model,
-        trained.optimizer,
+        trained.optimizers,
         model_state_dict=state["model"],
-        optim_state_dict=state["optimizer"],
+        optim_state_dict=state["optimizers"],
     )
     return progress  # the averaged tensors were filled in place
 
@@ -135,10 +135,10 @@ def newest_complete(folder: Path) -> Path | None:
 
 
 def _tensors(trained: Trained) -> dict[str, Any]:
-    model_state, optimizer_state = get_state_dict(trained.model, trained.optimizer)
+    model_state, optimizer_state = get_state_dict(trained.model, trained.optimizers)
     return {
         "model": model_state,
-        "optimizer": optimizer_state,
+        "optimizers": optimizer_state,
         "average": trained.average.state_dict(),
     }
 

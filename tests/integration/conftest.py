@@ -72,11 +72,11 @@ def transformer_settings() -> TransformerSettings:
     ) -> TrainTransformer:
         settings: dict[str, Any] = {"text_len": 12, "heldout_fraction": 0.2}
         settings["sample_captions"] = ("a fox",)
+        settings["optim"] = OptimConfig(lr=2e-3, warmup_steps=3)
         return TrainTransformer(
             out=out,
             tokens=tokens,
             model=TransformerConfig(width=32, layers=2, heads=2),
-            optim=OptimConfig(lr=2e-3, warmup_steps=3),
             loop=loop(**(loop_changes or {})),
             **(settings | changes),
         )

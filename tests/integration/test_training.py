@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from dalle.config import TrainTransformer, TrainVae
+from dalle.config import OptimConfig, TrainTransformer, TrainVae
 from dalle.flags import dump
 from dalle.train.loop import Trainer
 from dalle.train.metrics import read_metrics
@@ -53,6 +53,9 @@ def make(
     def made(kind: str, out: Path) -> tuple[TrainVae | TrainTransformer, type[Any]]:
         if kind == "transformer":
             return transformer_settings(out, tokens), TransformerTask
+        if kind == "muon":
+            optim = OptimConfig(optimizer="muon", lr=2e-3, warmup_steps=3)
+            return transformer_settings(out, tokens, optim=optim), TransformerTask
         return vae_settings(out, kind), VaeTask
 
     return made
@@ -81,10 +84,11 @@ def assert_same_run(first: Trainer, second: Trainer) -> None:
     for one, two in ((first.model, second.model), (first.average, second.average)):
         for name, tensor in one.state_dict().items():
             assert torch.equal(tensor, two.state_dict()[name]), name
-    one_state, two_state = (run.optimizer.state_dict()["state"] for run in (first, second))
-    for number, moments in one_state.items():
-        for name, tensor in moments.items():
-            assert torch.equal(tensor, two_state[number][name]), (number, name)
+    for one_optimizer, two_optimizer in zip(first.optimizers, second.optimizers, strict=True):
+        one_state, two_state = one_optimizer.state, two_optimizer.state
+        for moments, others in zip(one_state.values(), two_state.values(), strict=True):
+            for name, tensor in moments.items():
+                assert torch.equal(tensor, others[name]), name
     lines = comparable_metrics(first.out)
     assert len(lines) == 5
     assert lines == comparable_metrics(second.out)
@@ -97,7 +101,7 @@ def assert_same_run(first: Trainer, second: Trainer) -> None:
 
 
 @pytest.mark.parametrize("stops", [(6,), (0, 1, 11)])
-@pytest.mark.parametrize("kind", ["gumbel", "nearest", "transformer"])
+@pytest.mark.parametrize("kind", ["gumbel", "nearest", "transformer", "muon"])
 def test_a_resumed_run_equals_an_unbroken_one(
     kind: str, stops: tuple[int, ...], tmp_path: Path, make: Make
 ) -> None:

@@ -194,10 +194,21 @@ def test_logits_are_float32_under_autocast_and_in_a_bfloat16_model() -> None:
     half = tiny().bfloat16()(*batch())
     for logits in (mixed, half):
         assert logits.text.dtype == logits.image.dtype == torch.float32
-        # Rounded logits would be bfloat16 numbers written in float32.
-        assert not torch.equal(logits.image, logits.image.bfloat16().float())
         # States are rounded to 8 bits several times; logits here are of the order of 3.
         torch.testing.assert_close(logits.image, exact.image, rtol=0.1, atol=0.5)
+
+
+@torch.inference_mode()
+def test_logits_to_sample_from_are_not_rounded() -> None:
+    text_ids, image_tokens = batch()
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed, cache = tiny().prefill(text_ids, None, candidates=1)
+        later = tiny().decode_step(image_tokens[:, :1], 0, cache)
+    half, _ = tiny().bfloat16().prefill(text_ids, None, candidates=1)
+    for logits in (mixed, later, half):
+        assert logits.dtype == torch.float32
+        # Rounded logits would be bfloat16 numbers written in float32.
+        assert not torch.equal(logits, logits.bfloat16().float())
 
 
 def test_output_does_not_depend_on_the_training_switch() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dalle.config import OptimConfig
-from dalle.train.optim import build_adamw, update_average
+from dalle.train.optim import build_optimizers, update_average
 
 
 class Small(nn.Module):
@@ -24,7 +24,7 @@ class Small(nn.Module):
 
 def test_decay_touches_matrices_but_not_gains_biases_and_tables() -> None:
     model = Small()
-    optimizer = build_adamw(model, OptimConfig(lr=0.1, weight_decay=0.5))
+    (optimizer,) = build_optimizers(model, OptimConfig(lr=0.1, weight_decay=0.5))
     before = {name: tensor.clone() for name, tensor in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -37,7 +37,7 @@ def test_decay_touches_matrices_but_not_gains_biases_and_tables() -> None:
 
 def test_every_weight_is_trained_once_unless_it_is_frozen() -> None:
     model = Small()
-    optimizer = build_adamw(model, OptimConfig())
+    (optimizer,) = build_optimizers(model, OptimConfig())
     trained = [id(weight) for group in optimizer.param_groups for weight in group["params"]]
     wanted = [id(weight) for name, weight in model.named_parameters() if name != "frozen"]
     assert sorted(trained) == sorted(wanted)
@@ -45,7 +45,7 @@ def test_every_weight_is_trained_once_unless_it_is_frozen() -> None:
 
 def test_the_optimizer_is_as_configured() -> None:
     config = OptimConfig(lr=3e-4, beta1=0.8, beta2=0.96, weight_decay=0.045)
-    optimizer = build_adamw(Small(), config)
+    (optimizer,) = build_optimizers(Small(), config)
     assert {group["lr"] for group in optimizer.param_groups} == {3e-4}
     assert {group["betas"] for group in optimizer.param_groups} == {(0.8, 0.96)}
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.045, 0.0]
@@ -56,10 +56,42 @@ def test_one_step_is_adams_by_hand() -> None:
     model = nn.Linear(1, 1, bias=False)
     with torch.no_grad():
         model.weight.fill_(2.0)
-    optimizer = build_adamw(model, OptimConfig(lr=0.1, weight_decay=0.0))
+    (optimizer,) = build_optimizers(model, OptimConfig(lr=0.1, weight_decay=0.0))
     model.weight.grad = torch.full_like(model.weight, 5.0)
     optimizer.step()
     assert model.weight.item() == pytest.approx(1.9)
+
+
+@torch.no_grad()
+def test_muon_takes_the_linear_matrices_and_adamw_the_rest() -> None:
+    model = Small()
+    adamw, muon = build_optimizers(model, OptimConfig(optimizer="muon", lr=0.1, weight_decay=0.5))
+    assert [id(p) for group in muon.param_groups for p in group["params"]] == [
+        id(model.linear.weight)
+    ]
+    rest = {id(p) for group in adamw.param_groups for p in group["params"]}
+    assert rest == {
+        id(p) for p in (model.table.weight, model.linear.bias, model.norm.weight, model.norm.bias)
+    }
+
+
+def test_a_muon_step_is_orthogonal_and_as_long_as_adams() -> None:
+    """Its update is 0.2 * sqrt(larger side) times a matrix of orthonormal rows or columns."""
+    torch.manual_seed(0)
+    model = nn.Linear(8, 32, bias=False)
+    before = model.weight.detach().clone()
+    _, muon = build_optimizers(model, OptimConfig(optimizer="muon", lr=0.1, weight_decay=0.0))
+    model.weight.grad = torch.randn(32, 8)
+    muon.step()
+    update = (before - model.weight.detach()) / (0.1 * 0.2 * 32**0.5)
+    singular = torch.linalg.svdvals(update)
+    # Five Newton-Schulz iterations in bf16 leave singular values between about 0.7 and 1.2.
+    assert 0.6 < singular.min() < singular.max() < 1.3
+
+
+def test_muon_refuses_a_model_without_linear_layers() -> None:
+    with pytest.raises(ValueError, match="Conv2d has none; use adamw"):
+        build_optimizers(nn.Conv2d(3, 3, 3), OptimConfig(optimizer="muon"))
 
 
 def test_the_average_moves_by_one_minus_decay_and_takes_buffers_whole() -> None:

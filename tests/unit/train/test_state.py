@@ -55,14 +55,14 @@ def trained(seed: int, *, steps: int = 2, width: int = 3) -> Trained:
     with torch.no_grad():
         for parameter in average.parameters():
             parameter.mul_(0.5)
-    return Trained(model=model, average=average, optimizer=optimizer)
+    return Trained(model=model, average=average, optimizers=(optimizer,))
 
 
 def assert_same(first: Trained, second: Trained) -> None:
     for one, two in ((first.model, second.model), (first.average, second.average)):
         for name, tensor in one.state_dict().items():
             assert torch.equal(tensor, two.state_dict()[name]), name
-    one_state, two_state = first.optimizer.state_dict(), second.optimizer.state_dict()
+    one_state, two_state = (run.optimizers[0].state_dict() for run in (first, second))
     assert one_state["param_groups"] == two_state["param_groups"]
     assert one_state["state"].keys() == two_state["state"].keys() != set()
     for number, moments in one_state["state"].items():
