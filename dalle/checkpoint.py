@@ -9,25 +9,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from dalle.captions import CaptionTokenizer
-from dalle.checksums import verify_sums, write_sums
+from dalle.checksums import verify_sums
+from dalle.clip import build_clip
 from dalle.config import SamplingConfig
 from dalle.errors import ModelFormatError
-from dalle.model_config import SequenceConfig, TransformerConfig
+from dalle.model_config import ClipConfig, SequenceConfig, TransformerConfig
 from dalle.schema import build_config, read_object
 from dalle.transformer import JointTransformer
+from dalle.weights import filled, replacing, stored
 from vae.config import VaeConfig
 from vae.model import DiscreteVAE
 
@@ -36,6 +35,7 @@ FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 VAE_FILE = "vae.safetensors"
 TRANSFORMER_FILE = "transformer.safetensors"
+CLIP_FILE = "clip.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 CARD_FILE = "README.md"
 
@@ -44,10 +44,7 @@ MAX_NUMBERS = 20_000_000_000
 MAX_BLOCKS = 512
 """So is one with more blocks in a row, which take time to build even where they take no memory."""
 
-_FLOAT_TYPES = ("F32", "F16", "BF16")
-
 Config = TypeVar("Config")
-Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +60,15 @@ class ModelParts:
     """First 16 hex digits of the SHA-256 of the folder's SHA256SUMS."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClipParts:
+    """A small CLIP of ours, ready to use (eval mode, on the CPU, fp32)."""
+
+    model: nn.Module
+    config: ClipConfig
+    tokenizer: CaptionTokenizer
+
+
 # ------------------------------------------------------------------------------------- writing
 
 
@@ -72,9 +78,9 @@ def save_vae(folder: Path, vae: DiscreteVAE) -> None:
     Raises:
         OSError: It cannot be written; what stood there still stands.
     """
-    with _replacing(folder) as partial:
-        save_file(_stored(vae, torch.float32), partial / VAE_FILE)
-        _write_config(partial, {"vae": dataclasses.asdict(vae.config)})
+    with replacing(folder) as partial:
+        save_file(stored(vae, torch.float32), partial / VAE_FILE)
+        write_config(partial, {"vae": dataclasses.asdict(vae.config)})
 
 
 def save_model(
@@ -92,13 +98,13 @@ def save_model(
     Raises:
         OSError: It cannot be written; what stood there still stands.
     """
-    with _replacing(folder) as partial:
+    with replacing(folder) as partial:
         weights_type = torch.float16 if dtype == "fp16" else torch.float32
-        save_file(_stored(parts.vae, weights_type), partial / VAE_FILE)
-        save_file(_stored(parts.transformer, weights_type), partial / TRANSFORMER_FILE)
+        save_file(stored(parts.vae, weights_type), partial / VAE_FILE)
+        save_file(stored(parts.transformer, weights_type), partial / TRANSFORMER_FILE)
         parts.tokenizer.save(partial / TOKENIZER_FILE)
         (partial / CARD_FILE).write_text(card, encoding="utf-8")
-        _write_config(
+        write_config(
             partial,
             {
                 "vae": dataclasses.asdict(parts.vae.config),
@@ -109,42 +115,23 @@ def save_model(
         )
 
 
-@contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """A partial folder beside `folder`; sealed with SHA256SUMS and put in its place on success."""
-    partial = folder.with_name(f"{folder.name}.partial")
-    old = folder.with_name(f"{folder.name}.old")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        write_sums(partial)
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            folder.rename(old)
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _stored(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The tensors of `module` as they are written: on the CPU, contiguous, in `dtype`."""
-    tensors = {}
-    for name, tensor in module.state_dict().items():
-        whole = tensor.detach().cpu().contiguous()
-        narrow = whole.to(dtype)
-        overflow = bool((narrow.isinf() & ~whole.isinf()).any())
-        tensors[name] = whole.float() if overflow else narrow
-    return tensors
-
-
-def _write_config(folder: Path, sections: Mapping[str, Any]) -> None:
+def write_config(folder: Path, sections: Mapping[str, Any]) -> None:
+    """Write `config.json`: the format's version, then `sections`."""
     text = json.dumps({"format_version": FORMAT_VERSION, **sections}, indent=2)
     (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def save_clip(folder: Path, parts: ClipParts, *, dtype: Literal["fp32", "fp16"] = "fp32") -> None:
+    """Write a CLIP folder; what stood at `folder` is replaced once the new one is complete.
+
+    Raises:
+        OSError: It cannot be written; what stood there still stands.
+    """
+    with replacing(folder) as partial:
+        weights_type = torch.float16 if dtype == "fp16" else torch.float32
+        save_file(stored(parts.model, weights_type), partial / CLIP_FILE)
+        parts.tokenizer.save(partial / TOKENIZER_FILE)
+        write_config(partial, {"clip": dataclasses.asdict(parts.config)})
 
 
 # ------------------------------------------------------------------------------------- reading
@@ -185,7 +172,7 @@ def load_model(folder: Path) -> ModelParts:
             f"trained with {sequence.text_vocab}; use the tokenizer it was published with"
         )
     _check_size(folder, blocks=config.layers, numbers=_transformer_numbers(sequence, config))
-    transformer = _filled(lambda: JointTransformer(sequence, config), folder / TRANSFORMER_FILE)
+    transformer = filled(lambda: JointTransformer(sequence, config), folder / TRANSFORMER_FILE)
     return ModelParts(
         vae=vae,
         transformer=transformer,
@@ -195,11 +182,34 @@ def load_model(folder: Path) -> ModelParts:
     )
 
 
+def has_clip(folder: Path) -> bool:
+    """Whether a model folder brings a CLIP of its own."""
+    return (folder / CLIP_FILE).is_file()
+
+
+def load_clip(folder: Path) -> ClipParts:
+    """The CLIP in a CLIP folder or a full model folder, verified.
+
+    Raises:
+        ModelFormatError: The folder is missing, incomplete, damaged or does not fit its config.
+    """
+    tree, _ = _open_folder(folder, (CLIP_FILE, TOKENIZER_FILE), purpose="a CLIP")
+    config = _section(tree, "clip", ClipConfig, folder)
+    tokenizer = CaptionTokenizer.load(folder / TOKENIZER_FILE)
+    _check_size(
+        folder,
+        blocks=max(config.image_layers, config.text_layers),
+        numbers=_clip_numbers(config, tokenizer.vocab_size),
+    )
+    model = filled(lambda: build_clip(config, tokenizer.vocab_size), folder / CLIP_FILE)
+    return ClipParts(model=model, config=config, tokenizer=tokenizer)
+
+
 def _load_vae(folder: Path, tree: Mapping[str, Any]) -> DiscreteVAE:
     config = _section(tree, "vae", VaeConfig, folder)
     blocks = config.groups * config.blocks_per_group
     _check_size(folder, blocks=blocks, numbers=_vae_numbers(config))
-    return _filled(lambda: DiscreteVAE(config), folder / VAE_FILE)
+    return filled(lambda: DiscreteVAE(config), folder / VAE_FILE)
 
 
 def _open_folder(
@@ -267,6 +277,16 @@ def _vae_numbers(config: VaeConfig) -> int:
     return config.blocks_per_group * per_group + codes
 
 
+def _clip_numbers(config: ClipConfig, text_vocab: int) -> int:
+    """About how many weights a small CLIP has."""
+    patches = (config.image_px // config.patch_px) ** 2
+    image = 12 * config.image_layers * config.image_width**2
+    image += (patches + 3 * config.patch_px**2 + config.embed_dim) * config.image_width
+    text = 12 * config.text_layers * config.text_width**2
+    text += (text_vocab + config.text_len + config.embed_dim) * config.text_width
+    return image + text + config.text_len**2
+
+
 def _transformer_numbers(sequence: SequenceConfig, config: TransformerConfig) -> int:
     """About how many weights and mask entries a joint transformer has."""
     blocks = config.layers * (4 + 2 * config.mlp_ratio) * config.width**2
@@ -277,40 +297,3 @@ def _transformer_numbers(sequence: SequenceConfig, config: TransformerConfig) ->
         # While a mask is built, each of its entries is an 8-byte number for a moment.
         numbers += 8 * (sequence.total_len**2 + config.conv_kernel**2)
     return numbers
-
-
-def _filled(construct: Callable[[], Module], weights: Path) -> Module:
-    """The module `construct` makes, in eval mode, with the weights in a file that fits it."""
-    with torch.device("meta"):
-        expected = construct().state_dict()
-    try:
-        with safe_open(weights, framework="pt") as file:
-            _check_fit(expected, file, weights)
-            tensors = {name: file.get_tensor(name).float() for name in expected}
-    except (SafetensorError, OSError) as err:
-        raise ModelFormatError(
-            f"{weights} cannot be read as safetensors: {err}; copy the file again"
-        ) from err
-    with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced at once
-        module = construct()
-    module.load_state_dict(tensors)
-    return module.eval()
-
-
-def _check_fit(expected: Mapping[str, Tensor], file: Any, weights: Path) -> None:
-    """Refuse a safetensors file whose names, shapes or types differ from those expected."""
-    names = set(file.keys())
-    problems = [f"missing {name}" for name in expected.keys() - names]
-    problems += [f"unexpected {name}" for name in names - expected.keys()]
-    for name in expected.keys() & names:
-        found = file.get_slice(name)
-        shape, wanted = tuple(found.get_shape()), tuple(expected[name].shape)
-        if shape != wanted:
-            problems.append(f"{name} has shape {shape} instead of {wanted}")
-        elif found.get_dtype() not in _FLOAT_TYPES:
-            problems.append(f"{name} has type {found.get_dtype()}, not a float of 16 or 32 bits")
-    if problems:
-        raise ModelFormatError(
-            f"{weights} does not fit its {CONFIG_FILE} ({len(problems)} differences): "
-            f"{'; '.join(sorted(problems)[:8])}. Both must come from the same training"
-        )

@@ -74,6 +74,18 @@ def _train_transformer(settings: config.TrainTransformer) -> int:
     return train_transformer(settings)
 
 
+def _train_clip(settings: config.TrainClip) -> int:
+    from dalle.train.runs import train_clip
+
+    return train_clip(settings)
+
+
+def _pack(settings: config.Pack) -> int:
+    from dalle.pack_command import run
+
+    return run(settings)
+
+
 def _generate(settings: config.Generate) -> int:
     from dalle.generate_command import run
 
@@ -91,6 +103,8 @@ VERBS = (
     Verb(words="train vae", settings=config.TrainVae, handler=_train_vae),
     Verb(words="tokenize", settings=config.Tokenize, handler=_tokenize),
     Verb(words="train transformer", settings=config.TrainTransformer, handler=_train_transformer),
+    Verb(words="train clip", settings=config.TrainClip, handler=_train_clip),
+    Verb(words="pack", settings=config.Pack, handler=_pack),
     Verb(words="generate", settings=config.Generate, handler=_generate, positional="captions"),
     Verb(words="eval vae", settings=config.EvalVae, handler=_eval_vae),
 )

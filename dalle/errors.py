@@ -11,6 +11,10 @@ class ModelFormatError(DalleError):
     """A model folder is missing, incomplete, damaged or not one of ours."""
 
 
+class ClipUnavailableError(DalleError):
+    """The weights of a CLIP are neither on this machine nor to be had."""
+
+
 class DataError(DalleError):
     """A data set cannot be read at all, or too many of its items are bad."""
 

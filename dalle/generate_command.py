@@ -41,7 +41,12 @@ def run(settings: Generate) -> int:
     started = time.perf_counter()
     recipe = None if settings.like is None else read_recipe(settings.like)
     _check_folder(settings.out)
-    model = TextToImage.from_pretrained(settings.model, device=settings.device)
+    model = TextToImage.from_pretrained(
+        settings.model,
+        clip=settings.clip,
+        require_clip=settings.require_clip,
+        device=settings.device,
+    )
     sheet = None
     if recipe is not None:
         redrawn = CaptionResult(caption=recipe.caption, images=(model.redraw(recipe),))
@@ -71,6 +76,7 @@ def _draw(model: TextToImage, caption: str, settings: Generate) -> CaptionResult
         candidates=settings.candidates,
         keep=settings.kept,
         seed=settings.seed,
+        ranker=None if settings.ranker == "auto" else settings.ranker,
         previews=False,
         temperature=settings.temperature,
         top_k=settings.top_k,
@@ -148,7 +154,7 @@ def _save_sheet(saved: Sequence[tuple[CaptionResult, list[Path]]], folder: Path)
     """The contact sheet: the pictures of the call with caption, score and seed."""
     images = [image for result, _ in saved for image in result.images][:SHEET_PICTURES]
     labels = [
-        f"{shown(image.recipe.caption, 80)}\n{image.ranker} {image.score:.3f}, "
+        f"{shown(image.recipe.caption, 80)}\n{score_text(image.score, image.ranker)}, "
         f"seed {image.recipe.seed}, no. {image.recipe.index}"
         for image in images
     ]
@@ -169,6 +175,11 @@ def shown(caption: str, longest: int) -> str:
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
+def score_text(score: float | None, ranker: str) -> str:
+    """A score and what it is, for people."""
+    return f"{ranker} {'–' if score is None else f'{score:.3f}'}".strip()
+
+
 def _entry(result: CaptionResult, files: Sequence[Path]) -> dict[str, Any]:
     """One caption of the JSON report, its images best first."""
     entry: dict[str, Any] = {
@@ -180,6 +191,7 @@ def _entry(result: CaptionResult, files: Sequence[Path]) -> dict[str, Any]:
                 "index": image.recipe.index,
                 "score": image.score,
                 "ranker": image.ranker,
+                "log_likelihood": image.log_likelihood,
             }
             for image, file in zip(result.images, files, strict=True)
         ],
@@ -194,8 +206,12 @@ def _summary(report: dict[str, Any], sheet: Path | None) -> str:
     lines = []
     for entry in report["captions"]:
         ranker = entry["images"][0]["ranker"]
-        lines.append(f"{shown(entry['caption'], 80)} (best first by {ranker}):")
-        lines += [f"  {image['file']}  {image['score']:.3f}" for image in entry["images"]]
+        order = "as drawn" if ranker == "none" else f"best first by {ranker}"
+        lines.append(f"{shown(entry['caption'], 80)} ({order}):")
+        lines += [
+            f"  {image['file']}  {score_text(image['score'], '')}".rstrip()
+            for image in entry["images"]
+        ]
     if sheet is not None:
         lines.append(f"all together: {sheet}")
     lines.append(f"{report['seconds']:.1f} s with model {report['model']}")

@@ -1,4 +1,4 @@
-"""The joint transformer's settings: how long each half of the sequence is, how wide the model.
+"""Shapes of the models over captions: the joint transformer, and the CLIP that ranks for it.
 
 This file must not import torch (see `vae/config.py` for the reason).
 """
@@ -98,3 +98,49 @@ class TransformerConfig:
             raise ValueError(f"width ({self.width}) must be divisible by heads ({self.heads})")
         if self.conv_kernel < 1 or self.conv_kernel % 2 == 0:
             raise ValueError(f"conv_kernel must be odd and positive, got {self.conv_kernel}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipConfig:
+    """Shape of a small CLIP: a ViT and a text transformer of open_clip, on our own captions."""
+
+    image_px: int = 64
+    """Height and width of the pictures it looks at; others are resized."""
+    patch_px: int = 8
+    """Height and width of a patch of the ViT."""
+    image_width: int = 192
+    """Width of the ViT."""
+    image_layers: int = 6
+    """Blocks of the ViT."""
+    text_len: int = 32
+    """Caption tokens read, the end token included; longer captions are cut."""
+    text_width: int = 192
+    """Width of the text transformer."""
+    text_layers: int = 3
+    """Blocks of the text transformer."""
+    head_width: int = 64
+    """Width of an attention head, in both."""
+    embed_dim: int = 192
+    """Length of the vectors in which pictures and captions meet (e)."""
+    loss: Literal["clip", "siglip"] = "clip"
+    """Softmax over the batch (CLIP), or each pair for itself (SigLIP)."""
+
+    def __post_init__(self) -> None:
+        """Refuse shapes that do not divide."""
+        for name, value in vars(self).items():
+            if name != "loss" and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.image_px % self.patch_px:
+            raise ValueError(
+                f"image_px ({self.image_px}) must be divisible by patch_px ({self.patch_px})"
+            )
+        for name in ("image_width", "text_width"):
+            if getattr(self, name) % self.head_width:
+                raise ValueError(
+                    f"{name} ({getattr(self, name)}) must be divisible by head_width "
+                    f"({self.head_width})"
+                )
+        if self.text_len < 2:
+            raise ValueError(
+                f"text_len must be at least 2 (a token and the end), got {self.text_len}"
+            )

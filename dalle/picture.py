@@ -53,9 +53,10 @@ class GeneratedImage:
     """Token grid, shape (h, w), int64."""
     log_likelihood: float
     """Mean log-probability of the drawn image tokens, nats; at temperature 1, unguided."""
-    score: float
-    """What it was ranked by; higher is better."""
+    score: float | None
+    """What it was ranked by, higher is better; None if nothing scored it."""
     ranker: RankerName
+    """What the score is: see `dalle.rerank`."""
     recipe: Recipe
 
     def save(self, path: Path) -> None:

@@ -8,56 +8,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
-import torch
-from einops import rearrange
-from PIL import Image
-from torch import Tensor
-
 from dalle.checkpoint import ModelParts, load_model
-from dalle.config import Device, SamplingConfig, SamplingOptions
+from dalle.clip import ClipScorer
+from dalle.config import Device, SamplingOptions
 from dalle.device import choose_device
+from dalle.drawing import MICROBATCH, DrawBatch, Drawer, Prepared, microbatches
 from dalle.errors import DalleError
 from dalle.folders import model_folder
 from dalle.picture import GeneratedImage, Recipe
-from dalle.prompts import check_prompt
 from dalle.request import Request, check_request
-from dalle.rerank import rank
+from dalle.rerank import (
+    ClipRanker,
+    LikelihoodRanker,
+    NoRanker,
+    Ranker,
+    RankerName,
+    find_clip_ranker,
+    rank,
+)
 from dalle.results import CaptionFailure, CaptionResult, Frame, Generation
-from dalle.sampling import Drawn, sample_tokens
-from dalle.sequence import pad_caption
-from vae.pixels import to_image_u8
 
 log = logging.getLogger(__name__)
-
-MICROBATCH = 16
-"""Candidates decoded together. Fixed, because rounding depends on it: see `Recipe.batch`."""
-UNDRAWN = (222, 222, 222)
-"""Colour of the rows that a preview does not know yet."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Prepared:
-    """A caption ready for the transformer."""
-
-    caption: str
-    text_ids: Tensor
-    """Shape (t), int64."""
-    notice: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Batch:
-    """What is decoded together: the same candidates of every caption."""
-
-    captions: tuple[_Prepared, ...]
-    indices: range
-    """Candidate indices."""
-    seed: int
-    sampling: SamplingConfig
 
 
 class TextToImage:
@@ -69,16 +44,24 @@ class TextToImage:
         >>> best.image.save("fox.png")
     """
 
-    def __init__(self, parts: ModelParts, *, device: Device = "auto") -> None:
+    def __init__(
+        self, parts: ModelParts, *, ranker: Ranker | None = None, device: Device = "auto"
+    ) -> None:
         """Wrap loaded parts; most callers want `from_pretrained`.
+
+        Args:
+            parts: What `dalle.checkpoint.load_model` returns.
+            ranker: What candidates are ordered by unless a call says otherwise; None takes the
+                likelihood of their tokens.
+            device: Where to draw.
 
         Raises:
             ValueError: `device` is cuda and there is no usable GPU.
         """
         self.device = choose_device(device)
-        self._transformer = parts.transformer.to(self.device).eval()
-        self._vae = parts.vae.to(self.device).eval()
-        self._tokenizer = parts.tokenizer
+        self._drawer = Drawer(parts, self.device)
+        self.ranker: Ranker = ranker or LikelihoodRanker()
+        """What candidates are ordered by unless a call says otherwise."""
         self.sampling = parts.sampling
         """The sampling settings that the model's makers recommend."""
         self.fingerprint = parts.fingerprint
@@ -86,25 +69,55 @@ class TextToImage:
 
     @classmethod
     def from_pretrained(
-        cls, model: str | Path = "emoji", *, device: Device = "auto"
+        cls,
+        model: str | Path = "emoji",
+        *,
+        clip: str | Path | None = None,
+        require_clip: bool = False,
+        device: Device = "auto",
     ) -> TextToImage:
         """A bundled model by name, or the model in a folder; works offline.
 
+        Candidates are ordered by a CLIP: the one given, or the one that comes with the model.
+        Where one was asked for and cannot be had, a warning says so and they stay as drawn; where
+        the model has none, they are ordered by likelihood.
+
+        Args:
+            model: Name or folder.
+            clip: Folder of a CLIP that `dalle train clip` made, or one of open_clip's models as
+                `dalle.clip.published_clip_scorer` reads them; None takes the model's own.
+            require_clip: Raise rather than go on without a CLIP.
+            device: Where to draw.
+
         Raises:
-            ModelFormatError: There is no such model, or its files are damaged.
-            ValueError: `device` is cuda and there is no usable GPU.
+            ModelFormatError: There is no such model or CLIP, or its files are damaged.
+            ClipUnavailableError: `require_clip`, and there is none.
+            ValueError: There is no such CLIP, or `device` is cuda and there is no usable GPU.
         """
-        return cls(load_model(model_folder(model)), device=device)
+        folder = model_folder(model)
+        parts = load_model(folder)
+        ranker = find_clip_ranker(
+            folder, clip=clip, required=require_clip, device=choose_device(device)
+        )
+        return cls(parts, ranker=ranker, device=device)
 
     @property
     def image_px(self) -> tuple[int, int]:
         """Height and width of the pictures."""
-        sequence, stride = self._transformer.sequence, self._vae.config.stride
-        return sequence.grid_h * stride, sequence.grid_w * stride
+        return self._drawer.image_px
+
+    @property
+    def clip(self) -> ClipScorer | None:
+        """The CLIP that ranks, or None if there is none.
+
+        Raises:
+            DalleError: It cannot be loaded.
+        """
+        return self.ranker.scorer() if isinstance(self.ranker, ClipRanker) else None
 
     def frames(self, candidates: int) -> int:
         """How many frames a `stream` of so many candidates has."""
-        return len(_chunks(candidates)) * self._transformer.sequence.grid_h
+        return len(microbatches(candidates)) * self._drawer.rows
 
     # ------------------------------------------------------------------------------ the verbs
 
@@ -115,6 +128,7 @@ class TextToImage:
         candidates: int = 16,
         keep: int | None = None,
         seed: int = 0,
+        ranker: RankerName | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Generation:
         """Pictures for one caption or several, the best first.
@@ -125,6 +139,8 @@ class TextToImage:
             keep: Best pictures returned for each caption; None returns all candidates, ranked.
             seed: A picture depends on its caption, this, its candidate index and the sampling
                 settings, not on the other captions.
+            ranker: What orders the candidates: `clip`, `likelihood` or `none`; None takes the
+                model's own choice.
             **sampling: Each setting left out, or None, is the model's own.
                 `temperature`: 0 (greedy) to 100, divides the logits;
                 `top_k`: keep only so many likeliest tokens, at least 1;
@@ -136,10 +152,11 @@ class TextToImage:
 
         Raises:
             TypeError: A caption is not a string, or a setting is of another type or unknown.
-            ValueError: A caption is empty or too long, or a setting is out of range.
+            ValueError: A caption is empty or too long, a setting is out of range, or there is no
+                CLIP to rank by.
         """
-        request = self._request(candidates, keep, seed, sampling)
-        prepared = [self._prepare(caption) for caption in _listed(captions)]
+        request = self._request(candidates, keep, seed=seed, ranker=ranker, options=sampling)
+        prepared = [self._drawer.prepare(caption) for caption in _listed(captions)]
         results = [self._finish((one,), request, together=1)[0] for one in prepared]
         return Generation(results=tuple(results))
 
@@ -150,6 +167,7 @@ class TextToImage:
         candidates: int = 1,
         keep: int | None = None,
         seed: int = 0,
+        ranker: RankerName | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Iterator[CaptionResult | CaptionFailure]:
         """Pictures for any number of captions, in order, in bounded memory.
@@ -162,7 +180,7 @@ class TextToImage:
             TypeError: A setting is of another type or unknown.
             ValueError: A setting is out of range.
         """
-        request = self._request(candidates, keep, seed, sampling)
+        request = self._request(candidates, keep, seed=seed, ranker=ranker, options=sampling)
         return self._generate_many(_listed(captions), request)
 
     def stream(
@@ -172,6 +190,7 @@ class TextToImage:
         candidates: int = 16,
         keep: int | None = None,
         seed: int = 0,
+        ranker: RankerName | None = None,
         previews: bool = True,
         **sampling: Unpack[SamplingOptions],
     ) -> Iterator[Frame]:
@@ -185,8 +204,8 @@ class TextToImage:
             TypeError: The caption is not a string, or a setting is of another type or unknown.
             ValueError: The caption is empty or too long, or a setting is out of range.
         """
-        request = self._request(candidates, keep, seed, sampling)
-        return self._stream(self._prepare(caption), request, previews=previews)
+        request = self._request(candidates, keep, seed=seed, ranker=ranker, options=sampling)
+        return self._stream(self._drawer.prepare(caption), request, previews=previews)
 
     def redraw(self, recipe: Recipe) -> GeneratedImage:
         """The picture that `recipe` describes, the same to the last pixel on the same machine.
@@ -202,95 +221,81 @@ class TextToImage:
             )
         together, size = recipe.batch
         start = recipe.index - recipe.index % size
-        batch = _Batch(
-            captions=(self._prepare(recipe.caption),) * together,
+        batch = DrawBatch(
+            captions=(self._drawer.prepare(recipe.caption),) * together,
             indices=range(start, start + size),
             seed=recipe.seed,
             sampling=recipe.sampling,
         )
-        *_, drawn = self._draw(batch)
-        return self._images(batch, drawn, row=0)[recipe.index - start]
+        *_, drawn = self._drawer.draw(batch)
+        image = self._drawer.images(batch, drawn, row=0)[recipe.index - start]
+        return _scored(recipe.caption, [image], self.ranker)[0]
 
     # -------------------------------------------------------------------------- inner workings
 
     def _request(
-        self, candidates: int, keep: int | None, seed: int, options: SamplingOptions
+        self,
+        candidates: int,
+        keep: int | None,
+        *,
+        seed: int,
+        ranker: RankerName | None,
+        options: SamplingOptions,
     ) -> Request:
-        return check_request(candidates, keep, seed=seed, default=self.sampling, options=options)
-
-    def _prepare(self, caption: str) -> _Prepared:
-        text = check_prompt(caption)
-        sequence = self._transformer.sequence
-        fitted, was_cut = self._tokenizer.fit(self._tokenizer.encode(text), sequence.text_len)
-        notice = None
-        if was_cut:
-            notice = (
-                f"only the first {sequence.text_len} tokens of the caption are used: "
-                f"{self._tokenizer.decode(fitted)!r}"
-            )
-            log.warning("%s", notice)
-        text_ids = pad_caption(fitted, sequence).to(self.device)
-        return _Prepared(caption=caption, text_ids=text_ids, notice=notice)
-
-    def _draw(self, batch: _Batch) -> Iterator[Drawn]:
-        text_ids = torch.stack([caption.text_ids for caption in batch.captions])  # c t
-        return sample_tokens(
-            self._transformer, text_ids,
-            candidates=batch.indices, seed=batch.seed, sampling=batch.sampling,
+        request = check_request(
+            candidates, keep,
+            seed=seed, ranker=self._ranker(ranker), default=self.sampling, options=options,
         )  # fmt: skip
+        request.ranker.prepare()
+        return request
+
+    def _ranker(self, name: RankerName | None) -> Ranker:
+        """The ranker called `name`.
+
+        Raises:
+            ValueError: There is none of that name, or no CLIP.
+        """
+        if name is None or name == self.ranker.name:
+            return self.ranker
+        match name:
+            case "likelihood":
+                return LikelihoodRanker()
+            case "none":
+                return NoRanker()
+            case "clip":
+                raise ValueError(
+                    "ranker is clip, but this model has no CLIP; give one with clip=..., or rank "
+                    "by likelihood"
+                )
+        raise ValueError(f"ranker must be clip, likelihood or none, got {name!r}")
 
     def _finish(
-        self, captions: tuple[_Prepared, ...], request: Request, *, together: int
+        self, captions: tuple[Prepared, ...], request: Request, *, together: int
     ) -> list[CaptionResult]:
         """Draw and rank `captions`, beside copies of the last if they are fewer than `together`."""
         padded = captions + captions[-1:] * (together - len(captions))
         found: list[list[GeneratedImage]] = [[] for _ in captions]
-        for indices in _chunks(request.candidates):
-            batch = _Batch(
+        for indices in microbatches(request.candidates):
+            batch = DrawBatch(
                 captions=padded, indices=indices, seed=request.seed, sampling=request.sampling
             )
-            *_, drawn = self._draw(batch)
+            *_, drawn = self._drawer.draw(batch)
             for row, images in enumerate(found):
-                images += self._images(batch, drawn, row=row)
+                images += self._drawer.images(batch, drawn, row=row)
         return [
             _ranked(caption, images, request)
             for caption, images in zip(captions, found, strict=True)
-        ]
-
-    def _images(self, batch: _Batch, drawn: Drawn, *, row: int) -> list[GeneratedImage]:
-        """Finished pictures of caption number `row` of `batch`."""
-        grids = self._grids(drawn.tokens[row])  # g h w
-        likelihoods = drawn.log_probability[row].tolist()
-        return [
-            GeneratedImage(
-                image=image,
-                tokens=grid,
-                log_likelihood=likelihood,
-                score=likelihood,
-                ranker="likelihood",
-                recipe=Recipe(
-                    caption=batch.captions[row].caption,
-                    seed=batch.seed,
-                    index=index,
-                    sampling=batch.sampling,
-                    batch=(len(batch.captions), len(batch.indices)),
-                    model=self.fingerprint,
-                ),
-            )
-            for image, grid, likelihood, index in zip(
-                self._pictures(grids), grids.cpu().numpy(), likelihoods, batch.indices, strict=True
-            )
         ]
 
     def _generate_many(
         self, captions: Iterable[str], request: Request
     ) -> Iterator[CaptionResult | CaptionFailure]:
         together = MICROBATCH // min(request.candidates, MICROBATCH)
-        waiting: list[_Prepared | CaptionFailure] = []
+        waiting: list[Prepared | CaptionFailure] = []
         ready = 0
         for caption in captions:
             try:
-                waiting.append(self._prepare(caption))
+                waiting.append(self._drawer.prepare(caption))
                 ready += 1
             except (TypeError, ValueError) as err:
                 waiting.append(CaptionFailure(caption=caption, error=str(err)))
@@ -300,52 +305,37 @@ class TextToImage:
         yield from self._settle(waiting, request, together)
 
     def _settle(
-        self, waiting: Sequence[_Prepared | CaptionFailure], request: Request, together: int
+        self, waiting: Sequence[Prepared | CaptionFailure], request: Request, together: int
     ) -> Iterator[CaptionResult | CaptionFailure]:
         """Results of `waiting`, failures in their places."""
-        prepared = tuple(entry for entry in waiting if isinstance(entry, _Prepared))
+        prepared = tuple(entry for entry in waiting if isinstance(entry, Prepared))
         results = iter(self._finish(prepared, request, together=together) if prepared else ())
         for entry in waiting:
             yield entry if isinstance(entry, CaptionFailure) else next(results)
 
-    def _stream(self, caption: _Prepared, request: Request, *, previews: bool) -> Iterator[Frame]:
+    def _stream(self, caption: Prepared, request: Request, *, previews: bool) -> Iterator[Frame]:
         images: list[GeneratedImage] = []
-        rows = self._transformer.sequence.grid_h
-        for indices in _chunks(request.candidates):
+        rows = self._drawer.rows
+        for indices in microbatches(request.candidates):
             shown = min(len(indices), request.candidates - indices.start)
-            batch = _Batch(
+            batch = DrawBatch(
                 captions=(caption,), indices=indices, seed=request.seed, sampling=request.sampling
             )
-            for drawn in self._draw(batch):
+            for drawn in self._drawer.draw(batch):
                 result = None
                 if drawn.rows_done == rows:
-                    images += self._images(batch, drawn, row=0)
+                    images += self._drawer.images(batch, drawn, row=0)
                     if indices.stop >= request.candidates:
                         result = _ranked(caption, images, request)
                 yield Frame(
                     first_candidate=indices.start,
                     rows_done=drawn.rows_done,
                     rows=rows,
-                    previews=tuple(self._previews(drawn.tokens[0, :shown])) if previews else (),
+                    previews=tuple(self._drawer.previews(drawn.tokens[0, :shown]))
+                    if previews
+                    else (),
                     result=result,
                 )
-
-    @torch.inference_mode()
-    def _pictures(self, grids: Tensor) -> list[Image.Image]:
-        """Pictures of token grids (g, h, w)."""
-        return [Image.fromarray(image) for image in to_image_u8(self._vae.decode(grids))]
-
-    def _grids(self, tokens: Tensor) -> Tensor:
-        """Token grids (g, h, w) of raster tokens (g, h * w); h may be fewer than all rows."""
-        return rearrange(tokens, "g (h w) -> g h w", w=self._transformer.sequence.grid_w)
-
-    def _previews(self, tokens: Tensor) -> Iterator[Image.Image]:
-        """Full-size pictures whose undrawn rows are grey."""
-        height, width = self.image_px
-        for picture in self._pictures(self._grids(tokens)):
-            canvas = Image.new("RGB", (width, height), UNDRAWN)
-            canvas.paste(picture, (0, 0))
-            yield canvas
 
 
 def _listed(captions: str | Iterable[str]) -> Iterable[str]:
@@ -353,24 +343,31 @@ def _listed(captions: str | Iterable[str]) -> Iterable[str]:
     return [captions] if isinstance(captions, str) else captions
 
 
-def _chunks(candidates: int) -> list[range]:
-    """Candidate indices in micro-batches of one size; the last may reach past the count.
+def _scored(caption: str, images: Sequence[GeneratedImage], ranker: Ranker) -> list[GeneratedImage]:
+    """`images` with the scores that `ranker` gives them."""
+    scores = ranker.scores(
+        caption, [image.image for image in images], [image.log_likelihood for image in images]
+    )
+    return [
+        replace(image, score=score, ranker=ranker.name)
+        for image, score in zip(images, scores, strict=True)
+    ]
 
-    Drawing a few too many keeps every product the same size, hence every picture the same
-    whatever the number of candidates beyond a micro-batch.
+
+def _ranked(caption: Prepared, images: Sequence[GeneratedImage], request: Request) -> CaptionResult:
+    """The best of the candidates that were asked for; `images` may hold some beyond them.
+
+    They are never lost: where the ranker fails, they stay as drawn and a notice says why.
     """
-    size = min(candidates, MICROBATCH)
-    return [range(start, start + size) for start in range(0, candidates, size)]
-
-
-def _ranked(
-    caption: _Prepared, images: Sequence[GeneratedImage], request: Request
-) -> CaptionResult:
-    """The best of the candidates that were asked for; `images` may hold some beyond them."""
-    wanted = images[: request.candidates]
+    wanted, notices = list(images[: request.candidates]), [caption.notice]
+    try:
+        wanted = _scored(caption.caption, wanted, request.ranker)
+    except DalleError as err:
+        notices.append(f"the candidates are not ranked: {err}")
+        log.warning("%s", notices[-1])
     order = rank([image.score for image in wanted])[: request.keep]
     return CaptionResult(
         caption=caption.caption,
         images=tuple(wanted[index] for index in order),
-        notice=caption.notice,
+        notice="; ".join(notice for notice in notices if notice) or None,
     )

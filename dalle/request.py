@@ -13,6 +13,7 @@ from dalle.config import (
     check_seed,
     override_sampling,
 )
+from dalle.rerank import Ranker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,7 @@ class Request:
     candidates: int
     keep: int
     seed: int
+    ranker: Ranker
     sampling: SamplingConfig
 
 
@@ -30,6 +32,7 @@ def check_request(
     keep: SupportsIndex | None,
     *,
     seed: SupportsIndex,
+    ranker: Ranker,
     default: SamplingConfig,
     options: SamplingOptions,
 ) -> Request:
@@ -39,6 +42,7 @@ def check_request(
         candidates: Pictures drawn for each caption, 1 to 4,096.
         keep: Best pictures kept, 1 to `candidates`; None keeps all.
         seed: Any whole number below 2^63 in size.
+        ranker: What orders the candidates.
         default: Sampling settings that hold unless changed.
         options: Changes to them.
 
@@ -51,6 +55,7 @@ def check_request(
         candidates=count,
         keep=count if keep is None else _whole("keep", keep),
         seed=_whole("seed", seed),
+        ranker=ranker,
         sampling=override_sampling(default, **options),
     )
     check_counts(candidates=request.candidates, keep=request.keep)

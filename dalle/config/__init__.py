@@ -17,6 +17,7 @@ from dalle.config.sampling import (
     override_sampling,
 )
 from dalle.config.training import (
+    ClipObjectiveConfig,
     DataConfig,
     Device,
     LoopConfig,
@@ -29,13 +30,16 @@ from dalle.config.verbs import (
     DataEmoji,
     EvalVae,
     Generate,
+    Pack,
     Tokenize,
+    TrainClip,
     TrainTransformer,
     TrainVae,
 )
 
 __all__ = [
     "MAX_CANDIDATES",
+    "ClipObjectiveConfig",
     "DataConfig",
     "DataEmoji",
     "Device",
@@ -43,10 +47,12 @@ __all__ = [
     "Generate",
     "LoopConfig",
     "OptimConfig",
+    "Pack",
     "Precision",
     "SamplingConfig",
     "SamplingOptions",
     "Tokenize",
+    "TrainClip",
     "TrainTransformer",
     "TrainVae",
     "TransformerObjectiveConfig",

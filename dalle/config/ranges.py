@@ -37,3 +37,14 @@ def require_fraction(owner: object, *names: str) -> None:
         value = getattr(owner, name)
         if not 0 <= value <= 1:
             raise ValueError(f"{name} must be between 0 and 1, got {value}")
+
+
+def require_vocabulary(owner: object) -> None:
+    """Refuse a `vocab_size` without room for the bytes.
+
+    Raises:
+        ValueError: It has none.
+    """
+    size = getattr(owner, "vocab_size")  # noqa: B009 - the owners share no type
+    if size < 257:
+        raise ValueError(f"vocab_size must be at least 257 (256 bytes and one merge), got {size}")

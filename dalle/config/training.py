@@ -138,6 +138,21 @@ class VaeObjectiveConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClipObjectiveConfig:
+    """What CLIP sees while it learns."""
+
+    bpe_dropout: float = 0.1
+    """Probability that a BPE merge is skipped, in training only."""
+    through_vae: float = 0.5
+    """Part of the pictures that are seen as the dVAE redraws them, which candidates are too; read
+    where a dVAE is given only."""
+
+    def __post_init__(self) -> None:
+        """Refuse probabilities outside 0 to 1."""
+        require_fraction(self, "bpe_dropout", "through_vae")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TransformerObjectiveConfig:
     """The joint model's objective (paper, section 2.2)."""
 

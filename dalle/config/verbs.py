@@ -6,9 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from dalle.config.ranges import require_fraction, require_not_negative, require_positive
+from dalle.config.ranges import (
+    require_fraction,
+    require_not_negative,
+    require_positive,
+    require_vocabulary,
+)
 from dalle.config.sampling import SamplingConfig, check_counts, check_seed, override_sampling
 from dalle.config.training import (
+    ClipObjectiveConfig,
     DataConfig,
     Device,
     LoopConfig,
@@ -16,7 +22,7 @@ from dalle.config.training import (
     TransformerObjectiveConfig,
     VaeObjectiveConfig,
 )
-from dalle.model_config import SequenceConfig, TransformerConfig
+from dalle.model_config import ClipConfig, SequenceConfig, TransformerConfig
 from dalle.prompts import check_prompt
 from vae.config import VaeConfig
 
@@ -37,6 +43,8 @@ class DataEmoji:
     """Combinations that training may see, or only those it must not."""
     subjects: Literal["core", "all"] = "all"
     """Every emoji of the font, or the core that a small model can learn (see the data card)."""
+    contrasts: bool = False
+    """Follow each scene with one that differs from it in one thing: hard negatives for CLIP."""
     font: Path | None = None
     """Colour emoji font; None looks where systems install Noto Color Emoji."""
     shard_scenes: int = 10_000
@@ -49,6 +57,11 @@ class DataEmoji:
         require_positive(self, "scenes", "image_px", "shard_scenes")
         if self.image_px % 2:
             raise ValueError(f"image_px must be even (two-panel scenes), got {self.image_px}")
+        if self.contrasts and (self.scenes % 2 or self.shard_scenes % 2):
+            raise ValueError(
+                "with contrasts, scenes come in twos, so scenes and shard_scenes must be even, got "
+                f"{self.scenes} and {self.shard_scenes}"
+            )
         require_not_negative(self, "workers")
 
 
@@ -108,10 +121,7 @@ class Tokenize:
         """Refuse counts that make no token set."""
         require_positive(self, "image_px", "crops", "batch")
         require_fraction(self, "max_bad_fraction")
-        if self.vocab_size < 257:
-            raise ValueError(
-                f"vocab_size must be at least 257 (256 bytes and one merge), got {self.vocab_size}"
-            )
+        require_vocabulary(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +170,71 @@ class TrainTransformer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainClip:
+    """`dalle train clip`: train a small CLIP that ranks candidates."""
+
+    out: Path
+    """Run folder; the finished CLIP folder is written to `out`/model."""
+    data: DataConfig
+    tokenizer: Path | None = None
+    """The tokenizer.json of the model it will rank for; None trains one on the captions."""
+    vocab_size: int = 2048
+    """Entries of the caption vocabulary when one is trained."""
+    vae: Path | None = None
+    """Folder of the dVAE it will rank for; None shows it undisturbed pictures only."""
+    model: ClipConfig = field(default_factory=ClipConfig)
+    objective: ClipObjectiveConfig = field(default_factory=ClipObjectiveConfig)
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(lr=1e-3, beta2=0.98, weight_decay=0.1)
+    )
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(batch=128))
+    publish_dtype: Literal["fp32", "fp16"] = "fp32"
+    """Type in which the finished weights are stored."""
+    resume: bool = False
+    """Go on from the newest complete checkpoint in `out`."""
+
+    def __post_init__(self) -> None:
+        """Refuse vocabularies without room for the bytes."""
+        require_vocabulary(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack:
+    """`dalle pack`: make one folder to publish of a model, its CLIP, its card and its settings."""
+
+    model: Path
+    """A finished run of `dalle train transformer`, or a model folder."""
+    out: Path
+    """Model folder to write; replaced if it exists."""
+    clip: Path | None = None
+    """A finished run of `dalle train clip` with the model's tokenizer; None keeps what is there."""
+    card: Path | None = None
+    """Markdown file that becomes the model card; None keeps the one that is there."""
+    temperature: float | None = None
+    """Recommended sampling temperature; None keeps the model's."""
+    top_k: int | None = None
+    """Recommended top-k; None keeps the model's."""
+    top_p: float | None = None
+    """Recommended top-p; None keeps the model's."""
+    guidance_scale: float | None = None
+    """Recommended guidance scale; None keeps the model's."""
+
+    def __post_init__(self) -> None:
+        """Refuse sampling settings out of range."""
+        self.sampling(SamplingConfig())
+
+    def sampling(self, default: SamplingConfig) -> SamplingConfig:
+        """`default` with whatever was set on the command line."""
+        return override_sampling(
+            default,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            guidance_scale=self.guidance_scale,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Generate:
     """`dalle generate`: draw pictures for captions."""
 
@@ -183,6 +258,13 @@ class Generate:
     """Keep the fewest tokens that hold this mass; None takes the model's own setting."""
     guidance_scale: float | None = None
     """How closely to follow the caption, 1 is off; None takes the model's own setting."""
+    ranker: Literal["auto", "clip", "likelihood", "none"] = "auto"
+    """What orders the candidates; auto is CLIP where there is one, else likelihood."""
+    clip: str | None = None
+    """A folder of `dalle train clip`, or an open_clip model such as ViT-B-32/laion2b_s34b_b79k or
+    local-dir:FOLDER; None takes the model's own."""
+    require_clip: bool = False
+    """End with an error where the CLIP cannot be had, rather than go on without order."""
     like: Path | None = None
     """Redraw a picture made earlier, exactly, from the settings stored in its PNG."""
     json: bool = False

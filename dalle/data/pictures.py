@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dalle.config import DataConfig
 from dalle.data.images import fit_square, open_rgb, random_crop_paper
 from dalle.data.order import Draw
-from dalle.data.samples import SampleSet
+from dalle.data.samples import SampleSet, open_samples
 from dalle.errors import DataError
 from dalle.seeds import derive_seed
 
@@ -89,3 +90,25 @@ def split_indices(size: int, *, heldout_fraction: float, seed: int) -> tuple[lis
         )
     order = np.random.default_rng(derive_seed(seed, "split")).permutation(size)
     return sorted(order[heldout:].tolist()), sorted(order[:heldout].tolist())
+
+
+def picture_sets(data: DataConfig, seed: int) -> tuple[PictureSet, PictureSet]:
+    """Training and held-out pictures, as `data` names or splits them.
+
+    Raises:
+        DataError: A folder cannot be read, or too small to be split.
+    """
+    samples = open_samples(data.train)
+    heldout_samples: SampleSet = samples
+    if data.heldout is not None:
+        heldout_samples = open_samples(data.heldout)
+        train, heldout = list(range(len(samples))), list(range(len(heldout_samples)))
+    else:
+        train, heldout = split_indices(
+            len(samples), heldout_fraction=data.heldout_fraction, seed=seed
+        )
+    crop: Crop = "vae" if data.augment == "paper" else "plain"
+    return (
+        PictureSet(samples, train, px=data.image_px, crop=crop, seed=seed),
+        PictureSet(heldout_samples, heldout, px=data.image_px, crop="plain", seed=seed),
+    )

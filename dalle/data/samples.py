@@ -9,8 +9,9 @@ from dalle.data.folder import PictureFolder
 from dalle.data.sample import Sample
 from dalle.data.tar_shards import TarShards
 from dalle.errors import DataError
+from dalle.schema import read_object
 
-__all__ = ["Sample", "SampleSet", "open_samples"]
+__all__ = ["Sample", "SampleSet", "open_samples", "samples_together"]
 
 
 class SampleSet(Protocol):
@@ -51,3 +52,21 @@ def open_samples(path: Path) -> SampleSet:
         return PictureFolder(path)
     except OSError as err:
         raise DataError(f"{path} cannot be read: {err}") from err
+
+
+def samples_together(path: Path) -> int:
+    """How many consecutive samples of a set were made to differ in one thing only; 1 is none.
+
+    Raises:
+        DataError: The set's `dataset.json` cannot be read or makes no sense.
+    """
+    index = path / "dataset.json"
+    if not index.is_file():
+        return 1
+    try:
+        together = read_object(index).get("together", 1)
+    except (OSError, ValueError) as err:
+        raise DataError(f"{index} cannot be read: {err}") from err
+    if type(together) is not int or together < 1:
+        raise DataError(f"{index}: together must be a whole number from 1 on, got {together!r}")
+    return together

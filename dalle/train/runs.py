@@ -1,4 +1,4 @@
-"""What `dalle train vae` and `dalle train transformer` do around the loop: the run folder."""
+"""What `dalle train vae`, `transformer` and `clip` do around the loop: the run folder."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from pathlib import Path
 
 import yaml
 
-from dalle.config import TrainTransformer, TrainVae
+from dalle.config import TrainClip, TrainTransformer, TrainVae
 from dalle.errors import TrainingError
 from dalle.flags import dump
+from dalle.train.clip_task import ClipTask
 from dalle.train.loop import Trainer
 from dalle.train.transformer_task import TransformerTask
 from dalle.train.vae_task import VaeTask
@@ -24,7 +25,7 @@ from dalle.version import __version__
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("torch", "numpy", "pillow", "tokenizers", "safetensors", "einops")
+PACKAGES = ("torch", "numpy", "pillow", "tokenizers", "safetensors", "einops", "open_clip_torch")
 
 
 def train_vae(run: TrainVae) -> int:
@@ -59,6 +60,26 @@ def train_transformer(run: TrainTransformer) -> int:
         # Token folders hold no unreadable samples: tokenize left them out.
         trainer = Trainer(
             TransformerTask(run), loop=run.loop, optim=run.optim, out=run.out, max_bad_fraction=0.0
+        )
+        return trainer.run(resume=run.resume)
+
+
+def train_clip(run: TrainClip) -> int:
+    """Train the CLIP that `run` describes; returns the process' exit code.
+
+    Raises:
+        DataError: The pictures cannot be read, or too many of them are bad.
+        ModelFormatError: The tokenizer or the dVAE cannot be read.
+        TrainingError: The run folder is in use or holds another run, or training went wrong.
+        OSError: The run folder or the finished model cannot be written.
+    """
+    with _run_folder(run.out, dump(run), resume=run.resume):
+        trainer = Trainer(
+            ClipTask(run),
+            loop=run.loop,
+            optim=run.optim,
+            out=run.out,
+            max_bad_fraction=run.data.max_bad_fraction,
         )
         return trainer.run(resume=run.resume)
 

@@ -14,11 +14,12 @@ from dalle.config import (
     LoopConfig,
     OptimConfig,
     Tokenize,
+    TrainClip,
     TrainTransformer,
     TrainVae,
     VaeObjectiveConfig,
 )
-from dalle.model_config import TransformerConfig
+from dalle.model_config import ClipConfig, TransformerConfig
 from dalle.train.runs import train_vae
 from dalle.train.tokenize import tokenize
 from vae import VaeConfig
@@ -28,6 +29,7 @@ STEPS = 14
 
 VaeSettings = Callable[..., TrainVae]
 TransformerSettings = Callable[..., TrainTransformer]
+ClipSettings = Callable[..., TrainClip]
 
 
 @pytest.fixture
@@ -80,6 +82,26 @@ def transformer_settings() -> TransformerSettings:
             loop=loop(**(loop_changes or {})),
             **(settings | changes),
         )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def clip_settings() -> ClipSettings:
+    """Makes settings of a CLIP training; further keywords change the root or the loop."""
+
+    def make(out: Path, *, loop_changes: dict[str, Any] | None = None, **changes: Any) -> TrainClip:
+        model = ClipConfig(
+            image_px=32, patch_px=8, image_width=32, image_layers=2, text_len=16,
+            text_width=32, text_layers=1, head_width=16, embed_dim=16,
+        )  # fmt: skip
+        settings: dict[str, Any] = {
+            "data": DataConfig(train=SCENES, image_px=32, heldout_fraction=0.2),
+            "vocab_size": 300,
+            "model": model,
+            "optim": OptimConfig(lr=2e-3, warmup_steps=3),
+        }
+        return TrainClip(out=out, loop=loop(**(loop_changes or {})), **(settings | changes))
 
     return make
 

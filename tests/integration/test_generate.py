@@ -73,7 +73,7 @@ def test_the_report_is_one_json_object_and_nothing_else(
             for image in entry["images"]
         ] == [(7, image.recipe.index, image.score, "likelihood") for image in result.images]
         for image, drawn in zip(entry["images"], result.images, strict=True):
-            assert list(image) == ["file", "seed", "index", "score", "ranker"]
+            assert list(image) == ["file", "seed", "index", "score", "ranker", "log_likelihood"]
             path = Path(image["file"])
             assert path.parent == tmp_path / "out"
             assert pixels(path) == drawn.image.tobytes()

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 import torch
 
-from dalle.config import OptimConfig, TrainTransformer, TrainVae
+from dalle.config import OptimConfig, TrainClip, TrainTransformer, TrainVae
 from dalle.flags import dump
+from dalle.train.clip_task import ClipTask
 from dalle.train.loop import Trainer
 from dalle.train.metrics import read_metrics
 from dalle.train.task import Batch, Loss, Task
@@ -29,7 +30,9 @@ STEPS = 14
 
 VaeSettings = Callable[..., TrainVae]
 TransformerSettings = Callable[..., TrainTransformer]
-Make = Callable[[str, Path], tuple[TrainVae | TrainTransformer, type[Any]]]
+ClipSettings = Callable[..., TrainClip]
+Settings = TrainVae | TrainTransformer | TrainClip
+Make = Callable[[str, Path], tuple[Settings, type[Any]]]
 
 pytestmark = pytest.mark.usefixtures("log_reaches_caplog")
 
@@ -37,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("log_reaches_caplog")
 # --------------------------------------------------------------------------- resuming, bit for bit
 
 
-def trainer(task: Task, settings: TrainVae | TrainTransformer) -> Trainer:
+def trainer(task: Task, settings: Settings) -> Trainer:
     settings.out.mkdir(parents=True, exist_ok=True)
     return Trainer(
         task, loop=settings.loop, optim=settings.optim, out=settings.out, max_bad_fraction=0.05
@@ -46,16 +49,22 @@ def trainer(task: Task, settings: TrainVae | TrainTransformer) -> Trainer:
 
 @pytest.fixture
 def make(
-    vae_settings: VaeSettings, transformer_settings: TransformerSettings, tokens: Path
+    vae_settings: VaeSettings,
+    transformer_settings: TransformerSettings,
+    clip_settings: ClipSettings,
+    tokens: Path,
+    trained_vae: Path,
 ) -> Make:
     """Makes settings and task of a run of some kind."""
 
-    def made(kind: str, out: Path) -> tuple[TrainVae | TrainTransformer, type[Any]]:
+    def made(kind: str, out: Path) -> tuple[Settings, type[Any]]:
         if kind == "transformer":
             return transformer_settings(out, tokens), TransformerTask
         if kind == "muon":
             optim = OptimConfig(optimizer="muon", lr=2e-3, warmup_steps=3)
             return transformer_settings(out, tokens, optim=optim), TransformerTask
+        if kind == "clip":
+            return clip_settings(out, vae=trained_vae), ClipTask
         return vae_settings(out, kind), VaeTask
 
     return made
@@ -101,7 +110,7 @@ def assert_same_run(first: Trainer, second: Trainer) -> None:
 
 
 @pytest.mark.parametrize("stops", [(6,), (0, 1, 11)])
-@pytest.mark.parametrize("kind", ["gumbel", "nearest", "transformer", "muon"])
+@pytest.mark.parametrize("kind", ["gumbel", "nearest", "transformer", "muon", "clip"])
 def test_a_resumed_run_equals_an_unbroken_one(
     kind: str, stops: tuple[int, ...], tmp_path: Path, make: Make
 ) -> None:

@@ -18,14 +18,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("app",),
     ("dalle", "dalle.__main__"),
     ("dalle.cli",),
-    ("dalle.generate_command",),
+    ("dalle.generate_command", "dalle.pack_command"),
     ("dalle.pipeline", "dalle.train", "dalle.evaluate"),
     (
         *("dalle.flags", "dalle.flag_help", "dalle.command_line", "dalle.options"),
         *("dalle.yaml_file", "dalle.config", "dalle.checkpoint", "dalle.card", "dalle.folders"),
         *("dalle.device", "dalle.data", "dalle.sampling", "dalle.rerank", "dalle.picture"),
         *("dalle.sheets", "dalle.checksums", "dalle.schema", "dalle.results"),
-        "dalle.request",
+        *("dalle.image_prompt", "dalle.ground", "dalle.transforms"),
+        *("dalle.request", "dalle.drawing", "dalle.weights"),
     ),
     (
         *("dalle.transformer", "dalle.clip", "dalle.attention", "dalle.sequence"),
@@ -46,6 +47,7 @@ TORCH_FREE = (
     "dalle.flags",
     "dalle.model_config",
     "dalle.prompts",
+    "dalle.transforms",
     "vae",
     "vae.config",
 )

@@ -19,7 +19,7 @@ from dalle import CaptionFailure, CaptionResult, DalleError, GeneratedImage, Tex
 from dalle.attention import KVCache
 from dalle.checkpoint import load_model
 from dalle.model_config import TransformerConfig
-from dalle.pipeline import MICROBATCH, UNDRAWN
+from dalle.drawing import MICROBATCH, UNDRAWN
 from dalle.sequence import pad_caption
 from dalle.transformer import JointTransformer
 from vae.pixels import to_image_u8

@@ -50,6 +50,9 @@ _NEAR, _MIDDLE, _FAR = 1, 9, 17  # left or top of a half-size cell
 _JITTER = (-2, 0, 0, 0, 2)
 _MAX_PROPOSALS = 100_000
 
+# What a contrast may be to a scene that says nothing which could be otherwise.
+_PLAIN_CONTRASTS: tuple[SceneKind, ...] = ("background", "look", "size")
+
 _COUNT_PLACES = {
     2: ((_NEAR, _MIDDLE), (_FAR, _MIDDLE)),
     3: ((_MIDDLE, _NEAR), (_NEAR, _FAR), (_FAR, _FAR)),
@@ -61,6 +64,10 @@ _PAIR_PLACES: dict[Relation, tuple[tuple[int, int], tuple[int, int]]] = {
     "above": ((_MIDDLE, _NEAR), (_MIDDLE, _FAR)),
     "below": ((_MIDDLE, _FAR), (_MIDDLE, _NEAR)),
 }
+
+
+Choose = Callable[[], Subject]
+"""Draws or names the first subject of a scene, when its turn has come."""
 
 
 class Grammar:
@@ -76,7 +83,7 @@ class Grammar:
             families.setdefault(subject.profession or subject.unicode_name, []).append(subject)
         self._families = tuple(tuple(family) for family in families.values())
         self._countable = tuple(subject for subject in subjects if subject.plural)
-        self._draw_kind: dict[SceneKind, Callable[[Dice], Scene]] = {
+        self._draw_kind: dict[SceneKind, Callable[[Dice, Choose], Scene]] = {
             "plain": self._plain,
             "background": self._background,
             "size": self._size,
@@ -89,40 +96,65 @@ class Grammar:
     def draw(self, dice: Dice, split: Literal["train", "heldout"]) -> Scene:
         """A scene without caption: with no held-out combination, or with at least one."""
         for _ in range(_MAX_PROPOSALS):
-            scene = self._draw_kind[dice.weigh(MIXTURE)](dice)
+            kind = dice.weigh(MIXTURE)
+            if kind == "count":
+                scene = self._count(dice, lambda: dice.pick(self._countable))
+            else:
+                scene = self._draw_kind[kind](dice, lambda: self._subject(dice))
             held_out = heldout_combinations(scene)
             if bool(held_out) == (split == "heldout"):
                 return replace(scene, held_out=held_out)
         raise AssertionError(f"no {split} scene in {_MAX_PROPOSALS} proposals: no subjects?")
 
+    def contrast(self, scene: Scene, dice: Dice, split: Literal["train", "heldout"]) -> Scene:
+        """A scene that differs from `scene` in one thing, which its caption speaks of.
+
+        The same subjects on another background, in another size, number, order or look. Told
+        apart by nothing else, the two are hard negatives of each other. In the training split
+        it holds no held-out combination; in the other it may hold some or none.
+        """
+        kinds = _PLAIN_CONTRASTS if scene.kind == "plain" else (scene.kind,)
+        for _ in range(_MAX_PROPOSALS):
+            kind = dice.pick(kinds)
+            if kind == "pair":
+                other = _reordered(scene, dice)
+            else:
+                other = self._draw_kind[kind](dice, lambda: scene.placed[0].subject)
+            if kind in ("size", "count", "look"):
+                other = _on_background_of(scene, other)
+            held_out = heldout_combinations(other)
+            if _visible(other) != _visible(scene) and not (held_out and split == "train"):
+                return replace(other, held_out=held_out)
+        raise AssertionError(f"no contrast to {scene} in {_MAX_PROPOSALS} proposals")
+
     def _subject(self, dice: Dice) -> Subject:
         return dice.pick(dice.pick(self._families))
 
-    def _plain(self, dice: Dice) -> Scene:
-        placed = Placed(subject=self._subject(dice), cell=_central_cell(dice, _NORMAL_SIDES))
+    def _plain(self, dice: Dice, choose: Choose) -> Scene:
+        placed = Placed(subject=choose(), cell=_central_cell(dice, _NORMAL_SIDES))
         return Scene(kind="plain", placed=(placed,), background=DEFAULT_BACKGROUND)
 
-    def _background(self, dice: Dice) -> Scene:
-        scene = self._plain(dice)
+    def _background(self, dice: Dice, choose: Choose) -> Scene:
+        scene = self._plain(dice, choose)
         colour = dice.weigh(_NAMED_BACKGROUNDS)
         return replace(scene, kind="background", background=colour, background_named=True)
 
-    def _size(self, dice: Dice) -> Scene:
+    def _size(self, dice: Dice, choose: Choose) -> Scene:
         size: Literal["small", "large"] = "small" if dice.chance(0.5) else "large"
         sides = _SMALL_SIDES if size == "small" else _LARGE_SIDES
-        placed = Placed(subject=self._subject(dice), cell=_central_cell(dice, sides))
+        placed = Placed(subject=choose(), cell=_central_cell(dice, sides))
         scene = Scene(kind="size", placed=(placed,), background=DEFAULT_BACKGROUND, size=size)
         return _with_extra_background(scene, dice)
 
-    def _count(self, dice: Dice) -> Scene:
-        subject = dice.pick(self._countable)
+    def _count(self, dice: Dice, choose: Choose) -> Scene:
+        subject = choose()
         places = _COUNT_PLACES[dice.pick(COUNTS)]
         placed = tuple(Placed(subject=subject, cell=Cell(x, y, _HALF_SIDE)) for x, y in places)
         scene = Scene(kind="count", placed=placed, background=DEFAULT_BACKGROUND)
         return _with_extra_background(scene, dice)
 
-    def _pair(self, dice: Dice) -> Scene:
-        first = second = self._subject(dice)
+    def _pair(self, dice: Dice, choose: Choose) -> Scene:
+        first = second = choose()
         while second == first:
             second = self._subject(dice)
         relation = dice.weigh(_RELATION_WEIGHTS)
@@ -138,8 +170,8 @@ class Grammar:
         )
         return _with_extra_background(scene, dice)
 
-    def _look(self, dice: Dice) -> Scene:
-        subject = self._subject(dice)
+    def _look(self, dice: Dice, choose: Choose) -> Scene:
+        subject = choose()
         look = self._fitting_look(subject, dice)
         cell = _LOOK_CELLS.get(look) or _central_cell(dice, _NORMAL_SIDES)
         placed = Placed(subject=subject, cell=cell, look=look)
@@ -148,8 +180,8 @@ class Grammar:
         scene = Scene(kind="look", placed=(placed,), background=DEFAULT_BACKGROUND, look=look)
         return scene if look in _NO_BACKGROUND else _with_extra_background(scene, dice)
 
-    def _panels(self, dice: Dice) -> Scene:
-        subject = self._subject(dice)
+    def _panels(self, dice: Dice, choose: Choose) -> Scene:
+        subject = choose()
         look = self._fitting_look(subject, dice)
         left = _MIDDLE + dice.pick(_JITTER)
         halves: tuple[tuple[Panel, int, str | None], ...] = (
@@ -167,6 +199,28 @@ class Grammar:
         while not suits(look := dice.pick(LOOKS), subject.name):
             pass
         return look
+
+
+def _visible(scene: Scene) -> tuple[object, ...]:
+    """What of `scene` a caption can speak of, its subjects and exact places aside."""
+    return (scene.background, scene.size, scene.relation, scene.look, len(scene.placed))
+
+
+def _on_background_of(scene: Scene, other: Scene) -> Scene:
+    """`other` on the background of `scene`, unless its look brings or hides a background."""
+    if other.look == "neon" or other.look in _NO_BACKGROUND:
+        return other
+    return replace(other, background=scene.background, background_named=scene.background_named)
+
+
+def _reordered(scene: Scene, dice: Dice) -> Scene:
+    """A pair whose subjects stand in another relation."""
+    relation = dice.weigh(_RELATION_WEIGHTS)
+    placed = tuple(
+        replace(one, cell=Cell(x, y, _HALF_SIDE))
+        for one, (x, y) in zip(scene.placed, _PAIR_PLACES[relation], strict=True)
+    )
+    return replace(scene, placed=placed, relation=relation)
 
 
 def _central_cell(dice: Dice, sides: Sequence[tuple[float, int]]) -> Cell:

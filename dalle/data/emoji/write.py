@@ -20,6 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from dalle.config import DataEmoji
+from dalle.console import bar_disabled
 from dalle.data.emoji.dice import Dice
 from dalle.data.emoji.font import EmojiFont, find_font
 from dalle.data.emoji.grammar import Grammar
@@ -76,7 +77,12 @@ def write_scenes(settings: DataEmoji) -> int:
     out.mkdir(parents=True, exist_ok=True)
     shards: list[_Shard] = []
     try:
-        with tqdm(total=settings.scenes, unit="scene", desc=f"{settings.split} scenes") as bar:
+        with tqdm(
+            total=settings.scenes,
+            unit="scene",
+            desc=f"{settings.split} scenes",
+            disable=bar_disabled(),
+        ) as bar:
             scenes = _render_all(settings)
             for first in range(0, settings.scenes, settings.shard_scenes):
                 count = min(settings.shard_scenes, settings.scenes - first)
@@ -92,16 +98,27 @@ def write_scenes(settings: DataEmoji) -> int:
 
 
 def render_scene(settings: DataEmoji, index: int) -> RenderedScene:
-    """Scene `index` of a set; it depends on seed, split, subjects, font and size alone."""
+    """Scene `index` of a set; it depends on seed, split, subjects, font and size alone.
+
+    With contrasts, scenes of odd index depend on the one before them as well.
+    """
     grammar, painter = _studio(settings)
-    dice = Dice(f"{settings.seed}/{settings.split}/{index}")
-    scene = grammar.draw(dice, settings.split)
+    dice = _dice(settings, index)
+    if settings.contrasts and index % 2:
+        partner = grammar.draw(_dice(settings, index - 1), settings.split)
+        scene = grammar.contrast(partner, dice, settings.split)
+    else:
+        scene = grammar.draw(dice, settings.split)
     wording = word(scene, dice)
     picture = painter.paint(scene)
     png = io.BytesIO()
     picture.image.save(png, "PNG", compress_level=_PNG_COMPRESSION)
     truth = describe(scene, wording, picture.boxes)
     return RenderedScene(png=png.getvalue(), caption=wording.caption, truth=truth)
+
+
+def _dice(settings: DataEmoji, index: int) -> Dice:
+    return Dice(f"{settings.seed}/{settings.split}/{index}")
 
 
 @lru_cache(maxsize=1)
@@ -173,6 +190,7 @@ def _dataset(settings: DataEmoji, font: EmojiFont, shards: list[_Shard]) -> dict
         "split": settings.split,
         "subjects": settings.subjects,
         "subject_count": len(subjects),
+        "together": 2 if settings.contrasts else 1,
         "held_out": {"rates": RATES, "transform": heldout_transform()},
         "font": {"file": font.path.name, "sha256": font.sha256()},
         "versions": {name: version(name) for name in ("emoji", "pillow")},

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Literal
 
 from dalle.data.emoji.dice import Dice
 from dalle.data.emoji.grammar import MIXTURE, Grammar
@@ -96,3 +97,38 @@ def test_dice_are_the_same_everywhere() -> None:
 
 
 DICE_LETTERS = "cdbbdhadahdf"
+
+
+def contrasted(core: dict[str, Subject], split: Literal["train", "heldout"]) -> list[list[Scene]]:
+    grammar = Grammar(list(core.values()))
+    found = []
+    for index in range(1500):
+        dice = Dice(f"contrast/{split}/{index}")
+        scene = grammar.draw(dice, split)
+        found.append([scene, grammar.contrast(scene, dice, split)])
+    return found
+
+
+def test_a_contrast_shows_the_same_subjects_and_one_thing_else(core: dict[str, Subject]) -> None:
+    """Background, size, number, relation or look: one of them differs; nothing else does."""
+    differing: Counter[str] = Counter()
+    for scene, other in contrasted(core, "train"):
+        assert {p.subject for p in scene.placed} == {p.subject for p in other.placed}
+        differs = [
+            name
+            for name in ("background", "size", "relation", "look")
+            if getattr(scene, name) != getattr(other, name)
+        ]
+        if scene.kind == "count" and len(scene.placed) != len(other.placed):
+            differs.append("count")
+        # Neon brings its own black wall; a look that hides the background takes its colour along.
+        if {scene.look, other.look} & {"neon", "close-up", "grayscale", "silhouette"}:
+            differs = [name for name in differs if name != "background"] or differs
+        assert len(differs) == 1, (scene, other)
+        differing[differs[0]] += 1
+    assert set(differing) == {"background", "size", "relation", "look", "count"}
+
+
+def test_contrasts_of_the_training_split_hold_nothing_out(core: dict[str, Subject]) -> None:
+    assert not any(other.held_out for _, other in contrasted(core, "train"))
+    assert any(other.held_out for _, other in contrasted(core, "heldout"))

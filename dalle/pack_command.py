@@ -1,0 +1,74 @@
+"""`dalle pack`: what training left in several places, as the one folder that people download."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+from pathlib import Path
+
+from dalle.checkpoint import (
+    CARD_FILE,
+    CLIP_FILE,
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    TRANSFORMER_FILE,
+    VAE_FILE,
+    has_clip,
+    load_clip,
+    load_model,
+    write_config,
+)
+from dalle.config import Pack
+from dalle.errors import ModelFormatError
+from dalle.folders import model_folder
+from dalle.schema import read_object
+from dalle.weights import replacing
+
+log = logging.getLogger(__name__)
+
+
+def run(settings: Pack) -> int:
+    """Check every part, write the folder; 0 when done.
+
+    Raises:
+        ModelFormatError: A part is damaged, or the CLIP reads captions with another tokenizer.
+        OSError: A file cannot be read or written.
+    """
+    source = model_folder(settings.model)
+    parts = load_model(source)
+    tree = read_object(source / CONFIG_FILE)
+    tree["sampling"] = dataclasses.asdict(settings.sampling(parts.sampling))
+    files = {name: source / name for name in (VAE_FILE, TRANSFORMER_FILE, TOKENIZER_FILE)}
+    if has_clip(source):
+        files[CLIP_FILE] = source / CLIP_FILE
+    if settings.clip is not None:
+        clip_folder = model_folder(settings.clip)
+        _check_tokenizer(source, clip_folder)
+        tree["clip"] = dataclasses.asdict(load_clip(clip_folder).config)
+        files[CLIP_FILE] = clip_folder / CLIP_FILE
+    card = settings.card or source / CARD_FILE
+    if card.is_file() or settings.card is not None:
+        files[CARD_FILE] = card
+    with replacing(settings.out) as partial:
+        for name, path in files.items():
+            shutil.copyfile(path, partial / name)
+        write_config(partial, {name: tree[name] for name in tree if name != "format_version"})
+    load_model(settings.out)
+    size = sum(path.stat().st_size for path in settings.out.iterdir())
+    log.info("the model is in %s, %.1f MB", settings.out, size / 1e6)
+    return 0
+
+
+def _check_tokenizer(model: Path, clip: Path) -> None:
+    """Refuse a CLIP that was trained on other caption tokens than the model's.
+
+    Raises:
+        ModelFormatError: It was.
+    """
+    ours, theirs = (read_object(folder / TOKENIZER_FILE) for folder in (model, clip))
+    if ours != theirs:
+        raise ModelFormatError(
+            f"the CLIP in {clip} has another tokenizer than the model in {model}; train it with "
+            f"--tokenizer {model / TOKENIZER_FILE}"
+        )

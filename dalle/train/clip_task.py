@@ -1,0 +1,332 @@
+"""CLIP's objective: a picture must fit its own caption better than all others of the batch.
+
+Axes: b pairs; y x pixel rows and columns; t caption tokens; e values of a shared vector.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from dalle.captions import CaptionTokenizer
+from dalle.checkpoint import ClipParts, load_vae, save_clip
+from dalle.clip import build_clip, clip_text_ids
+from dalle.config import TrainClip
+from dalle.data.order import Draw
+from dalle.data.pictures import Fault, Picture, PictureSet, picture_sets
+from dalle.data.samples import samples_together
+from dalle.errors import DataError
+from dalle.folders import model_folder
+from dalle.model_config import ClipConfig
+from dalle.seeds import derive_seed
+from dalle.sheets import picture_grid
+from dalle.train.task import Batch, Loss
+from vae.model import DiscreteVAE
+from vae.pixels import to_pixels
+
+log = logging.getLogger(__name__)
+
+EVAL_PAIRS = 1024
+SHEET_CAPTIONS = 4
+SHEET_BEST = 6
+MAX_LOGIT_SCALE = math.log(100)
+"""As in the CLIP paper (arXiv:2103.00020, section 2.5): larger ones make training unstable."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One sample: a picture and its caption's tokens."""
+
+    picture: Picture
+    text_ids: Tensor
+    """Shape (t), int64, the end token included."""
+
+
+class PairGroups(Dataset[list[Pair | Fault]]):
+    """Pictures with their captions, in groups that were made to differ in one thing only."""
+
+    def __init__(
+        self,
+        pictures: PictureSet,
+        tokenizer: CaptionTokenizer,
+        *,
+        config: ClipConfig,
+        together: int,
+        bpe_dropout: float,
+    ) -> None:
+        """Groups of `pictures`.
+
+        Args:
+            pictures: In an order in which what belongs together stands together.
+            tokenizer: Cuts captions into tokens.
+            config: Gives the text length.
+            together: Pictures in a group.
+            bpe_dropout: Probability that a merge is skipped.
+        """
+        self.pictures = pictures
+        self.tokenizer = tokenizer
+        self.config = config
+        self.together = together
+        self.bpe_dropout = bpe_dropout
+
+    def __len__(self) -> int:
+        return len(self.pictures) // self.together
+
+    def __getitem__(self, draw: Draw) -> list[Pair | Fault]:
+        first = draw.index * self.together
+        return [
+            self._pair(Draw(index=index, epoch=draw.epoch))
+            for index in range(first, first + self.together)
+        ]
+
+    def _pair(self, draw: Draw) -> Pair | Fault:
+        picture = self.pictures[draw]
+        if isinstance(picture, Fault):
+            return picture
+        seed = derive_seed(self.pictures.seed, "caption", draw.epoch, draw.index)
+        try:
+            ids = self.tokenizer.encode_dropout(
+                picture.caption, self.bpe_dropout, np.random.default_rng(seed)
+            )
+        except ValueError as err:
+            return Fault(key=picture.key, reason=str(err))
+        fitted, _ = self.tokenizer.fit(ids, self.config.text_len - 1)
+        vocab = self.tokenizer.vocab_size
+        return Pair(
+            picture=picture, text_ids=clip_text_ids(fitted, config=self.config, text_vocab=vocab)
+        )
+
+
+class ClipTask:
+    """Trains a small CLIP on captioned pictures."""
+
+    name = "clip"
+    unit = "images"
+
+    def __init__(self, run: TrainClip) -> None:
+        """Open the data and make a model with fresh weights.
+
+        Args:
+            run: What to train, on what.
+
+        Raises:
+            DataError: The pictures cannot be read.
+            ModelFormatError: The tokenizer or the dVAE cannot be read.
+        """
+        self.run = run
+        train, heldout = picture_sets(run.data, run.loop.seed)
+        self.tokenizer = _tokenizer(run, train)
+        self.vae: DiscreteVAE | None = None
+        if run.vae is not None:
+            self.vae = load_vae(model_folder(run.vae)).requires_grad_(False)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(run.loop.seed, "init"))
+            self.model: Any = build_clip(run.model, self.tokenizer.vocab_size)
+        # A random split would part what was made to be compared.
+        whole = run.data.heldout is not None
+        self.train_set = PairGroups(
+            train, self.tokenizer,
+            config=run.model,
+            together=samples_together(run.data.train) if whole else 1,
+            bpe_dropout=run.objective.bpe_dropout,
+        )  # fmt: skip
+        self.units_per_sample = self.train_set.together
+        self.data_fingerprint = " ".join(one.samples.fingerprint for one in (train, heldout))
+        self.heldout_set = PairGroups(
+            heldout, self.tokenizer,
+            config=run.model,
+            together=samples_together(run.data.heldout) if run.data.heldout else 1,
+            bpe_dropout=0.0,
+        )  # fmt: skip
+        self.heldout, self.heldout_captions = self._load_heldout()
+
+    def _load_heldout(self) -> tuple[Batch, list[str]]:
+        """The first held-out pairs, and their captions.
+
+        Raises:
+            DataError: None of them is readable.
+        """
+        groups = min(EVAL_PAIRS // self.heldout_set.together, len(self.heldout_set))
+        # Groups with a fault are left out whole, so that partners stay beside each other.
+        found = [self.heldout_set[Draw(index=i, epoch=0)] for i in range(groups)]
+        whole = [group for group in found if all(isinstance(pair, Pair) for pair in group)]
+        if not whole:
+            raise DataError(
+                f"none of the {len(found)} held-out groups can be read, so there is nothing to "
+                "evaluate on; mend them, or name other ones with data.heldout"
+            )
+        captions = [
+            pair.picture.caption for group in whole for pair in group if isinstance(pair, Pair)
+        ]
+        return self.collate(whole), captions
+
+    def dataset(self) -> Dataset[Any]:
+        """Groups of training pairs."""
+        return self.train_set
+
+    def collate(self, samples: list[list[Pair | Fault]]) -> Batch:
+        """Readable pairs stacked: image_u8 (b, y, x, 3), text_ids (b, t); the others as faults."""
+        entries = [entry for group in samples for entry in group]
+        pairs = [entry for entry in entries if isinstance(entry, Pair)]
+        tensors = {}
+        if pairs:
+            tensors = {
+                "image_u8": torch.stack([pair.picture.image_u8 for pair in pairs]),
+                "text_ids": torch.stack([pair.text_ids for pair in pairs]),
+            }
+        return Batch(
+            tensors=tensors,
+            keys=tuple(pair.picture.key for pair in pairs),
+            faults=tuple((e.key, e.reason) for e in entries if isinstance(e, Fault)),
+        )
+
+    def loss(self, batch: Batch, step: int, noise: torch.Generator) -> Loss:
+        """open_clip's loss; part of the pictures are seen through the dVAE, as candidates are."""
+        del step
+        pixels = to_pixels(batch.tensors["image_u8"])
+        if self.vae is not None:
+            chosen = torch.rand(len(pixels), generator=noise, device=pixels.device)
+            seen_through = chosen < self.run.objective.through_vae
+            if seen_through.any():
+                pixels[seen_through] = self._through_vae(pixels[seen_through])
+        images, texts = self._features(self.model, pixels, batch.tensors["text_ids"])
+        value = self._contrastive(self.model, images, texts)
+        return Loss(value=value, metrics={"logit_scale": self.model.logit_scale.exp()})
+
+    @torch.no_grad()
+    def _through_vae(self, pixels: Tensor) -> Tensor:
+        assert self.vae is not None, "only called when there is one"
+        vae = self.vae.to(pixels.device)
+        return vae.decode(vae.encode(pixels)).float()
+
+    @staticmethod
+    def _features(model: Any, pixels: Tensor, text_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit vectors of pictures and captions, each of shape (b, e), float32."""
+        images = model.encode_image(pixels, normalize=True).float()
+        return images, model.encode_text(text_ids, normalize=True).float()
+
+    def _contrastive(self, model: Any, images: Tensor, texts: Tensor) -> Tensor:
+        from open_clip.loss import ClipLoss, SigLipLoss
+
+        # Cosines in 16 bits would tie just where the hard negatives are.
+        with torch.autocast(images.device.type, enabled=False):
+            scale = model.logit_scale.exp()
+            if self.run.model.loss == "siglip":
+                value: Tensor = SigLipLoss()(images, texts, scale, model.logit_bias)
+            else:
+                value = ClipLoss()(images, texts, scale)
+        return value
+
+    def after_step(self, step: int, noise: torch.Generator) -> None:
+        """Keep the logit scale within bounds."""
+        with torch.no_grad():
+            self.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+
+    def window_metrics(self) -> dict[str, float]:
+        """Nothing beyond the loss."""
+        return {}
+
+    def window(self) -> dict[str, Any]:
+        """Nothing is gathered here."""
+        return {}
+
+    def restore_window(self, window: Mapping[str, Any]) -> None:
+        """Nothing to go on from."""
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Held-out retrieval both ways, and how often a picture is told from its hard negative."""
+        images, texts = self._heldout_features(model)
+        cosines = images @ texts.T  # b b
+        metrics = {
+            "heldout_image_to_text_r1": self._recall(cosines),
+            "heldout_text_to_image_r1": self._recall(cosines.T),
+        }
+        if self.heldout_set.together > 1:
+            metrics["heldout_contrast"] = _contrast_accuracy(cosines, self.heldout_set.together)
+        return metrics
+
+    def _heldout_features(self, model: nn.Module) -> tuple[Tensor, Tensor]:
+        """Vectors of the held-out pictures, seen through the dVAE if there is one, and captions."""
+        device = next(model.parameters()).device
+        batch = self.heldout.to(device)
+        parts = []
+        for image_u8, text_ids in zip(
+            batch.tensors["image_u8"].split(256), batch.tensors["text_ids"].split(256), strict=True
+        ):
+            pixels = to_pixels(image_u8)
+            if self.vae is not None:
+                pixels = self._through_vae(pixels)
+            parts.append(self._features(model, pixels, text_ids))
+        return torch.cat([images for images, _ in parts]), torch.cat([texts for _, texts in parts])
+
+    def _recall(self, scores: Tensor) -> float:
+        """How often the best column of a row has the row's caption, in whatever sample."""
+        best = scores.argmax(dim=1).tolist()
+        captions = self.heldout_captions
+        hits = [captions[row] == captions[column] for row, column in enumerate(best)]
+        return sum(hits) / len(hits)
+
+    def sample_sheet(self, model: nn.Module) -> Image.Image:
+        """For a few held-out captions, the held-out pictures that fit best, with their scores."""
+        images, texts = self._heldout_features(model)
+        chosen = torch.linspace(0, len(texts) - 1, SHEET_CAPTIONS).long()
+        cosines, best = (texts[chosen] @ images.T).topk(min(SHEET_BEST, len(images)), dim=1)
+        pictures = [
+            Image.fromarray(self.heldout.tensors["image_u8"][index].numpy())
+            for index in rearrange(best, "n g -> (n g)").tolist()
+        ]
+        labels = [
+            f"{self.heldout_captions[row]}\n{cosine:.3f}"
+            for row, line in zip(chosen.tolist(), cosines.tolist(), strict=True)
+            for cosine in line
+        ]
+        return picture_grid(pictures, columns=best.shape[1], labels=labels)
+
+    def publish(self, model: nn.Module, folder: Path) -> None:
+        """Write the CLIP folder."""
+        parts = ClipParts(model=model, config=self.run.model, tokenizer=self.tokenizer)
+        save_clip(folder, parts, dtype=self.run.publish_dtype)
+
+
+def _contrast_accuracy(cosines: Tensor, together: int) -> float:
+    """How often, within its group, a picture fits its own caption best and the caption it."""
+    starts = range(0, len(cosines), together)
+    blocks = torch.stack(
+        [cosines[start : start + together, start : start + together] for start in starts]
+    )  # groups together together
+    wanted = torch.arange(together, device=cosines.device)
+    hits = torch.stack([blocks.argmax(dim=2) == wanted, blocks.argmax(dim=1) == wanted])
+    accuracy: float = hits.float().mean().item()
+    return accuracy
+
+
+def _tokenizer(run: TrainClip, pictures: PictureSet) -> CaptionTokenizer:
+    """The tokenizer asked for, or a new one of the training captions.
+
+    Raises:
+        ModelFormatError: The one asked for cannot be read.
+    """
+    if run.tokenizer is not None:
+        return CaptionTokenizer.load(run.tokenizer)
+    log.info("reading the captions of %d pictures for a vocabulary", len(pictures))
+    return CaptionTokenizer.train(_readable_captions(pictures), run.vocab_size)
+
+
+def _readable_captions(pictures: PictureSet) -> Iterator[str]:
+    """Captions of a set; unreadable ones are met again, and counted, in training."""
+    for index in pictures.indices:
+        try:
+            yield pictures.samples[index].caption
+        except DataError as err:
+            log.debug("no caption: %s", err)

@@ -1,0 +1,90 @@
+"""Tensors and folders on disk: safetensors that fit or are refused, folders that appear whole."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from dalle.checksums import write_sums
+from dalle.errors import ModelFormatError
+
+_FLOAT_TYPES = ("F32", "F16", "BF16")
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A partial folder beside `folder`; sealed with SHA256SUMS and put in its place on success."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    old = folder.with_name(f"{folder.name}.old")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        write_sums(partial)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
+        partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def stored(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The tensors of `module` as they are written: on the CPU, contiguous, in `dtype`."""
+    tensors = {}
+    for name, tensor in module.state_dict().items():
+        whole = tensor.detach().cpu().contiguous()
+        narrow = whole.to(dtype)
+        overflow = bool((narrow.isinf() & ~whole.isinf()).any())
+        tensors[name] = whole.float() if overflow else narrow
+    return tensors
+
+
+def filled(construct: Callable[[], Module], weights: Path) -> Module:
+    """The module `construct` makes, in eval mode, with the weights in a file that fits it."""
+    with torch.device("meta"):
+        expected = construct().state_dict()
+    try:
+        with safe_open(weights, framework="pt") as file:
+            _check_fit(expected, file, weights)
+            tensors = {name: file.get_tensor(name).float() for name in expected}
+    except (SafetensorError, OSError) as err:
+        raise ModelFormatError(
+            f"{weights} cannot be read as safetensors: {err}; copy the file again"
+        ) from err
+    with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced at once
+        module = construct()
+    module.load_state_dict(tensors)
+    return module.eval()
+
+
+def _check_fit(expected: Mapping[str, Tensor], file: Any, weights: Path) -> None:
+    """Refuse a safetensors file whose names, shapes or types differ from those expected."""
+    names = set(file.keys())
+    problems = [f"missing {name}" for name in expected.keys() - names]
+    problems += [f"unexpected {name}" for name in names - expected.keys()]
+    for name in expected.keys() & names:
+        found = file.get_slice(name)
+        shape, wanted = tuple(found.get_shape()), tuple(expected[name].shape)
+        if shape != wanted:
+            problems.append(f"{name} has shape {shape} instead of {wanted}")
+        elif found.get_dtype() not in _FLOAT_TYPES:
+            problems.append(f"{name} has type {found.get_dtype()}, not a float of 16 or 32 bits")
+    if problems:
+        raise ModelFormatError(
+            f"{weights} does not fit its config.json ({len(problems)} differences): "
+            f"{'; '.join(sorted(problems)[:8])}. Both must come from the same training"
+        )

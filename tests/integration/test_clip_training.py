@@ -1,0 +1,197 @@
+"""From captioned pictures to a CLIP that ranks: training, packing, and drawing with it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from dalle import TextToImage
+from dalle.checkpoint import has_clip, load_clip, load_model
+from dalle.cli import main
+from dalle.clip import small_clip_scorer
+from dalle.config import DataConfig, OptimConfig, Pack, TrainClip
+from dalle.data.images import open_rgb
+from dalle.data.order import Draw
+from dalle.data.samples import open_samples, samples_together
+from dalle.errors import DataError, ModelFormatError
+from dalle.pack_command import run as pack
+from dalle.train.clip_task import ClipTask, Pair
+from dalle.train.metrics import read_metrics
+from dalle.train.runs import train_clip
+
+SCENES = Path(__file__).parents[1] / "data" / "scenes"
+
+ClipSettings = Callable[..., TrainClip]
+
+pytestmark = pytest.mark.usefixtures("log_reaches_caplog")
+
+
+@pytest.fixture(scope="module")
+def contrasts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The committed scenes, declared to belong together in twos."""
+    folder = tmp_path_factory.mktemp("contrasts") / "scenes"
+    shutil.copytree(SCENES, folder)
+    index = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    (folder / "dataset.json").write_text(json.dumps(index | {"together": 2}), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("loss", ["clip", "siglip"])
+def test_a_tiny_set_is_learnt(
+    loss: str, tmp_path: Path, contrasts: Path, clip_settings: ClipSettings
+) -> None:
+    """Every picture finds its caption and every caption its picture, hard negatives included."""
+    base = clip_settings(tmp_path / "run")
+    run = clip_settings(
+        tmp_path / "run",
+        data=DataConfig(train=contrasts, heldout=contrasts, image_px=32),
+        model=type(base.model)(**{**vars(base.model), "loss": loss}),
+        optim=OptimConfig(lr=3e-3, warmup_steps=5),
+        loop_changes={
+            "steps": 120, "batch": 12, "accumulate": 1, "ema_decay": 0.5, "eval_every": 120,
+            "save_every": 120, "sample_every": 120,
+        },
+    )  # fmt: skip
+    assert train_clip(run) == 0
+    last = [line for line in read_metrics(run.out / "metrics.jsonl") if "heldout_contrast" in line]
+    assert last[-1]["heldout_image_to_text_r1"] == 1
+    assert last[-1]["heldout_text_to_image_r1"] == 1
+    assert last[-1]["heldout_contrast"] == 1
+    parts = load_clip(run.out / "model")
+    scorer = small_clip_scorer(parts.model, parts.config, parts.tokenizer, torch.device("cpu"))
+    samples = [open_samples(contrasts)[index] for index in range(6)]
+    images = [open_rgb(sample.image) for sample in samples]
+    for number, sample in enumerate(samples):
+        scores = scorer.scores(sample.caption, images)
+        assert max(range(6), key=scores.__getitem__) == number, sample.caption
+
+
+def test_groups_stay_whole_and_in_order(
+    tmp_path: Path, contrasts: Path, clip_settings: ClipSettings
+) -> None:
+    run = clip_settings(tmp_path, data=DataConfig(train=contrasts, heldout=contrasts, image_px=32))
+    task = ClipTask(run)
+    groups = task.dataset()
+    samples = open_samples(contrasts)
+    assert (len(groups), task.units_per_sample) == (12, 2)  # type: ignore[arg-type]
+    first, second = groups[Draw(index=5, epoch=3)]
+    assert isinstance(first, Pair)
+    assert [first.picture.key, second.picture.key] == [samples[10].key, samples[11].key]
+    assert task.collate([[first, second]]).keys == (samples[10].key, samples[11].key)
+
+
+def test_a_split_at_random_leaves_nothing_together(
+    tmp_path: Path, contrasts: Path, clip_settings: ClipSettings
+) -> None:
+    """It parts what was made to be compared, and neighbours are then strangers."""
+    data = DataConfig(train=contrasts, image_px=32, heldout_fraction=0.25)
+    assert ClipTask(clip_settings(tmp_path, data=data)).units_per_sample == 1
+
+
+@pytest.mark.parametrize("together", [0, 1.5, "2", True])
+def test_nonsense_in_dataset_json_is_refused(together: object, tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text(json.dumps({"together": together}))
+    with pytest.raises(DataError, match="together must be a whole number from 1 on"):
+        samples_together(tmp_path)
+
+
+# ---------------------------------------------------------------------------- packing, and drawing
+
+
+@pytest.fixture(scope="module")
+def packed(
+    tiny_model: Path, tmp_path_factory: pytest.TempPathFactory, clip_settings: ClipSettings
+) -> Path:
+    """The tiny model with a CLIP of its own."""
+    folder = tmp_path_factory.mktemp("packed")
+    run = clip_settings(
+        folder / "clip", tokenizer=tiny_model / "tokenizer.json", loop_changes={"steps": 3}
+    )
+    assert train_clip(run) == 0
+    (folder / "CARD.md").write_text("A card.\n", encoding="utf-8")
+    settings = Pack(
+        model=tiny_model, clip=run.out, card=folder / "CARD.md", out=folder / "model", top_k=5
+    )
+    assert pack(settings) == 0
+    return folder / "model"
+
+
+def test_a_packed_model_is_the_old_one_with_a_clip(packed: Path, tiny_model: Path) -> None:
+    old, new = load_model(tiny_model), load_model(packed)
+    assert has_clip(packed)
+    assert not has_clip(tiny_model)
+    assert (new.sampling.top_k, new.sampling.temperature) == (5, old.sampling.temperature)
+    assert new.fingerprint != old.fingerprint
+    assert (packed / "README.md").read_text(encoding="utf-8") == "A card.\n"
+    for name, tensor in old.transformer.state_dict().items():
+        assert torch.equal(tensor, new.transformer.state_dict()[name]), name
+
+
+def test_packing_again_keeps_the_clip(packed: Path, tmp_path: Path) -> None:
+    assert pack(Pack(model=packed, out=tmp_path / "again", temperature=0.5)) == 0
+    model = TextToImage.from_pretrained(tmp_path / "again", device="cpu")
+    assert model.ranker.name == "clip"
+    assert model.sampling.temperature == 0.5
+
+
+def test_a_clip_with_another_tokenizer_is_not_packed(
+    tiny_model: Path, tmp_path: Path, clip_settings: ClipSettings
+) -> None:
+    run = clip_settings(tmp_path / "clip", loop_changes={"steps": 1})
+    assert train_clip(run) == 0
+    with pytest.raises(ModelFormatError, match="has another tokenizer than the model"):
+        pack(Pack(model=tiny_model, clip=run.out, out=tmp_path / "model"))
+    assert not (tmp_path / "model").exists()
+
+
+def test_the_models_own_clip_ranks_unless_told_otherwise(packed: Path) -> None:
+    model = TextToImage.from_pretrained(packed, device="cpu")
+    result = model.generate("a fox", candidates=5)
+    assert {image.ranker for image in result.images} == {"clip"}
+    assert model.clip is not None
+    drawn = model.generate("a fox", candidates=5, ranker="none").images
+    assert [image.recipe.index for image in drawn] == [0, 1, 2, 3, 4]
+    assert {image.score for image in drawn} == {None}
+    scores = model.clip.scores("a fox", [image.image for image in drawn])
+    best = sorted(range(5), key=lambda index: -scores[index])
+    assert [image.recipe.index for image in result.images] == best
+    assert [image.score for image in result.images] == pytest.approx(sorted(scores, reverse=True))
+    likely = model.generate("a fox", candidates=5, ranker="likelihood").images
+    assert [image.score for image in likely] == [image.log_likelihood for image in likely]
+
+
+def test_a_redrawn_picture_is_scored_as_at_first(packed: Path) -> None:
+    model = TextToImage.from_pretrained(packed, device="cpu")
+    first = model.generate("two apples", candidates=3).images[0]
+    again = model.redraw(first.recipe)
+    assert again.image.tobytes() == first.image.tobytes()
+    assert again.ranker == "clip"
+    assert again.score == pytest.approx(first.score, abs=1e-5)
+
+
+def test_the_command_line_ranks_by_clip_and_says_so(
+    packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["generate", "a fox", "--model", str(packed), "--candidates", "3", "--keep", "2"]
+    assert main([*words, "--out", str(tmp_path / "a")]) == 0
+    assert capsys.readouterr().out.startswith("a fox (best first by clip):")
+    assert main([*words, "--out", str(tmp_path / "b"), "--ranker", "none", "--json"]) == 0
+    images = json.loads(capsys.readouterr().out)["captions"][0]["images"]
+    assert [(image["ranker"], image["score"], image["index"]) for image in images] == [
+        ("none", None, 0),
+        ("none", None, 1),
+    ]
+
+
+def test_a_clip_in_a_folder_can_be_named(packed: Path, tiny_model: Path, tmp_path: Path) -> None:
+    with_clip = TextToImage.from_pretrained(tiny_model, clip=packed, device="cpu")
+    own = TextToImage.from_pretrained(packed, device="cpu")
+    scores = [model.generate("a pizza").images[0].score for model in (with_clip, own)]
+    # The packed model samples with another top_k, so only the rankers are compared.
+    assert with_clip.ranker.name == own.ranker.name == "clip"
+    assert all(score is not None for score in scores)
