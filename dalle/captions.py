@@ -106,6 +106,10 @@ class CaptionTokenizer:
         finally:
             partial.unlink(missing_ok=True)
 
+    def same_as(self, other: CaptionTokenizer) -> bool:
+        """Whether both cut every caption into the same tokens."""
+        return self._ids == other._ids and self._ranks == other._ranks
+
     @property
     def vocab_size(self) -> int:
         """Entries of the vocabulary; ids run from 0 to this minus 1."""

@@ -98,6 +98,12 @@ def _eval_vae(settings: config.EvalVae) -> int:
     return run(settings)
 
 
+def _eval_model(settings: config.EvalModel) -> int:
+    from dalle.eval_command import run
+
+    return run(settings)
+
+
 VERBS = (
     Verb(words="data emoji", settings=config.DataEmoji, handler=_data_emoji),
     Verb(words="train vae", settings=config.TrainVae, handler=_train_vae),
@@ -107,6 +113,8 @@ VERBS = (
     Verb(words="pack", settings=config.Pack, handler=_pack),
     Verb(words="generate", settings=config.Generate, handler=_generate, positional="captions"),
     Verb(words="eval vae", settings=config.EvalVae, handler=_eval_vae),
+    # After the verbs that begin with its word, since the first that fits is taken.
+    Verb(words="eval", settings=config.EvalModel, handler=_eval_model),
 )
 
 

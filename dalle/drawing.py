@@ -20,7 +20,7 @@ from dalle.config import SamplingConfig
 from dalle.picture import GeneratedImage, Recipe
 from dalle.prompts import check_prompt
 from dalle.sampling import Drawn, sample_tokens
-from dalle.sequence import pad_caption
+from dalle.sequence import fit_caption
 from vae.pixels import to_image_u8
 
 log = logging.getLogger(__name__)
@@ -83,16 +83,13 @@ class Drawer:
         """
         text = check_prompt(caption)
         sequence = self.transformer.sequence
-        fitted, was_cut = self.tokenizer.fit(self.tokenizer.encode(text), sequence.text_len)
+        text_ids, was_cut = fit_caption(self.tokenizer.encode(text), self.tokenizer, sequence)
         notice = None
         if was_cut:
-            notice = (
-                f"only the first {sequence.text_len} tokens of the caption are used: "
-                f"{self.tokenizer.decode(fitted)!r}"
-            )
+            used = self.tokenizer.decode(text_ids[text_ids < sequence.text_vocab].tolist())
+            notice = f"only the first {sequence.text_len} tokens of the caption are used: {used!r}"
             log.warning("%s", notice)
-        text_ids = pad_caption(fitted, sequence).to(self.device)
-        return Prepared(caption=caption, text_ids=text_ids, notice=notice)
+        return Prepared(caption=caption, text_ids=text_ids.to(self.device), notice=notice)
 
     def draw(self, batch: DrawBatch) -> Iterator[Drawn]:
         """The tokens of `batch`, row after row."""

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from dalle.captions import CaptionTokenizer
 from dalle.model_config import SequenceConfig
 
 _NOT_SCORED = -100
@@ -114,6 +115,20 @@ def pad_caption(ids: Sequence[int], config: SequenceConfig) -> Tensor:
     padded = null_caption(config)
     padded[: len(ids)] = torch.tensor(list(ids), dtype=torch.int64)
     return padded
+
+
+def fit_caption(
+    ids: Sequence[int], tokenizer: CaptionTokenizer, config: SequenceConfig
+) -> tuple[Tensor, bool]:
+    """A caption of full length, shape (t), int64, cut if it must be; and whether it was.
+
+    Args:
+        ids: Its tokens, any number of them.
+        tokenizer: What made them; cuts between characters.
+        config: Gives the length.
+    """
+    fitted, was_cut = tokenizer.fit(ids, config.text_len)
+    return pad_caption(fitted, config), was_cut
 
 
 def null_caption(config: SequenceConfig) -> Tensor:

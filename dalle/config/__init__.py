@@ -28,6 +28,7 @@ from dalle.config.training import (
 )
 from dalle.config.verbs import (
     DataEmoji,
+    EvalModel,
     EvalVae,
     Generate,
     Pack,
@@ -43,6 +44,7 @@ __all__ = [
     "DataConfig",
     "DataEmoji",
     "Device",
+    "EvalModel",
     "EvalVae",
     "Generate",
     "LoopConfig",

@@ -136,6 +136,9 @@ class TrainTransformer:
     """A token folder that is never trained on; None sets aside part of `tokens`."""
     heldout_fraction: float = 0.02
     """Part of `tokens` set aside when `heldout_tokens` is not given."""
+    init: Path | None = None
+    """Model folder to go on from (fine-tuning), of the same shape, dVAE and tokenizer; None starts
+    with random weights."""
     text_len: int = 64
     """Caption tokens per sequence; the other lengths come from the token folder."""
     model: TransformerConfig = field(default_factory=TransformerConfig)
@@ -299,6 +302,47 @@ class Generate:
             top_p=self.top_p,
             guidance_scale=self.guidance_scale,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalModel:
+    """`dalle eval`: how often a model draws what captions say, and what ranking adds."""
+
+    out: Path
+    """Folder for the report, its plots, a sheet of the best pictures and eval.json."""
+    model: str = "emoji"
+    """Name of a bundled model, or a model folder."""
+    set: str = "heldout"
+    """Captions: `heldout` or `train` (emoji scenes with ground truth), or a .txt, .csv or .tsv."""
+    captions: int = 200
+    """Captions evaluated."""
+    candidates: int = 32
+    """Pictures drawn for each caption."""
+    temperatures: tuple[float, ...] = ()
+    """Sampling temperatures to compare, the first for all but the comparison; empty takes the
+    model's own."""
+    seed: int = 0
+    """Seed of the pictures and of the intervals' resampling."""
+    scene_seed: int = 1
+    """Seed of the emoji scenes; training sets of the recipes have 0."""
+    subjects: Literal["core", "all"] = "core"
+    """Subject list that the model was trained on; read for emoji scenes only."""
+    train_data: Path | None = None
+    """Pictures the model was trained on, to look for copies among; None leaves that out."""
+    clip: str | None = None
+    """CLIP that ranks, as for `dalle generate`; None takes the model's own."""
+    json: bool = False
+    """Print one JSON object on stdout, and nothing else there."""
+    device: Device = "auto"
+    """Where to draw."""
+
+    def __post_init__(self) -> None:
+        """Refuse what evaluates nothing."""
+        require_positive(self, "captions")
+        check_counts(candidates=self.candidates, keep=self.candidates)
+        check_seed(self.seed)
+        for temperature in self.temperatures:
+            SamplingConfig(temperature=temperature)
 
 
 @dataclass(frozen=True, kw_only=True)

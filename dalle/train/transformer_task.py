@@ -16,17 +16,18 @@ from torch.utils.data import Dataset
 
 from dalle.captions import CaptionTokenizer
 from dalle.card import model_card
-from dalle.checkpoint import ModelParts, save_model
+from dalle.checkpoint import TOKENIZER_FILE, ModelParts, load_model, save_model
 from dalle.config import TrainTransformer, TransformerObjectiveConfig
 from dalle.data.order import Draw
 from dalle.data.pictures import split_indices
 from dalle.data.tokens import TokenFolder
-from dalle.errors import DataError
+from dalle.errors import DataError, ModelFormatError
+from dalle.folders import model_folder
 from dalle.model_config import SequenceConfig
 from dalle.prompts import check_prompt
 from dalle.sampling import sample_tokens
 from dalle.seeds import derive_seed
-from dalle.sequence import joint_loss, null_caption, pad_caption, text_targets
+from dalle.sequence import fit_caption, joint_loss, null_caption, text_targets
 from dalle.sheets import picture_grid
 from dalle.train.task import Batch, Loss
 from dalle.transformer import JointTransformer
@@ -93,11 +94,11 @@ class SequenceSet(Dataset[Sequences]):
             crop = int(rng.integers(self.folder.meta.crops))
             dropped = bool(rng.random() < self.objective.caption_dropout)
             ids = self.tokenizer.encode_dropout(caption, self.objective.bpe_dropout, rng)
-        fitted, _ = self.tokenizer.fit(ids, self.config.text_len)
+        text_ids, _ = fit_caption(ids, self.tokenizer, self.config)
         grid = torch.from_numpy(self.folder.grid(index, crop))
         return Sequences(
             key=f"{self.folder.folder}[{index}]",
-            text_ids=null_caption(self.config) if dropped else pad_caption(fitted, self.config),
+            text_ids=null_caption(self.config) if dropped else text_ids,
             scored=not dropped,
             image_tokens=rearrange(grid, "h w -> (h w)"),
         )
@@ -117,7 +118,8 @@ class TransformerTask:
 
         Raises:
             DataError: The tokens cannot be read, or held-out ones are of another kind.
-            ModelFormatError: The folder's dVAE or tokenizer cannot be read.
+            ModelFormatError: The folder's dVAE or tokenizer cannot be read, or the model to start
+                from does not fit.
         """
         folder = TokenFolder(run.tokens)
         self.run = run
@@ -133,11 +135,41 @@ class TransformerTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(run.loop.seed, "init"))
             self.model: JointTransformer = JointTransformer(self.sequence, run.model)
+        if run.init is not None:
+            self._start_from(run.init)
         self.train_set, heldout = self._sequence_sets(folder)
         self.data_fingerprint = f"{folder.fingerprint} {heldout.folder.fingerprint}"
         self.heldout = self.collate(
             [heldout[Draw(index=i, epoch=0)] for i in range(min(EVAL_SEQUENCES, len(heldout)))]
         )
+
+    def _start_from(self, init: Path) -> None:
+        """Take over the weights of a published model.
+
+        Raises:
+            ModelFormatError: It cannot be loaded, or is not of this run's shape, dVAE or tokenizer.
+        """
+        folder = model_folder(init)
+        parts = load_model(folder)
+        for name, theirs, ours in (
+            ("sequence", parts.transformer.sequence, self.sequence),
+            ("model", parts.transformer.config, self.run.model),
+        ):
+            if theirs != ours:
+                raise ModelFormatError(
+                    f"init {folder} has another shape: its {name} is {theirs}, and this run's is "
+                    f"{ours}; make them equal"
+                )
+        codes, own_codes = parts.vae.state_dict(), self.vae.state_dict()
+        same_vae = codes.keys() == own_codes.keys() and all(
+            torch.equal(tensor, own_codes[name]) for name, tensor in codes.items()
+        )
+        if not (same_vae and self.tokenizer.same_as(parts.tokenizer)):
+            raise ModelFormatError(
+                f"{self.run.tokens} was made with another dVAE or tokenizer than {folder} has; "
+                f"tokenize again with --vae {folder} --tokenizer {folder / TOKENIZER_FILE}"
+            )
+        self.model.load_state_dict(parts.transformer.state_dict())
 
     def _sequence_sets(self, folder: TokenFolder) -> tuple[SequenceSet, SequenceSet]:
         run = self.run
@@ -228,11 +260,12 @@ class TransformerTask:
         assert isinstance(model, JointTransformer), "the loop averages the task's own model"
         device = next(model.parameters()).device
         captions = [check_prompt(caption) for caption in self.run.sample_captions]
-        fitted = [
-            self.tokenizer.fit(self.tokenizer.encode(text), self.sequence.text_len)[0]
-            for text in captions
-        ]
-        text_ids = torch.stack([pad_caption(ids, self.sequence) for ids in fitted])
+        text_ids = torch.stack(
+            [
+                fit_caption(self.tokenizer.encode(text), self.tokenizer, self.sequence)[0]
+                for text in captions
+            ]
+        )
         *_, drawn = sample_tokens(
             model, text_ids.to(device), candidates=range(SHEET_CANDIDATES),
             seed=self.run.loop.seed, sampling=self.run.sampling,

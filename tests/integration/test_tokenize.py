@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dalle.checkpoint import load_model, load_vae
+from dalle.checkpoint import load_model, load_vae, save_model
 from dalle.config import Tokenize, TrainTransformer, TrainVae
 from dalle.data.images import fit_square, open_rgb
 from dalle.data.samples import open_samples
@@ -168,3 +168,43 @@ def test_bad_pictures_are_left_out_until_they_are_too_many(
     assert folder.caption(0) == "shade 1"
     assert "skipped 00.png: the picture is damaged" in caplog.text
     assert json.loads((tmp_path / "out" / "meta.json").read_text())["skipped"] == 1
+
+
+# ------------------------------------------------------------------------------------- fine-tuning
+
+
+def test_a_run_starts_from_a_published_model(
+    tokens: Path, transformer_settings: TransformerSettings, tmp_path: Path
+) -> None:
+    """Its first loss is the published model's, and it goes down from there."""
+    first = transformer_settings(tmp_path / "first", tokens, loop_changes={"ema_decay": 0.0})
+    assert train_transformer(first) == 0
+    second = replace(first, out=tmp_path / "second", init=tmp_path / "first")
+    task = TransformerTask(second)
+    published = load_model(tmp_path / "first" / "model").transformer
+    for name, tensor in published.state_dict().items():
+        assert torch.equal(tensor, task.model.state_dict()[name]), name
+    assert train_transformer(second) == 0
+    losses = [
+        line["heldout_image_loss"]
+        for run in (first, second)
+        for line in read_metrics(run.out / "metrics.jsonl")
+        if "heldout_image_loss" in line
+    ]
+    assert losses[-1] < losses[1]
+
+
+def test_a_model_of_another_shape_or_dvae_is_no_start(
+    tokens: Path, tiny_model: Path, transformer_settings: TransformerSettings, tmp_path: Path
+) -> None:
+    with pytest.raises(DalleError, match="has another shape: its sequence is"):
+        TransformerTask(transformer_settings(tmp_path / "run", tokens, init=tiny_model))
+    first = transformer_settings(tmp_path / "first", tokens, loop_changes={"steps": 1})
+    assert train_transformer(first) == 0
+    model = tmp_path / "first" / "model"
+    parts = load_model(model)
+    with torch.no_grad():
+        next(parts.vae.parameters()).add_(1)
+    save_model(tmp_path / "other", parts, card="")
+    with pytest.raises(DalleError, match="was made with another dVAE or tokenizer"):
+        TransformerTask(replace(first, init=tmp_path / "other"))

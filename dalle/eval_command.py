@@ -1,0 +1,336 @@
+"""`dalle eval`: how good a model's pictures are, measured on captions with known truth.
+
+Axes: s captions, n candidates of each.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from dalle.checkpoint import ModelParts, load_model
+from dalle.clip import ClipScorer
+from dalle.config import DataEmoji, EvalModel
+from dalle.console import bar_disabled
+from dalle.data.emoji.write import render_scene
+from dalle.data.images import fit_square, open_rgb
+from dalle.data.samples import open_samples
+from dalle.device import choose_device
+from dalle.errors import DalleError, DataError
+from dalle.evaluate.attributes import AttributeJudge
+from dalle.evaluate.caption_sets import read_captions
+from dalle.evaluate.drawn import (
+    Judged,
+    attribute_rates,
+    curves,
+    kind_rates,
+    ranked_kind_rates,
+    rates_at_1,
+)
+from dalle.evaluate.estimators import curve_interval, hit_curves, share
+from dalle.evaluate.memorisation import memorisation
+from dalle.evaluate.pairs import bits_per_token
+from dalle.evaluate.plots import require_matplotlib
+from dalle.evaluate.report import write_report
+from dalle.evaluate.results import (
+    Evaluation,
+    Memorisation,
+    Reconstruction,
+    Retrieval,
+    curve_points,
+    envelope_points,
+)
+from dalle.evaluate.vae import Scene, evaluate_vae
+from dalle.folders import model_folder
+from dalle.picture import save_png
+from dalle.pipeline import TextToImage
+from dalle.rerank import find_clip_ranker, rank
+from dalle.sheets import picture_grid
+from vae.pixels import to_image_u8, to_pixels
+
+log = logging.getLogger(__name__)
+
+JSON_FILE = "eval.json"
+SHEET_FILE = "best.png"
+SHEET_PICTURES = 48
+SHEET_COLUMNS = 8
+RETRIEVAL_CAPTIONS = 500
+"""Captions among which a picture's own must be found; those evaluated are part of them."""
+TRAINING_PICTURES = 20_000
+"""Training pictures searched for copies, the first of their set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A caption to draw, and what is known of it."""
+
+    caption: str
+    truth: Mapping[str, Any] | None = None
+    """Ground truth of the scene that the caption was made for."""
+    image: Image.Image | None = None
+    """That scene."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """What is kept of a caption's candidates."""
+
+    first: Image.Image
+    """Candidate 0, chosen by nobody."""
+    best: Image.Image
+    """The candidate that the model's ranker puts first."""
+    best_hits: bool | None
+    """Whether it shows what the caption says; None without ground truth."""
+
+
+def run(settings: EvalModel) -> int:
+    """Draw, judge and report; 0 when done.
+
+    Raises:
+        ModelFormatError: The model or its CLIP cannot be loaded.
+        DataError: The training pictures cannot be read.
+        FontError: Scenes are to be judged, and no emoji font was found.
+        DalleError: matplotlib is not installed.
+        ValueError: The captions file cannot be used.
+        OSError: The report cannot be written.
+    """
+    started = time.perf_counter()
+    require_matplotlib()
+    folder, device = model_folder(settings.model), choose_device(settings.device)
+    parts = load_model(folder)
+    ranker = find_clip_ranker(folder, clip=settings.clip, required=False, device=device)
+    model = TextToImage(parts, ranker=ranker, device=settings.device)
+    asked = _asked(settings, model.image_px)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    evaluation = _evaluate(settings, model, parts, asked, started=started)
+    page = write_report(evaluation, settings.out)
+    text = json.dumps(asdict(evaluation)) + "\n"
+    (settings.out / JSON_FILE).write_text(text, encoding="utf-8")
+    sys.stdout.write(text if settings.json else page.read_text(encoding="utf-8"))
+    return 0
+
+
+def _asked(settings: EvalModel, image_px: tuple[int, int]) -> list[Asked]:
+    """The captions to evaluate on, as many as settings ask for and there are."""
+    if settings.set not in ("heldout", "train"):
+        found = read_captions(Path(settings.set)).captions
+        return [Asked(caption=caption) for caption in found[: settings.captions]]
+    return _scenes(settings, image_px, range(settings.captions))
+
+
+def _scenes(settings: EvalModel, image_px: tuple[int, int], numbers: range) -> list[Asked]:
+    """Scenes that no training set of the recipes holds: their seed is another."""
+    if image_px[0] != image_px[1]:
+        raise ValueError(f"emoji scenes are square, and the model draws {image_px} px")
+    rendering = DataEmoji(
+        out=settings.out,
+        scenes=numbers.stop,
+        image_px=image_px[0],
+        seed=settings.scene_seed,
+        split="heldout" if settings.set == "heldout" else "train",
+        subjects=settings.subjects,
+    )
+    scenes = []
+    for number in numbers:
+        scene = render_scene(rendering, number)
+        image = Image.open(BytesIO(scene.png)).convert("RGB")
+        scenes.append(Asked(caption=scene.caption, truth=scene.truth, image=image))
+    return scenes
+
+
+def _evaluate(
+    settings: EvalModel,
+    model: TextToImage,
+    parts: ModelParts,
+    asked: Sequence[Asked],
+    *,
+    started: float,
+) -> Evaluation:
+    truths = [one.truth for one in asked if one.truth is not None]
+    judge = None
+    if truths:
+        judge = AttributeJudge(image_px=model.image_px[0], which=settings.subjects)
+    temperatures = settings.temperatures or (model.sampling.temperature,)
+    by_temperature = {
+        temperature: _draw_all(settings, model, asked, judge, temperature=temperature)
+        for temperature in temperatures
+    }
+    judged, drawings = by_temperature[temperatures[0]]
+    _save_sheet(asked, drawings, settings.out / SHEET_FILE)
+    found: dict[str, Any] = {}
+    if judged is not None:
+        found |= _rates(judged, truths, seed=settings.seed)
+        hits = {t: one.hits for t, (one, _) in by_temperature.items() if one is not None}
+        if len(hits) > 1 and settings.candidates > 1:
+            rates = {t: hit_curves(hit) for t, hit in hits.items()}
+            found["temperatures"] = {
+                f"{t:g}": curve_points(curve_interval(rate, seed=settings.seed))
+                for t, rate in rates.items()
+            }
+            found["envelope"] = envelope_points({t: r.mean(axis=0) for t, r in rates.items()})
+    found |= _with_true_pictures(settings, parts, asked, drawings)
+    if (clip := model.clip) is not None:
+        pool = _caption_pool(settings, asked, model.image_px)
+        found["retrieval"] = _retrieval(clip, asked, drawings, pool)
+    return Evaluation(
+        model=settings.model,
+        fingerprint=model.fingerprint,
+        set=settings.set,
+        captions=len(asked),
+        candidates=settings.candidates,
+        seed=settings.seed,
+        temperature=temperatures[0],
+        seconds=round(time.perf_counter() - started, 1),
+        **found,
+    )
+
+
+# ------------------------------------------------------------------------------------- candidates
+
+
+def _draw_all(
+    settings: EvalModel,
+    model: TextToImage,
+    asked: Sequence[Asked],
+    judge: AttributeJudge | None,
+    *,
+    temperature: float,
+) -> tuple[Judged | None, list[Drawing]]:
+    """Every caption's candidates at one temperature: judged where the truth is known."""
+    likelihoods, cosines, verdicts, drawings = [], [], [], []
+    results = model.generate_many(
+        (one.caption for one in asked), candidates=settings.candidates,
+        seed=settings.seed, ranker="none", temperature=temperature,
+    )  # fmt: skip
+    bar = tqdm(
+        zip(asked, results, strict=True), total=len(asked), unit="caption",
+        desc=f"eval, temperature {temperature:g}", disable=bar_disabled(),
+    )  # fmt: skip
+    clip = model.clip
+    for one, result in bar:
+        if not hasattr(result, "images"):
+            raise DalleError(f"caption {one.caption!r} could not be drawn: {result.error}")
+        images = [image.image for image in result.images]
+        likelihoods.append([image.log_likelihood for image in result.images])
+        scores: list[float] = likelihoods[-1]
+        if clip is not None:
+            scores = clip.scores(one.caption, images)
+            cosines.append(scores)
+        best, best_hits = rank(scores)[0], None
+        if judge is not None and one.truth is not None:
+            verdicts.append([judge.judge(image, one.truth) for image in images])
+            best_hits = verdicts[-1][best].hit
+        drawings.append(Drawing(first=images[0], best=images[best], best_hits=best_hits))
+    if not verdicts:
+        return None, drawings
+    clip_scores = np.array(cosines) if cosines else None
+    judged = Judged(verdicts=verdicts, likelihood=np.array(likelihoods), clip=clip_scores)
+    return judged, drawings
+
+
+def _rates(judged: Judged, truths: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str, Any]:
+    """Everything that follows from hits and scores."""
+    at_1, gaps = rates_at_1(judged, seed=seed)
+    return {
+        "hit_at_1": at_1,
+        "gap_closed": gaps,
+        "hit_at_k": curves(judged, seed=seed),
+        "attributes": attribute_rates(judged, seed=seed),
+        "kinds": kind_rates(judged, truths, seed=seed),
+        "ranked_kinds": ranked_kind_rates(
+            judged, truths, by="likelihood" if judged.clip is None else "clip"
+        ),
+    }
+
+
+def _save_sheet(asked: Sequence[Asked], drawings: Sequence[Drawing], path: Path) -> None:
+    """The first captions' best pictures, chosen by the ranker and by nobody else."""
+    marks = {True: "right: ", False: "wrong: ", None: ""}
+    shown = list(zip(asked, drawings, strict=True))[:SHEET_PICTURES]
+    labels = [f"{marks[drawing.best_hits]}{one.caption}" for one, drawing in shown]
+    pictures = [drawing.best for _, drawing in shown]
+    save_png(picture_grid(pictures, columns=SHEET_COLUMNS, labels=labels), path)
+
+
+# ---------------------------------------------------------------------------- pairs and retrieval
+
+
+def _with_true_pictures(
+    settings: EvalModel, parts: ModelParts, asked: Sequence[Asked], drawings: Sequence[Drawing]
+) -> dict[str, Any]:
+    """What the true pictures of the captions tell of the model; nothing if there are none."""
+    true_images = [one.image for one in asked if one.image is not None]
+    if not true_images:
+        return {}
+    images_u8 = np.stack([np.asarray(image) for image in true_images])  # b y x 3
+    captions = [one.caption for one in asked]
+    rebuilt = evaluate_vae(parts.vae, (Scene(image_u8=image) for image in images_u8), judge=None)
+    found: dict[str, Any] = {
+        "bits_per_token": bits_per_token(parts, images_u8, captions, seed=settings.seed),
+        "reconstruction": Reconstruction(
+            **{name: rebuilt[name] for name in Reconstruction.__dataclass_fields__}
+        ),
+    }
+    if settings.train_data is not None:
+        found["memorisation"] = _memorisation(
+            settings.train_data, parts, images_u8, [drawing.first for drawing in drawings]
+        )
+    return found
+
+
+@torch.inference_mode()
+def _memorisation(
+    train_data: Path, parts: ModelParts, images_u8: np.ndarray, generated: Sequence[Image.Image]
+) -> Memorisation:
+    pixels = to_pixels(torch.from_numpy(images_u8).to(next(parts.vae.parameters()).device))
+    through_vae = to_image_u8(parts.vae.decode(parts.vae.encode(pixels)))
+    return memorisation(
+        generated,
+        [Image.fromarray(image) for image in through_vae],
+        _training_pictures(train_data, images_u8.shape[1]),
+    )
+
+
+def _training_pictures(folder: Path, image_px: int) -> Iterator[Image.Image]:
+    """The first pictures of a training set; damaged ones are left out."""
+    samples = open_samples(folder)
+    for index in range(min(len(samples), TRAINING_PICTURES)):
+        try:
+            yield fit_square(open_rgb(samples[index].image), image_px)
+        except DataError as err:
+            log.warning("left out: %s", err)
+
+
+def _caption_pool(
+    settings: EvalModel, asked: Sequence[Asked], image_px: tuple[int, int]
+) -> list[str]:
+    """Different captions to choose from, those evaluated first."""
+    pool = dict.fromkeys(one.caption for one in asked)
+    number = settings.captions
+    while settings.set in ("heldout", "train") and len(pool) < RETRIEVAL_CAPTIONS:
+        more = _scenes(settings, image_px, range(number, number + 100))
+        pool |= dict.fromkeys(one.caption for one in more)
+        number += 100
+    return list(pool)
+
+
+def _retrieval(
+    clip: ClipScorer, asked: Sequence[Asked], drawings: Sequence[Drawing], pool: Sequence[str]
+) -> Retrieval:
+    """Where the caption of each first, unchosen picture stands among `pool` for CLIP."""
+    cosines = clip.image_features([one.first for one in drawings]) @ clip.text_features(pool).T
+    own = torch.tensor([pool.index(one.caption) for one in asked], device=cosines.device)
+    better = (cosines > cosines.gather(1, own[:, None])).sum(dim=1).cpu().numpy()
+    return Retrieval(captions=len(pool), r_at_1=share(better < 1), r_at_5=share(better < 5))
