@@ -92,6 +92,12 @@ def _generate(settings: config.Generate) -> int:
     return run(settings)
 
 
+def _transform(settings: config.Transform) -> int:
+    from dalle.transform_command import run
+
+    return run(settings)
+
+
 def _eval_vae(settings: config.EvalVae) -> int:
     from dalle.evaluate.vae import run
 
@@ -112,6 +118,7 @@ VERBS = (
     Verb(words="train clip", settings=config.TrainClip, handler=_train_clip),
     Verb(words="pack", settings=config.Pack, handler=_pack),
     Verb(words="generate", settings=config.Generate, handler=_generate, positional="captions"),
+    Verb(words="transform", settings=config.Transform, handler=_transform, positional="image"),
     Verb(words="eval vae", settings=config.EvalVae, handler=_eval_vae),
     # After the verbs that begin with its word, since the first that fits is taken.
     Verb(words="eval", settings=config.EvalModel, handler=_eval_model),

@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 from einops import rearrange
 from PIL import Image
@@ -17,11 +19,14 @@ from torch import Tensor
 from dalle.captions import CaptionTokenizer
 from dalle.checkpoint import ModelParts
 from dalle.config import SamplingConfig
+from dalle.given_picture import read_picture
+from dalle.image_prompt import CropMode, Layout, prepare
 from dalle.picture import GeneratedImage, Recipe
 from dalle.prompts import check_prompt
+from dalle.results import PromptShown
 from dalle.sampling import Drawn, sample_tokens
-from dalle.sequence import fit_caption
-from vae.pixels import to_image_u8
+from dalle.sequence import fit_caption, null_caption
+from vae.pixels import to_image_u8, to_pixels
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +37,27 @@ UNDRAWN = (222, 222, 222)
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImagePrompt:
+    """The upper rows of a picture, as tokens that are kept exactly."""
+
+    tokens: Tensor
+    """Shape (r), int64, raster order, whole rows."""
+    shown: PromptShown | None = None
+    """What became of the given picture; None where it was one of the model's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A caption ready for the transformer."""
+    """A caption and an image prompt, ready for the transformer."""
 
     caption: str
+    """Empty for the null caption."""
     text_ids: Tensor
     """Shape (t), int64."""
+    image_tokens: Tensor
+    """Shape (r), int64: the image prompt."""
     notice: str | None
+    shown: PromptShown | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,30 +93,98 @@ class Drawer:
         """Rows of the token grid."""
         return self.transformer.sequence.grid_h
 
-    def prepare(self, caption: str) -> Prepared:
-        """`caption` as the transformer reads it, cut if it is too long.
+    def rows_left(self, prompt: ImagePrompt | None) -> int:
+        """Rows of the grid that are drawn after `prompt`."""
+        kept = 0 if prompt is None else len(prompt.tokens) // self.transformer.sequence.grid_w
+        return self.rows - kept
+
+    def read_image(
+        self,
+        picture: Image.Image | bytes | Path | str,
+        *,
+        keep_rows: float | int = 0.5,
+        layout: Layout = "top-half",
+        crop: CropMode = "center",
+    ) -> ImagePrompt:
+        """The tokens of the upper part of a given picture; see `dalle.image_prompt.prepare`.
+
+        Raises:
+            DataError: The picture cannot be read.
+            TypeError: It is none, or `keep_rows` no number.
+            ValueError: A setting is out of range.
+        """
+        prepared = prepare(
+            read_picture(picture),
+            image_px=self.image_px,
+            layout=layout,
+            crop=crop,
+            rows=keep_rows,
+            stride=self.vae.config.stride,
+        )
+        grid = self._encode(prepared.whole)[: prepared.rows]  # r w
+        seen = prepared.image  # with no rows kept there is nothing to see
+        if prepared.rows:
+            (seen,) = self.previews(rearrange(grid, "h w -> 1 (h w)"))
+        shown = PromptShown(
+            image=prepared.image,
+            seen=seen,
+            rows=prepared.rows,
+            rows_in_all=self.rows,
+            notes=prepared.notes,
+        )
+        return ImagePrompt(tokens=rearrange(grid, "h w -> (h w)"), shown=shown)
+
+    @torch.inference_mode()
+    def _encode(self, image: Image.Image) -> Tensor:
+        """Token grid of a picture of the model's size, shape (h, w)."""
+        pixels = to_pixels(torch.from_numpy(np.array(image))[None])  # 1 c y x
+        return self.vae.encode(pixels.to(self.device))[0]
+
+    def prepare(self, caption: str | None, prompt: ImagePrompt | None = None) -> Prepared:
+        """`caption` as the transformer reads it, cut if it is too long; None is the null caption.
 
         Raises:
             TypeError: It is not a string.
             ValueError: It cannot be drawn.
         """
-        text = check_prompt(caption)
         sequence = self.transformer.sequence
+        image_tokens = torch.empty(0, dtype=torch.int64, device=self.device)
+        if prompt is not None:
+            image_tokens = prompt.tokens.to(self.device)
+        shown = None if prompt is None else prompt.shown
+        if caption is None:
+            return Prepared(
+                caption="",
+                text_ids=null_caption(sequence).to(self.device),
+                image_tokens=image_tokens,
+                notice=None,
+                shown=shown,
+            )
+        text = check_prompt(caption)
         text_ids, was_cut = fit_caption(self.tokenizer.encode(text), self.tokenizer, sequence)
         notice = None
         if was_cut:
             used = self.tokenizer.decode(text_ids[text_ids < sequence.text_vocab].tolist())
             notice = f"only the first {sequence.text_len} tokens of the caption are used: {used!r}"
             log.warning("%s", notice)
-        return Prepared(caption=caption, text_ids=text_ids.to(self.device), notice=notice)
+        return Prepared(
+            caption=caption,
+            text_ids=text_ids.to(self.device),
+            image_tokens=image_tokens,
+            notice=notice,
+            shown=shown,
+        )
 
     def draw(self, batch: DrawBatch) -> Iterator[Drawn]:
-        """The tokens of `batch`, row after row."""
-        text_ids = torch.stack([caption.text_ids for caption in batch.captions])  # c t
+        """The tokens of `batch`, row after row; its image prompts are equally long."""
         return sample_tokens(
-            self.transformer, text_ids,
-            candidates=batch.indices, seed=batch.seed, sampling=batch.sampling,
-        )  # fmt: skip
+            self.transformer,
+            torch.stack([caption.text_ids for caption in batch.captions]),  # c t
+            candidates=batch.indices,
+            seed=batch.seed,
+            sampling=batch.sampling,
+            image_prompt=torch.stack([caption.image_tokens for caption in batch.captions]),  # c r
+        )
 
     def images(self, batch: DrawBatch, drawn: Drawn, *, row: int) -> list[GeneratedImage]:
         """Finished pictures of caption number `row` of `batch`, not yet scored."""
@@ -117,6 +204,7 @@ class Drawer:
                     sampling=batch.sampling,
                     batch=(len(batch.captions), len(batch.indices)),
                     model=self.fingerprint,
+                    prompt=tuple(batch.captions[row].image_tokens.tolist()),
                 ),
             )
             for image, grid, likelihood, index in zip(

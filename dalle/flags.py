@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_origin
 
 import jsonargparse
 
@@ -38,7 +38,8 @@ def parse(
         root: The verb's dataclass in `dalle.config`.
         argv: Everything after the verb.
         prog: The command as typed, for help and remedies: `dalle train vae`.
-        positional: Field that takes the words which belong to no flag; None refuses such words.
+        positional: Field that takes the words which belong to no flag, or the one such word if it
+            is no tuple; None refuses such words.
 
     Raises:
         ValueError: A flag, file or value is wrong; one line saying what, value, rule and remedy.
@@ -48,9 +49,20 @@ def parse(
     typed = split(argv, table, prog=prog, positional=positional)
     if typed.wants_help:
         _answer(help_text(root, table, prog=prog, positional=positional))
-    values = _values(table, typed.files, typed.flags)
-    if positional is not None and typed.positionals:
-        values[positional] = typed.positionals
+    flags, words = dict(typed.flags), typed.positionals
+    takes_many = any(
+        option.key == positional and get_origin(option.kind) is tuple for option in table
+    )
+    if positional is not None and words and not takes_many:
+        if len(words) > 1:
+            raise ValueError(
+                f"{prog} takes one {positional}, got {len(words)}: {' '.join(words)}; call it once "
+                "for each"
+            )
+        flags[positional] = words[0]
+    values = _values(table, typed.files, flags)
+    if positional is not None and words and takes_many:
+        values[positional] = words
     if typed.wants_config:
         _answer(dump_yaml(_tree(table, values)))
     _require(table, values)

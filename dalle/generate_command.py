@@ -8,22 +8,27 @@ import os
 import re
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from tqdm import tqdm
 
-from dalle.config import Generate
+from dalle.config import Generate, SamplingConfig
 from dalle.console import bar_disabled
+from dalle.drawing import ImagePrompt
 from dalle.errors import DalleError
+from dalle.given_picture import read_picture
+from dalle.image_prompt import seam_preview
 from dalle.picture import GeneratedImage, Recipe, read_recipe, save_png
 from dalle.pipeline import TextToImage
-from dalle.results import CaptionResult
+from dalle.results import CaptionResult, PromptShown
 from dalle.sheets import picture_grid
 
+NO_CAPTION = "(no caption)"
+"""Stands for the null caption where people read."""
 SLUG_CHARS = 40
 SHEET_COLUMNS = 4
 SHEET_PICTURES = 256
@@ -39,7 +44,9 @@ def run(settings: Generate) -> int:
         ValueError: A setting is out of range, or `like` is no picture of ours.
     """
     started = time.perf_counter()
-    recipe = None if settings.like is None else read_recipe(settings.like)
+    earlier = settings.like or settings.vary
+    recipe = None if earlier is None else read_recipe(earlier)
+    given = None if settings.image is None else read_picture(settings.image)
     _check_folder(settings.out)
     model = TextToImage.from_pretrained(
         settings.model,
@@ -47,19 +54,22 @@ def run(settings: Generate) -> int:
         require_clip=settings.require_clip,
         device=settings.device,
     )
-    sheet = None
-    if recipe is not None:
-        redrawn = CaptionResult(caption=recipe.caption, images=(model.redraw(recipe),))
-        saved = [(redrawn, _save(redrawn, settings.out))]
-    else:
-        saved = []
-        for caption in settings.captions:
-            result = _draw(model, caption, settings)
-            # Saved at once: whoever stops a long run keeps what is finished.
-            saved.append((result, _save(result, settings.out)))
-        sheet = _save_sheet(saved, settings.out)
-    report = {
+    saved = []
+    for result in _results(model, settings, recipe, given):
+        # Saved at once: whoever stops a long run keeps what is finished.
+        saved.append((result, _save(result, settings.out)))
+    sheet = None if settings.like is not None else _save_sheet(saved, settings.out)
+    report: dict[str, Any] = {
         "captions": [_entry(result, files) for result, files in saved],
+    }
+    if (prompt := saved[0][0].prompt) is not None:
+        report["prompt"] = {
+            "file": str(_save_prompt(prompt, settings.out)),
+            "rows": prompt.rows,
+            "rows_in_all": prompt.rows_in_all,
+            "notes": list(prompt.notes),
+        }
+    report |= {
         "model": settings.model,
         "seconds": round(time.perf_counter() - started, 3),
     }
@@ -69,24 +79,53 @@ def run(settings: Generate) -> int:
     return 0
 
 
-def _draw(model: TextToImage, caption: str, settings: Generate) -> CaptionResult:
+def _results(
+    model: TextToImage, settings: Generate, recipe: Recipe | None, given: Image.Image | None
+) -> Iterator[CaptionResult]:
+    """What the command asks for, caption after caption."""
+    if recipe is None:
+        sampling = settings.sampling(model.sampling)
+        prompt = None
+        if given is not None:
+            prompt = model.read_image(
+                given, keep_rows=settings.rows, layout=settings.prompt_layout, crop=settings.crop
+            )
+        for caption in settings.captions or (None,):
+            yield _draw(model, caption, prompt, settings=settings, sampling=sampling)
+        return
+    picture = model.redraw(recipe)
+    if settings.vary is None:
+        yield CaptionResult(caption=recipe.caption, images=(picture,))
+    else:
+        prompt = model.first_rows(picture, settings.rows)
+        sampling = settings.sampling(recipe.sampling)
+        caption = recipe.caption or None
+        yield _draw(model, caption, prompt, settings=settings, sampling=sampling)
+
+
+def _draw(
+    model: TextToImage,
+    caption: str | None,
+    prompt: ImagePrompt | None,
+    *,
+    settings: Generate,
+    sampling: SamplingConfig,
+) -> CaptionResult:
     """One caption's pictures, with a bar that counts rows of the token grid."""
     frames = model.stream(
         caption,
+        image=prompt,
         candidates=settings.candidates,
         keep=settings.kept,
         seed=settings.seed,
         ranker=None if settings.ranker == "auto" else settings.ranker,
         previews=False,
-        temperature=settings.temperature,
-        top_k=settings.top_k,
-        top_p=settings.top_p,
-        guidance_scale=settings.guidance_scale,
+        **{**asdict(sampling), "top_k": sampling.top_k or 0},
     )
     *_, last = tqdm(
         frames,
-        total=model.frames(settings.candidates),
-        desc=shown(caption, SLUG_CHARS),
+        total=model.frames(settings.candidates, prompt),
+        desc=shown(caption or NO_CAPTION, SLUG_CHARS),
         unit="row",
         disable=bar_disabled(),
         leave=False,
@@ -154,7 +193,8 @@ def _save_sheet(saved: Sequence[tuple[CaptionResult, list[Path]]], folder: Path)
     """The contact sheet: the pictures of the call with caption, score and seed."""
     images = [image for result, _ in saved for image in result.images][:SHEET_PICTURES]
     labels = [
-        f"{shown(image.recipe.caption, 80)}\n{score_text(image.score, image.ranker)}, "
+        f"{shown(image.recipe.caption or NO_CAPTION, 80)}\n"
+        f"{score_text(image.score, image.ranker)}, "
         f"seed {image.recipe.seed}, no. {image.recipe.index}"
         for image in images
     ]
@@ -162,6 +202,16 @@ def _save_sheet(saved: Sequence[tuple[CaptionResult, list[Path]]], folder: Path)
     names = "\n".join(file.name for _, files in saved for file in files)
     path = folder / f"sheet-{_digest(names)}.png"
     _write(picture_grid([image.image for image in images], columns=columns, labels=labels), path)
+    return path
+
+
+def _save_prompt(prompt: PromptShown, folder: Path) -> Path:
+    """The given picture, its kept part outlined, beside what the model saw of it."""
+    kept_px = prompt.image.height * prompt.rows // prompt.rows_in_all
+    box = (0, 0, prompt.image.width, kept_px)
+    pictures = [seam_preview(prompt.image, box), seam_preview(prompt.seen, box)]
+    path = folder / f"prompt-{_digest(prompt.image.tobytes().hex())}.png"
+    _write(picture_grid(pictures, columns=2, labels=["as given", "as the model sees it"]), path)
     return path
 
 
@@ -207,11 +257,16 @@ def _summary(report: dict[str, Any], sheet: Path | None) -> str:
     for entry in report["captions"]:
         ranker = entry["images"][0]["ranker"]
         order = "as drawn" if ranker == "none" else f"best first by {ranker}"
-        lines.append(f"{shown(entry['caption'], 80)} ({order}):")
+        lines.append(f"{shown(entry['caption'] or NO_CAPTION, 80)} ({order}):")
         lines += [
             f"  {image['file']}  {score_text(image['score'], '')}".rstrip()
             for image in entry["images"]
         ]
+    if (prompt := report.get("prompt")) is not None:
+        lines.append(
+            f"kept {prompt['rows']} of {prompt['rows_in_all']} rows of tokens: {prompt['file']}"
+        )
+        lines += [f"  {note}" for note in prompt["notes"]]
     if sheet is not None:
         lines.append(f"all together: {sheet}")
     lines.append(f"{report['seconds']:.1f} s with model {report['model']}")

@@ -33,7 +33,7 @@ class Recipe:
     """Everything that a picture depends on."""
 
     caption: str
-    """As the person wrote it."""
+    """As the person wrote it; empty for the null caption."""
     seed: int
     index: int
     """Which candidate, from 0."""
@@ -42,6 +42,8 @@ class Recipe:
     """Captions and candidates that were decoded together: rounding depends on it."""
     model: str
     """Fingerprint of the model folder."""
+    prompt: tuple[int, ...] = ()
+    """Image tokens that were given rather than drawn, in raster order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +145,9 @@ def _recipe(values: object) -> Recipe:
         raise ValueError(f"batch must be two whole numbers from 1 on, got {batch}")
     if batch[0] * batch[1] > MAX_BATCH:
         raise ValueError(f"batch must be at most {MAX_BATCH} images, got {batch}")
+    prompt = values.get("prompt", [])
+    if type(prompt) is not list or any(type(token) is not int for token in prompt):
+        raise TypeError(f"prompt must be a list of whole numbers, got {_shown(prompt)}")
     recipe = Recipe(
         caption=_member(values, "caption", str),
         seed=_member(values, "seed", int),
@@ -150,6 +155,7 @@ def _recipe(values: object) -> Recipe:
         sampling=build_config(SamplingConfig, values.get("sampling"), where="sampling"),
         batch=(batch[0], batch[1]),
         model=_member(values, "model", str),
+        prompt=tuple(prompt),
     )
     check_seed(recipe.seed)
     if not 0 <= recipe.index < MAX_CANDIDATES:

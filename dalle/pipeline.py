@@ -12,27 +12,33 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
+import torch
+from PIL import Image
+
 from dalle.checkpoint import ModelParts, load_model
 from dalle.clip import ClipScorer
 from dalle.config import Device, SamplingOptions
 from dalle.device import choose_device
-from dalle.drawing import MICROBATCH, DrawBatch, Drawer, Prepared, microbatches
+from dalle.drawing import MICROBATCH, DrawBatch, Drawer, ImagePrompt, Prepared, microbatches
 from dalle.errors import DalleError
 from dalle.folders import model_folder
+from dalle.image_prompt import keep_rows as keep_rows_of
 from dalle.picture import GeneratedImage, Recipe
-from dalle.request import Request, check_request
+from dalle.ranked import named_ranker, ranked, scored
+from dalle.request import DrawOptions, ImageOptions, Request, check_request, split_options
 from dalle.rerank import (
     ClipRanker,
     LikelihoodRanker,
-    NoRanker,
     Ranker,
     RankerName,
     find_clip_ranker,
-    rank,
 )
 from dalle.results import CaptionFailure, CaptionResult, Frame, Generation
 
 log = logging.getLogger(__name__)
+
+Picture = Image.Image | bytes | Path | str
+"""A picture that a person gives: in memory, as a file's content, or as its path."""
 
 
 class TextToImage:
@@ -115,37 +121,43 @@ class TextToImage:
         """
         return self.ranker.scorer() if isinstance(self.ranker, ClipRanker) else None
 
-    def frames(self, candidates: int) -> int:
+    def frames(self, candidates: int, prompt: ImagePrompt | None = None) -> int:
         """How many frames a `stream` of so many candidates has."""
-        return len(microbatches(candidates)) * self._drawer.rows
+        return len(microbatches(candidates)) * self._drawer.rows_left(prompt)
 
     # ------------------------------------------------------------------------------ the verbs
 
     def generate(
         self,
-        captions: str | Sequence[str],
+        captions: str | Sequence[str] | None,
         *,
+        image: Picture | ImagePrompt | None = None,
         candidates: int = 16,
         keep: int | None = None,
         seed: int = 0,
         ranker: RankerName | None = None,
-        **sampling: Unpack[SamplingOptions],
+        **options: Unpack[DrawOptions],
     ) -> Generation:
         """Pictures for one caption or several, the best first.
 
         Args:
-            captions: What to draw.
+            captions: What to draw; None is the null caption, which says nothing.
+            image: A picture to go on from: its upper rows are kept, the others drawn.
             candidates: Pictures drawn for each caption, at least 1.
             keep: Best pictures returned for each caption; None returns all candidates, ranked.
             seed: A picture depends on its caption, this, its candidate index and the sampling
                 settings, not on the other captions.
             ranker: What orders the candidates: `clip`, `likelihood` or `none`; None takes the
                 model's own choice.
-            **sampling: Each setting left out, or None, is the model's own.
+            **options: Each sampling setting left out, or None, is the model's own.
                 `temperature`: 0 (greedy) to 100, divides the logits;
-                `top_k`: keep only so many likeliest tokens, at least 1;
+                `top_k`: keep only so many likeliest tokens, 0 keeps all;
                 `top_p`: keep the fewest tokens that hold this mass, over 0 and at most 1;
-                `guidance_scale`: null + scale * (conditional - null), 0 to 100, 1 is off.
+                `guidance_scale`: null + scale * (conditional - null), 0 to 100, 1 is off;
+                with `image` also, as `dalle.image_prompt.prepare` reads them,
+                `keep_rows`: a fraction of the height or a number of token rows (default 0.5);
+                `layout`: `top-half` (default) or `place-on-top`;
+                `crop`: `center` (default), `top` or `pad`.
 
         Returns:
             One result per caption, in their order.
@@ -154,9 +166,12 @@ class TextToImage:
             TypeError: A caption is not a string, or a setting is of another type or unknown.
             ValueError: A caption is empty or too long, a setting is out of range, or there is no
                 CLIP to rank by.
+            DataError: The picture cannot be read.
         """
-        request = self._request(candidates, keep, seed=seed, ranker=ranker, options=sampling)
-        prepared = [self._drawer.prepare(caption) for caption in _listed(captions)]
+        sampling, image_options = split_options(options)
+        request = self._request(candidates, keep, seed=seed, ranker=ranker, sampling=sampling)
+        prompt = self._prompt(image, image_options)
+        prepared = [self._drawer.prepare(caption, prompt) for caption in _listed(captions)]
         results = [self._finish((one,), request, together=1)[0] for one in prepared]
         return Generation(results=tuple(results))
 
@@ -180,21 +195,22 @@ class TextToImage:
             TypeError: A setting is of another type or unknown.
             ValueError: A setting is out of range.
         """
-        request = self._request(candidates, keep, seed=seed, ranker=ranker, options=sampling)
+        request = self._request(candidates, keep, seed=seed, ranker=ranker, sampling=sampling)
         return self._generate_many(_listed(captions), request)
 
     def stream(
         self,
-        caption: str,
+        caption: str | None,
         *,
+        image: Picture | ImagePrompt | None = None,
         candidates: int = 16,
         keep: int | None = None,
         seed: int = 0,
         ranker: RankerName | None = None,
         previews: bool = True,
-        **sampling: Unpack[SamplingOptions],
+        **options: Unpack[DrawOptions],
     ) -> Iterator[Frame]:
-        """Watch a caption being drawn: a frame for every row of the grid, the last with the result.
+        """Watch a caption being drawn: a frame for every row drawn, the last with the result.
 
         The pictures are those of `generate` with the same arguments. Without `previews` no time
         is spent on decoding unfinished pictures. Closing the iterator stops the work and frees
@@ -203,9 +219,40 @@ class TextToImage:
         Raises:
             TypeError: The caption is not a string, or a setting is of another type or unknown.
             ValueError: The caption is empty or too long, or a setting is out of range.
+            DataError: The picture cannot be read.
         """
-        request = self._request(candidates, keep, seed=seed, ranker=ranker, options=sampling)
-        return self._stream(self._drawer.prepare(caption), request, previews=previews)
+        sampling, image_options = split_options(options)
+        request = self._request(candidates, keep, seed=seed, ranker=ranker, sampling=sampling)
+        prepared = self._drawer.prepare(caption, self._prompt(image, image_options))
+        return self._stream(prepared, request, previews=previews)
+
+    def read_image(self, picture: Picture, **options: Unpack[ImageOptions]) -> ImagePrompt:
+        """The upper part of a given picture, to go on from as `image`: read once, used often.
+
+        Args:
+            picture: PNG, JPEG or WebP, or a picture that Pillow holds.
+            **options: `keep_rows`, `layout` and `crop`, as in `generate`.
+
+        Raises:
+            DataError: The picture cannot be read.
+            TypeError: It is none, or `keep_rows` no number.
+            ValueError: A setting is out of range.
+        """
+        return self._drawer.read_image(picture, **options)
+
+    def first_rows(self, picture: GeneratedImage, keep_rows: float | int = 0.5) -> ImagePrompt:
+        """The upper rows of a picture that this model drew, to go on from as `image`.
+
+        Its tokens are taken as they are, where a picture from elsewhere passes through the dVAE.
+
+        Raises:
+            TypeError: `keep_rows` is no number.
+            ValueError: It is out of range.
+            DalleError: Another model drew the picture.
+        """
+        self._check_ours(picture.recipe)
+        rows = keep_rows_of(keep_rows, grid_h=self._drawer.rows)
+        return ImagePrompt(tokens=torch.from_numpy(picture.tokens[:rows].reshape(-1)))  # (h w)
 
     def redraw(self, recipe: Recipe) -> GeneratedImage:
         """The picture that `recipe` describes, the same to the last pixel on the same machine.
@@ -214,22 +261,27 @@ class TextToImage:
             DalleError: The recipe belongs to another model.
             ValueError: The recipe's caption cannot be drawn.
         """
-        if recipe.model != self.fingerprint:
-            raise DalleError(
-                f"the picture was drawn by model {recipe.model}, but this one is "
-                f"{self.fingerprint}; load the model it was drawn with"
-            )
+        self._check_ours(recipe)
         together, size = recipe.batch
         start = recipe.index - recipe.index % size
+        prompt = ImagePrompt(tokens=torch.tensor(recipe.prompt, dtype=torch.int64))
         batch = DrawBatch(
-            captions=(self._drawer.prepare(recipe.caption),) * together,
+            captions=(self._drawer.prepare(recipe.caption or None, prompt),) * together,
             indices=range(start, start + size),
             seed=recipe.seed,
             sampling=recipe.sampling,
         )
         *_, drawn = self._drawer.draw(batch)
         image = self._drawer.images(batch, drawn, row=0)[recipe.index - start]
-        return _scored(recipe.caption, [image], self.ranker)[0]
+        return scored(recipe.caption, [image], self.ranker)[0]
+
+    def _check_ours(self, recipe: Recipe) -> None:
+        """Refuse the recipe of another model's picture."""
+        if recipe.model != self.fingerprint:
+            raise DalleError(
+                f"the picture was drawn by model {recipe.model}, but this one is "
+                f"{self.fingerprint}; load the model it was drawn with"
+            )
 
     # -------------------------------------------------------------------------- inner workings
 
@@ -240,34 +292,33 @@ class TextToImage:
         *,
         seed: int,
         ranker: RankerName | None,
-        options: SamplingOptions,
+        sampling: SamplingOptions,
     ) -> Request:
         request = check_request(
-            candidates, keep,
-            seed=seed, ranker=self._ranker(ranker), default=self.sampling, options=options,
-        )  # fmt: skip
-        request.ranker.prepare()
-        return request
+            candidates, keep, seed=seed, default=self.sampling, options=sampling
+        )
+        chosen = named_ranker(ranker, self.ranker)
+        chosen.prepare()
+        return replace(request, ranker=chosen)
 
-    def _ranker(self, name: RankerName | None) -> Ranker:
-        """The ranker called `name`.
+    def _prompt(
+        self, image: Picture | ImagePrompt | None, options: ImageOptions
+    ) -> ImagePrompt | None:
+        """The image prompt that a call asks for.
 
         Raises:
-            ValueError: There is none of that name, or no CLIP.
+            DataError: The picture cannot be read.
+            TypeError: It is none, or `keep_rows` no number.
+            ValueError: A setting is out of range, or given without a picture.
         """
-        if name is None or name == self.ranker.name:
-            return self.ranker
-        match name:
-            case "likelihood":
-                return LikelihoodRanker()
-            case "none":
-                return NoRanker()
-            case "clip":
-                raise ValueError(
-                    "ranker is clip, but this model has no CLIP; give one with clip=..., or rank "
-                    "by likelihood"
-                )
-        raise ValueError(f"ranker must be clip, likelihood or none, got {name!r}")
+        if options and (image is None or isinstance(image, ImagePrompt)):
+            raise ValueError(
+                f"{', '.join(options)} say how a given picture is read, and none was given; pass "
+                "image=..., or leave them out"
+            )
+        if image is None or isinstance(image, ImagePrompt):
+            return image
+        return self.read_image(image, **options)
 
     def _finish(
         self, captions: tuple[Prepared, ...], request: Request, *, together: int
@@ -283,7 +334,7 @@ class TextToImage:
             for row, images in enumerate(found):
                 images += self._drawer.images(batch, drawn, row=row)
         return [
-            _ranked(caption, images, request)
+            ranked(caption, images, request)
             for caption, images in zip(captions, found, strict=True)
         ]
 
@@ -326,7 +377,7 @@ class TextToImage:
                 if drawn.rows_done == rows:
                     images += self._drawer.images(batch, drawn, row=0)
                     if indices.stop >= request.candidates:
-                        result = _ranked(caption, images, request)
+                        result = ranked(caption, images, request)
                 yield Frame(
                     first_candidate=indices.start,
                     rows_done=drawn.rows_done,
@@ -338,36 +389,6 @@ class TextToImage:
                 )
 
 
-def _listed(captions: str | Iterable[str]) -> Iterable[str]:
+def _listed(captions: str | Iterable[str] | None) -> Iterable[str | None]:
     """Captions one by one; a string is one caption, not a list of letters."""
-    return [captions] if isinstance(captions, str) else captions
-
-
-def _scored(caption: str, images: Sequence[GeneratedImage], ranker: Ranker) -> list[GeneratedImage]:
-    """`images` with the scores that `ranker` gives them."""
-    scores = ranker.scores(
-        caption, [image.image for image in images], [image.log_likelihood for image in images]
-    )
-    return [
-        replace(image, score=score, ranker=ranker.name)
-        for image, score in zip(images, scores, strict=True)
-    ]
-
-
-def _ranked(caption: Prepared, images: Sequence[GeneratedImage], request: Request) -> CaptionResult:
-    """The best of the candidates that were asked for; `images` may hold some beyond them.
-
-    They are never lost: where the ranker fails, they stay as drawn and a notice says why.
-    """
-    wanted, notices = list(images[: request.candidates]), [caption.notice]
-    try:
-        wanted = _scored(caption.caption, wanted, request.ranker)
-    except DalleError as err:
-        notices.append(f"the candidates are not ranked: {err}")
-        log.warning("%s", notices[-1])
-    order = rank([image.score for image in wanted])[: request.keep]
-    return CaptionResult(
-        caption=caption.caption,
-        images=tuple(wanted[index] for index in order),
-        notice="; ".join(notice for notice in notices if notice) or None,
-    )
+    return [captions] if captions is None or isinstance(captions, str) else captions

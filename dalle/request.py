@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
-from typing import SupportsIndex
+from dataclasses import dataclass, field
+from typing import Any, SupportsIndex, TypedDict, cast
 
 from dalle.config import (
     SamplingConfig,
@@ -13,7 +13,34 @@ from dalle.config import (
     check_seed,
     override_sampling,
 )
-from dalle.rerank import Ranker
+from dalle.image_prompt import CropMode, Layout
+from dalle.rerank import LikelihoodRanker, Ranker
+
+
+class DrawOptions(SamplingOptions, total=False):
+    """Keyword arguments of a call: how tokens are drawn, and what is kept of a given picture."""
+
+    keep_rows: float | int | None
+    layout: Layout | None
+    crop: CropMode | None
+
+
+def split_options(options: DrawOptions) -> tuple[SamplingOptions, ImageOptions]:
+    """The options of `options` that sampling reads, and those that a given picture is read by."""
+    names = ImageOptions.__annotations__
+    given: dict[str, Any] = {
+        name: value for name, value in options.items() if name in names and value is not None
+    }
+    others = {name: value for name, value in options.items() if name not in names}
+    return cast(SamplingOptions, others), cast(ImageOptions, given)
+
+
+class ImageOptions(TypedDict, total=False):
+    """The options that a given picture is read by; see `dalle.image_prompt.prepare`."""
+
+    keep_rows: float | int
+    layout: Layout
+    crop: CropMode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +50,8 @@ class Request:
     candidates: int
     keep: int
     seed: int
-    ranker: Ranker
     sampling: SamplingConfig
+    ranker: Ranker = field(default_factory=LikelihoodRanker, compare=False)
 
 
 def check_request(
@@ -32,7 +59,6 @@ def check_request(
     keep: SupportsIndex | None,
     *,
     seed: SupportsIndex,
-    ranker: Ranker,
     default: SamplingConfig,
     options: SamplingOptions,
 ) -> Request:
@@ -42,7 +68,6 @@ def check_request(
         candidates: Pictures drawn for each caption, 1 to 4,096.
         keep: Best pictures kept, 1 to `candidates`; None keeps all.
         seed: Any whole number below 2^63 in size.
-        ranker: What orders the candidates.
         default: Sampling settings that hold unless changed.
         options: Changes to them.
 
@@ -55,7 +80,6 @@ def check_request(
         candidates=count,
         keep=count if keep is None else _whole("keep", keep),
         seed=_whole("seed", seed),
-        ranker=ranker,
         sampling=override_sampling(default, **options),
     )
     check_counts(candidates=request.candidates, keep=request.keep)

@@ -10,14 +10,33 @@ from dalle.picture import GeneratedImage
 
 
 @dataclass(frozen=True, kw_only=True)
+class PromptShown:
+    """What became of a given picture; everything is of the model's size."""
+
+    image: Image.Image
+    """The picture as it was cut or fitted, the part that was drawn in grey."""
+    seen: Image.Image
+    """The same part as the model saw it, through its dVAE."""
+    rows: int
+    """Rows of the token grid that were kept."""
+    rows_in_all: int
+    """Rows of the whole grid."""
+    notes: tuple[str, ...]
+    """What was rounded, cut off or filled in, each a clause."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CaptionResult:
     """What became of one caption."""
 
     caption: str
+    """As given; empty where there was none."""
     images: tuple[GeneratedImage, ...]
     """The kept candidates, best first."""
     notice: str | None = None
     """Something the person should know, such as that the caption was cut."""
+    prompt: PromptShown | None = None
+    """The picture that the drawing went on from, if one was given."""
 
 
 @dataclass(frozen=True, kw_only=True)

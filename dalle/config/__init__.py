@@ -1,13 +1,14 @@
 """The typed tree behind every command: file schema, flags and Python API are this one thing.
 
-Each verb of `dalle` has one root dataclass in `verbs`, made of the sections in `training` and
-`sampling` and of the models' own settings. YAML files and `--section.key value` flags are read
-into it by `dalle.flags`. Nothing in this package, nor in what it imports, may import torch, so
-that help and usage errors answer at once.
+Each verb of `dalle` has one root dataclass, in `making` (data and models) or `using` (pictures and
+figures), made of the sections in `training` and `sampling` and of the models' own settings. YAML
+files and `--section.key value` flags are read into it by `dalle.flags`. Nothing in this package,
+nor in what it imports, may import torch, so that help and usage errors answer at once.
 """
 
 from __future__ import annotations
 
+from dalle.config.making import DataEmoji, Tokenize, TrainClip, TrainTransformer, TrainVae
 from dalle.config.sampling import (
     MAX_CANDIDATES,
     SamplingConfig,
@@ -26,17 +27,7 @@ from dalle.config.training import (
     TransformerObjectiveConfig,
     VaeObjectiveConfig,
 )
-from dalle.config.verbs import (
-    DataEmoji,
-    EvalModel,
-    EvalVae,
-    Generate,
-    Pack,
-    Tokenize,
-    TrainClip,
-    TrainTransformer,
-    TrainVae,
-)
+from dalle.config.using import EvalModel, EvalVae, Generate, Pack, Transform
 
 __all__ = [
     "MAX_CANDIDATES",
@@ -57,6 +48,7 @@ __all__ = [
     "TrainClip",
     "TrainTransformer",
     "TrainVae",
+    "Transform",
     "TransformerObjectiveConfig",
     "VaeObjectiveConfig",
     "check_counts",

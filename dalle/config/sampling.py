@@ -35,7 +35,7 @@ class SamplingConfig:
                 f"temperature must be between 0 (greedy) and 100, got {self.temperature}"
             )
         if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {self.top_k}; leave it out for all")
+            raise ValueError(f"top_k must be at least 1, got {self.top_k}; 0 switches it off")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}; 1 keeps every token")
         if not 0 <= self.guidance_scale <= 100:
@@ -56,7 +56,7 @@ class SamplingOptions(TypedDict, total=False):
 def override_sampling(
     default: SamplingConfig, **options: Unpack[SamplingOptions]
 ) -> SamplingConfig:
-    """`default` with every option that is not None.
+    """`default` with every option that is not None; `top_k` 0 switches the filter off.
 
     Raises:
         TypeError: There is no such option, or its value is no number.
@@ -68,6 +68,8 @@ def override_sampling(
             f"unknown sampling option {min(unknown)!r}; the options are {', '.join(known)}"
         )
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if type(given.get("top_k")) is int and given["top_k"] == 0:
+        given["top_k"] = None
     return replace(default, **given)
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from dalle import flags
+from dalle import TextToImage, flags
 from dalle.cli import VERBS, Verb, main
 
 ROOT = Path(__file__).parents[2]
@@ -114,6 +115,14 @@ def test_every_dalle_command_is_understood(
     assert isinstance(built, verb.settings)
 
 
+def write_pictures(folder: Path, model: Path) -> None:
+    """The pictures that the README's examples read: one from anywhere, one of the model's own."""
+    Image.effect_noise((64, 48), 80).convert("RGB").save(folder / "fox.png")
+    (folder / "pictures").mkdir()
+    drawn = TextToImage.from_pretrained(model, device="cpu").generate("a fox", candidates=1)
+    drawn.images[0].save(folder / "pictures" / "PICTURE.png")
+
+
 @pytest.mark.parametrize("words", of_kind("generate"))
 def test_every_generate_command_draws(
     words: list[str],
@@ -124,11 +133,13 @@ def test_every_generate_command_draws(
 ) -> None:
     """With the tiny model, whichever model the README names."""
     monkeypatch.chdir(tmp_path)
+    write_pictures(tmp_path, tiny_model)
     assert main(["generate", *words, "--model", str(tiny_model)]) == 0
     out, err = capsys.readouterr()
     assert "error" not in err
     assert out
-    assert list(tmp_path.rglob("*.png"))
+    # At least one beside the two that were there before.
+    assert len(list(tmp_path.rglob("*.png"))) > 2
 
 
 @pytest.mark.parametrize("words", of_kind("make"))
@@ -172,6 +183,7 @@ def test_every_program_runs(
 ) -> None:
     """With the tiny model in place of the bundled one, and captions in `captions.txt`."""
     monkeypatch.chdir(tmp_path)
+    write_pictures(tmp_path, tiny_model)
     (tmp_path / "captions.txt").write_text("a fox\n\ntwo apples\n", encoding="utf-8")
     program = block.content.replace('"emoji"', repr(str(tiny_model)))
     exec(compile(program, f"README.md, line {block.line}", "exec"), {"__name__": "__main__"})

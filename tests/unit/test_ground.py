@@ -41,7 +41,7 @@ def test_large_pictures_are_measured_within_a_few_pixels() -> None:
 
 
 def test_a_noisy_ground_is_even() -> None:
-    """Photographed paper used to count as subject from corner to corner, for its grain."""
+    """The grain of photographed paper is no subject."""
     noise = np.random.default_rng(0).normal(0, 8, (400, 400, 3))
     clean = np.asarray(scene((400, 400), (100, 120, 300, 280), ground="#e6e6e6"), dtype=float)
     found = find_ground(Image.fromarray((clean + noise).clip(0, 255).astype(np.uint8)))

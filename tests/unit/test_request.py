@@ -33,6 +33,12 @@ def test_what_is_left_out_is_the_models_own() -> None:
     )
 
 
+def test_top_k_0_switches_the_models_own_filter_off() -> None:
+    """Bug: None keeps the model's own top-k, so nothing could ask for no filter."""
+    assert request(top_k=0).sampling.top_k is None
+    assert request(top_k=None).sampling.top_k == 24
+
+
 def test_the_limits_themselves_are_allowed() -> None:
     largest = (1 << 63) - 1
     assert request(MAX_CANDIDATES, 1, largest).seed == largest
@@ -62,7 +68,7 @@ def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
         ({"temperature": -1}, "temperature must be between 0 .greedy. and 100, got -1"),
         ({"temperature": float("nan")}, "temperature must be between 0 .greedy. and 100, got nan"),
         ({"temperature": "hot"}, "temperature must be a number, got 'hot'"),
-        ({"top_k": 0}, "top_k must be at least 1, got 0"),
+        ({"top_k": -1}, "top_k must be at least 1, got -1; 0 switches it off"),
         ({"top_k": 2.5}, r"top_k must be a whole number or None, got 2\.5"),
         ({"top_p": 1.2}, r"top_p must be in \(0, 1\], got 1\.2"),
         ({"top_p": 0}, r"top_p must be in \(0, 1\], got 0"),

@@ -49,6 +49,7 @@ _HALF_SIDE = 14
 _NEAR, _MIDDLE, _FAR = 1, 9, 17  # left or top of a half-size cell
 _JITTER = (-2, 0, 0, 0, 2)
 _MAX_PROPOSALS = 100_000
+_OWN_KIND_PROPOSALS = 50  # of a contrast; after them it is another background
 
 # What a contrast may be to a scene that says nothing which could be otherwise.
 _PLAIN_CONTRASTS: tuple[SceneKind, ...] = ("background", "look", "size")
@@ -114,13 +115,18 @@ class Grammar:
         it holds no held-out combination; in the other it may hold some or none.
         """
         kinds = _PLAIN_CONTRASTS if scene.kind == "plain" else (scene.kind,)
-        for _ in range(_MAX_PROPOSALS):
+        for attempt in range(_MAX_PROPOSALS):
             kind = dice.pick(kinds)
-            if kind == "pair":
+            if attempt >= _OWN_KIND_PROPOSALS:
+                # All other numbers of this subject may be held out, say.
+                other = replace(
+                    scene, background=dice.weigh(_NAMED_BACKGROUNDS), background_named=True
+                )
+            elif kind == "pair":
                 other = _reordered(scene, dice)
             else:
                 other = self._draw_kind[kind](dice, lambda: scene.placed[0].subject)
-            if kind in ("size", "count", "look"):
+            if kind in ("size", "count", "look") and attempt < _OWN_KIND_PROPOSALS:
                 other = _on_background_of(scene, other)
             held_out = heldout_combinations(other)
             if _visible(other) != _visible(scene) and not (held_out and split == "train"):

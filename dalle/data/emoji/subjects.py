@@ -45,6 +45,11 @@ class _CoreEntry:
     aliases: tuple[str, ...]
 
 
+def core_names() -> list[str]:
+    """Everyday names of the core list, whatever the font draws, sorted."""
+    return sorted(entry.name for entry in _read_core().values())
+
+
 def list_subjects(font: EmojiFont, which: Literal["core", "all"]) -> tuple[Subject, ...]:
     """The subjects that `font` draws as one drawing each, sorted by name.
 

@@ -8,12 +8,15 @@ and its blog post.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dalle.data.emoji.dice import Dice
 from dalle.data.emoji.names import plural, with_adjective, with_article
 from dalle.data.emoji.palette import PAINTS
-from dalle.data.emoji.scene import Relation, Scene
-from dalle.data.emoji.subjects import Subject
+
+if TYPE_CHECKING:  # these load Pillow, and the command line needs only the looks' names
+    from dalle.data.emoji.scene import Relation, Scene
+    from dalle.data.emoji.subjects import Subject
 
 Weighted = tuple[tuple[float, str], ...]
 
@@ -161,6 +164,9 @@ _LOOKS: dict[str, _LookWording] = {
     },
 }
 
+LOOK_NAMES = tuple(_LOOKS)
+"""Every look that a caption can speak of."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Wording:
@@ -229,13 +235,36 @@ def _template(scene: Scene, name: str, dice: Dice) -> tuple[str, dict[str, str]]
 
 def _panel_template(wording: _LookWording, dice: Dice) -> str:
     if dice.chance(_UNNAMED_PHOTO_SHARE):
-        return f"the exact same photo on the top {dice.pick(wording.reflected)} on the bottom"
+        return _exact_same("photo", dice.pick(wording.reflected))
     if dice.chance(0.6):
-        return f"the exact same {{bare}} on the top {dice.pick(wording.reflected)} on the bottom"
+        return _exact_same("{bare}", dice.pick(wording.reflected))
     return (
         "2 panel image of the exact same {bare}. on the top, a photo of the {bare}. "
         f"on the bottom, {dice.pick(wording.panel)}."
     )
+
+
+def _exact_same(noun: str, change: str) -> str:
+    return f"the exact same {noun} on the top {change} on the bottom"
+
+
+def panel_caption(look: str, subject: str | None) -> str:
+    """The shortest two-panel caption of `look`, one of those that training has.
+
+    For instance "the exact same fox on the top as a sketch on the bottom". The paper words
+    close-ups and sunglasses as "2 panel image of the exact same cat. ..."; such captions are more
+    than twice as long, and 32 caption tokens mostly end before they have named the look.
+
+    Args:
+        look: A member of `LOOK_NAMES`.
+        subject: What the picture shows, without article; None speaks of a photo.
+
+    Raises:
+        ValueError: There is no such look.
+    """
+    if look not in _LOOKS:
+        raise ValueError(f"look must be one of {', '.join(LOOK_NAMES)}, got {look!r}")
+    return _exact_same("photo" if subject is None else subject, _LOOKS[look].reflected[0])
 
 
 def _dress(caption: str, dice: Dice) -> str:

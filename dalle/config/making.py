@@ -1,4 +1,4 @@
-"""Roots of the verbs: one dataclass holds all that a verb of `dalle` can be told."""
+"""Roots of the verbs that make data and models: one dataclass holds all that one can be told."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dalle.config.ranges import (
     require_positive,
     require_vocabulary,
 )
-from dalle.config.sampling import SamplingConfig, check_counts, check_seed, override_sampling
+from dalle.config.sampling import SamplingConfig
 from dalle.config.training import (
     ClipObjectiveConfig,
     DataConfig,
@@ -23,7 +23,6 @@ from dalle.config.training import (
     VaeObjectiveConfig,
 )
 from dalle.model_config import ClipConfig, SequenceConfig, TransformerConfig
-from dalle.prompts import check_prompt
 from vae.config import VaeConfig
 
 
@@ -199,169 +198,3 @@ class TrainClip:
     def __post_init__(self) -> None:
         """Refuse vocabularies without room for the bytes."""
         require_vocabulary(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pack:
-    """`dalle pack`: make one folder to publish of a model, its CLIP, its card and its settings."""
-
-    model: Path
-    """A finished run of `dalle train transformer`, or a model folder."""
-    out: Path
-    """Model folder to write; replaced if it exists."""
-    clip: Path | None = None
-    """A finished run of `dalle train clip` with the model's tokenizer; None keeps what is there."""
-    card: Path | None = None
-    """Markdown file that becomes the model card; None keeps the one that is there."""
-    temperature: float | None = None
-    """Recommended sampling temperature; None keeps the model's."""
-    top_k: int | None = None
-    """Recommended top-k; None keeps the model's."""
-    top_p: float | None = None
-    """Recommended top-p; None keeps the model's."""
-    guidance_scale: float | None = None
-    """Recommended guidance scale; None keeps the model's."""
-
-    def __post_init__(self) -> None:
-        """Refuse sampling settings out of range."""
-        self.sampling(SamplingConfig())
-
-    def sampling(self, default: SamplingConfig) -> SamplingConfig:
-        """`default` with whatever was set on the command line."""
-        return override_sampling(
-            default,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            guidance_scale=self.guidance_scale,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Generate:
-    """`dalle generate`: draw pictures for captions."""
-
-    captions: tuple[str, ...] = ()
-    """What to draw, one caption or several."""
-    model: str = "emoji"
-    """Name of a bundled model, or a model folder."""
-    candidates: int = 16
-    """Pictures drawn for each caption."""
-    keep: int | None = None
-    """Best pictures kept for each caption; None keeps 4, or all of them if fewer are drawn."""
-    seed: int = 0
-    """Seed; a picture depends on its caption, this, its number and the settings alone."""
-    out: Path = Path("pictures")
-    """Folder the pictures are written to."""
-    temperature: float | None = None
-    """Divides the logits, 0 takes the likeliest token; None takes the model's own setting."""
-    top_k: int | None = None
-    """Keep only this many likeliest tokens; None takes the model's own setting."""
-    top_p: float | None = None
-    """Keep the fewest tokens that hold this mass; None takes the model's own setting."""
-    guidance_scale: float | None = None
-    """How closely to follow the caption, 1 is off; None takes the model's own setting."""
-    ranker: Literal["auto", "clip", "likelihood", "none"] = "auto"
-    """What orders the candidates; auto is CLIP where there is one, else likelihood."""
-    clip: str | None = None
-    """A folder of `dalle train clip`, or an open_clip model such as ViT-B-32/laion2b_s34b_b79k or
-    local-dir:FOLDER; None takes the model's own."""
-    require_clip: bool = False
-    """End with an error where the CLIP cannot be had, rather than go on without order."""
-    like: Path | None = None
-    """Redraw a picture made earlier, exactly, from the settings stored in its PNG."""
-    json: bool = False
-    """Print one JSON object on stdout, and nothing else there."""
-    device: Device = "auto"
-    """Where to draw."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be drawn, before anything is loaded."""
-        check_counts(candidates=self.candidates, keep=self.kept)
-        check_seed(self.seed)
-        self.sampling(SamplingConfig())
-        if bool(self.captions) == (self.like is not None):
-            raise ValueError(
-                "give one caption or several to draw, such as 'a fox', or --like PICTURE.png; "
-                f"got {len(self.captions)} captions and --like {self.like}"
-            )
-        for caption in self.captions:
-            check_prompt(caption)
-
-    @property
-    def kept(self) -> int:
-        """How many pictures of a caption are kept."""
-        return min(4, self.candidates) if self.keep is None else self.keep
-
-    def sampling(self, default: SamplingConfig) -> SamplingConfig:
-        """`default` with whatever was set on the command line."""
-        return override_sampling(
-            default,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            guidance_scale=self.guidance_scale,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalModel:
-    """`dalle eval`: how often a model draws what captions say, and what ranking adds."""
-
-    out: Path
-    """Folder for the report, its plots, a sheet of the best pictures and eval.json."""
-    model: str = "emoji"
-    """Name of a bundled model, or a model folder."""
-    set: str = "heldout"
-    """Captions: `heldout` or `train` (emoji scenes with ground truth), or a .txt, .csv or .tsv."""
-    captions: int = 200
-    """Captions evaluated."""
-    candidates: int = 32
-    """Pictures drawn for each caption."""
-    temperatures: tuple[float, ...] = ()
-    """Sampling temperatures to compare, the first for all but the comparison; empty takes the
-    model's own."""
-    seed: int = 0
-    """Seed of the pictures and of the intervals' resampling."""
-    scene_seed: int = 1
-    """Seed of the emoji scenes; training sets of the recipes have 0."""
-    subjects: Literal["core", "all"] = "core"
-    """Subject list that the model was trained on; read for emoji scenes only."""
-    train_data: Path | None = None
-    """Pictures the model was trained on, to look for copies among; None leaves that out."""
-    clip: str | None = None
-    """CLIP that ranks, as for `dalle generate`; None takes the model's own."""
-    json: bool = False
-    """Print one JSON object on stdout, and nothing else there."""
-    device: Device = "auto"
-    """Where to draw."""
-
-    def __post_init__(self) -> None:
-        """Refuse what evaluates nothing."""
-        require_positive(self, "captions")
-        check_counts(candidates=self.candidates, keep=self.candidates)
-        check_seed(self.seed)
-        for temperature in self.temperatures:
-            SamplingConfig(temperature=temperature)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalVae:
-    """`dalle eval vae`: how well a dVAE reconstructs pictures it was not trained on."""
-
-    vae: Path
-    """Folder of a trained dVAE."""
-    data: Path
-    """Folder of pictures; subject retrieval needs emoji scenes with ground truth."""
-    image_px: int = 64
-    """Height and width of the pictures."""
-    samples: int = 500
-    """Pictures evaluated, the first of the folder."""
-    json: bool = False
-    """Print one JSON object on stdout, and nothing else there."""
-    device: Device = "auto"
-    """Where the dVAE runs."""
-
-    def __post_init__(self) -> None:
-        """Refuse counts that evaluate nothing."""
-        require_positive(self, "image_px", "samples")

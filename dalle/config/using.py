@@ -1,0 +1,253 @@
+"""Roots of the verbs that use a model: drawing, packing, evaluating."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dalle.config.ranges import require_positive
+from dalle.config.sampling import SamplingConfig, check_counts, check_seed, override_sampling
+from dalle.config.training import Device
+from dalle.prompts import check_prompt
+from dalle.transforms import transform_caption
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack:
+    """`dalle pack`: make one folder to publish of a model, its CLIP, its card and its settings."""
+
+    model: Path
+    """A finished run of `dalle train transformer`, or a model folder."""
+    out: Path
+    """Model folder to write; replaced if it exists."""
+    clip: Path | None = None
+    """A finished run of `dalle train clip` with the model's tokenizer; None keeps what is there."""
+    card: Path | None = None
+    """Markdown file that becomes the model card; None keeps the one that is there."""
+    temperature: float | None = None
+    """Recommended sampling temperature; None keeps the model's."""
+    top_k: int | None = None
+    """Recommended top-k, 0 for none; None keeps the model's."""
+    top_p: float | None = None
+    """Recommended top-p; None keeps the model's."""
+    guidance_scale: float | None = None
+    """Recommended guidance scale; None keeps the model's."""
+
+    def __post_init__(self) -> None:
+        """Refuse sampling settings out of range."""
+        self.sampling(SamplingConfig())
+
+    def sampling(self, default: SamplingConfig) -> SamplingConfig:
+        """`default` with whatever was set on the command line."""
+        return override_sampling(
+            default,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            guidance_scale=self.guidance_scale,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generate:
+    """`dalle generate`: draw pictures for captions."""
+
+    captions: tuple[str, ...] = ()
+    """What to draw, one caption or several."""
+    model: str = "emoji"
+    """Name of a bundled model, or a model folder."""
+    candidates: int = 16
+    """Pictures drawn for each caption."""
+    keep: int | None = None
+    """Best pictures kept for each caption; None keeps 4, or all of them if fewer are drawn."""
+    seed: int = 0
+    """Seed; a picture depends on its caption, this, its number and the settings alone."""
+    out: Path = Path("pictures")
+    """Folder the pictures are written to."""
+    temperature: float | None = None
+    """Divides the logits, 0 takes the likeliest token; None takes the model's own setting."""
+    top_k: int | None = None
+    """Keep only this many likeliest tokens, 0 keeps all; None takes the model's own setting."""
+    top_p: float | None = None
+    """Keep the fewest tokens that hold this mass; None takes the model's own setting."""
+    guidance_scale: float | None = None
+    """How closely to follow the caption, 1 is off; None takes the model's own setting."""
+    ranker: Literal["auto", "clip", "likelihood", "none"] = "auto"
+    """What orders the candidates; auto is CLIP where there is one, else likelihood."""
+    clip: str | None = None
+    """A folder of `dalle train clip`, or an open_clip model such as ViT-B-32/laion2b_s34b_b79k or
+    local-dir:FOLDER; None takes the model's own."""
+    require_clip: bool = False
+    """End with an error where the CLIP cannot be had, rather than go on without order."""
+    image: Path | None = None
+    """A picture to go on from (PNG, JPEG, WebP): its upper part is kept, the rest is drawn. Without
+    a caption it is completed freely."""
+    keep_rows: float | None = None
+    """How much of --image or --vary is kept: a part of the height (under 1), or a number of token
+    rows; None is half."""
+    prompt_layout: Literal["top-half", "place-on-top"] = "top-half"
+    """Keep the upper rows of --image, or fit all of it into them."""
+    crop: Literal["center", "top", "pad"] = "center"
+    """How --image becomes as wide and high as the model's pictures, with `top-half`."""
+    vary: Path | None = None
+    """A picture drawn earlier: keep its first rows and draw the rest anew, with its caption."""
+    like: Path | None = None
+    """Redraw a picture made earlier, exactly, from the settings stored in its PNG."""
+    json: bool = False
+    """Print one JSON object on stdout, and nothing else there."""
+    device: Device = "auto"
+    """Where to draw."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn, before anything is loaded."""
+        check_counts(candidates=self.candidates, keep=self.kept)
+        check_seed(self.seed)
+        self.sampling(SamplingConfig())
+        self._check_sources()
+        for caption in self.captions:
+            check_prompt(caption)
+
+    def _check_sources(self) -> None:
+        """Refuse nothing to draw, several things that exclude each other, and rows of nothing."""
+        drawn = bool(self.captions) or self.image is not None
+        if drawn + (self.like is not None) + (self.vary is not None) != 1:
+            raise ValueError(
+                "give one caption or several to draw, such as 'a fox', with or without --image, or "
+                f"one of --vary and --like PICTURE.png; got {len(self.captions)} captions, "
+                f"--image {self.image}, --vary {self.vary} and --like {self.like}"
+            )
+        if self.keep_rows is not None:
+            if self.image is None and self.vary is None:
+                raise ValueError(
+                    f"keep_rows {self.keep_rows:g} says how much of a picture is kept; give one "
+                    "with --image or --vary"
+                )
+            if self.keep_rows < 0 or (self.keep_rows >= 1 and self.keep_rows % 1):
+                raise ValueError(
+                    "keep_rows must be a part of the height under 1, or a whole number of token "
+                    f"rows, got {self.keep_rows:g}"
+                )
+        if self.image is None and (self.prompt_layout, self.crop) != ("top-half", "center"):
+            raise ValueError("prompt_layout and crop say how --image is read; give one")
+
+    @property
+    def rows(self) -> float | int:
+        """How much of a given picture is kept, as the API takes it."""
+        if self.keep_rows is None:
+            return 0.5
+        return self.keep_rows if 0 < self.keep_rows < 1 else int(self.keep_rows)
+
+    @property
+    def kept(self) -> int:
+        """How many pictures of a caption are kept."""
+        return min(4, self.candidates) if self.keep is None else self.keep
+
+    def sampling(self, default: SamplingConfig) -> SamplingConfig:
+        """`default` with whatever was set on the command line."""
+        return override_sampling(
+            default,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            guidance_scale=self.guidance_scale,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transform:
+    """`dalle transform`: redraw a picture in another look, below itself."""
+
+    image: Path
+    """The picture: PNG, JPEG or WebP."""
+    to: str
+    """What it becomes: sketch, upside-down, red, ...; `all` draws every one."""
+    subject: str | None = None
+    """What the picture shows, such as fox; None lets CLIP guess."""
+    model: str = "emoji"
+    """Name of a bundled model, or a model folder."""
+    candidates: int = 16
+    """Pictures drawn for each transform."""
+    keep: int | None = None
+    """Best pictures kept for each; None keeps 4, or 1 of each with `all`."""
+    seed: int = 0
+    """Seed of the pictures."""
+    out: Path = Path("pictures")
+    """Folder the pictures are written to."""
+    clip: str | None = None
+    """CLIP that guesses and ranks, as for `dalle generate`; None takes the model's own."""
+    json: bool = False
+    """Print one JSON object on stdout, and nothing else there."""
+    device: Device = "auto"
+    """Where to draw."""
+
+    def __post_init__(self) -> None:
+        """Refuse unknown transforms and what cannot be drawn, before anything is loaded."""
+        if self.to != "all":
+            transform_caption(self.to, self.subject)
+        keep = min(4, self.candidates) if self.keep is None else self.keep
+        check_counts(candidates=self.candidates, keep=keep)
+        check_seed(self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalModel:
+    """`dalle eval`: how often a model draws what captions say, and what ranking adds."""
+
+    out: Path
+    """Folder for the report, its plots, a sheet of the best pictures and eval.json."""
+    model: str = "emoji"
+    """Name of a bundled model, or a model folder."""
+    set: str = "heldout"
+    """Captions: `heldout` or `train` (emoji scenes with ground truth), or a .txt, .csv or .tsv."""
+    captions: int = 200
+    """Captions evaluated."""
+    candidates: int = 32
+    """Pictures drawn for each caption."""
+    temperatures: tuple[float, ...] = ()
+    """Sampling temperatures to compare, the first for all but the comparison; empty takes the
+    model's own."""
+    seed: int = 0
+    """Seed of the pictures and of the intervals' resampling."""
+    scene_seed: int = 1
+    """Seed of the emoji scenes; training sets of the recipes have 0."""
+    subjects: Literal["core", "all"] = "core"
+    """Subject list that the model was trained on; read for emoji scenes only."""
+    train_data: Path | None = None
+    """Pictures the model was trained on, to look for copies among; None leaves that out."""
+    clip: str | None = None
+    """CLIP that ranks, as for `dalle generate`; None takes the model's own."""
+    json: bool = False
+    """Print one JSON object on stdout, and nothing else there."""
+    device: Device = "auto"
+    """Where to draw."""
+
+    def __post_init__(self) -> None:
+        """Refuse what evaluates nothing."""
+        require_positive(self, "captions")
+        check_counts(candidates=self.candidates, keep=self.candidates)
+        check_seed(self.seed)
+        for temperature in self.temperatures:
+            SamplingConfig(temperature=temperature)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalVae:
+    """`dalle eval vae`: how well a dVAE reconstructs pictures it was not trained on."""
+
+    vae: Path
+    """Folder of a trained dVAE."""
+    data: Path
+    """Folder of pictures; subject retrieval needs emoji scenes with ground truth."""
+    image_px: int = 64
+    """Height and width of the pictures."""
+    samples: int = 500
+    """Pictures evaluated, the first of the folder."""
+    json: bool = False
+    """Print one JSON object on stdout, and nothing else there."""
+    device: Device = "auto"
+    """Where the dVAE runs."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts that evaluate nothing."""
+        require_positive(self, "image_px", "samples")

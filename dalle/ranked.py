@@ -1,0 +1,70 @@
+"""Drawn candidates with the scores that a ranker gives them, the best first."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+from dalle.drawing import Prepared
+from dalle.errors import DalleError
+from dalle.picture import GeneratedImage
+from dalle.request import Request
+from dalle.rerank import LikelihoodRanker, NoRanker, Ranker, RankerName, rank
+from dalle.results import CaptionResult
+
+log = logging.getLogger(__name__)
+
+
+def named_ranker(name: RankerName | None, own: Ranker) -> Ranker:
+    """The ranker called `name`; None is the model's `own`.
+
+    Raises:
+        ValueError: There is none of that name, or no CLIP.
+    """
+    if name is None or name == own.name:
+        return own
+    match name:
+        case "likelihood":
+            return LikelihoodRanker()
+        case "none":
+            return NoRanker()
+        case "clip":
+            raise ValueError(
+                "ranker is clip, but this model has no CLIP; give one with clip=..., or rank "
+                "by likelihood"
+            )
+    raise ValueError(f"ranker must be clip, likelihood or none, got {name!r}")
+
+
+def scored(caption: str, images: Sequence[GeneratedImage], ranker: Ranker) -> list[GeneratedImage]:
+    """`images` with the scores that `ranker` gives them."""
+    scores = ranker.scores(
+        caption, [image.image for image in images], [image.log_likelihood for image in images]
+    )
+    return [
+        replace(image, score=score, ranker=ranker.name)
+        for image, score in zip(images, scores, strict=True)
+    ]
+
+
+def ranked(caption: Prepared, images: Sequence[GeneratedImage], request: Request) -> CaptionResult:
+    """The best of the candidates that were asked for; `images` may hold some beyond them.
+
+    They are never lost: where the ranker fails, they stay as drawn and a notice says why.
+    """
+    wanted, notices = list(images[: request.candidates]), [caption.notice]
+    # A CLIP has nothing to compare pictures with where no caption was given.
+    ranker = request.ranker if caption.caption else LikelihoodRanker()
+    try:
+        wanted = scored(caption.caption, wanted, ranker)
+    except DalleError as err:
+        notices.append(f"the candidates are not ranked: {err}")
+        log.warning("%s", notices[-1])
+    order = rank([image.score for image in wanted])[: request.keep]
+    return CaptionResult(
+        caption=caption.caption,
+        images=tuple(wanted[index] for index in order),
+        notice="; ".join(notice for notice in notices if notice) or None,
+        prompt=caption.shown,
+    )

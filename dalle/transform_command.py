@@ -1,0 +1,86 @@
+"""`dalle transform`: a picture on top, redrawn below in another look."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from dalle.clip import ClipScorer
+from dalle.config import Generate, Transform
+from dalle.data.emoji.names import with_article
+from dalle.data.emoji.subjects import core_names
+from dalle.data.images import fit_square
+from dalle.device import choose_device
+from dalle.errors import DalleError
+from dalle.folders import model_folder
+from dalle.generate_command import run as generate
+from dalle.given_picture import read_picture
+from dalle.rerank import ClipRanker, find_clip_ranker
+from dalle.transforms import TRANSFORMS, is_zero_shot, transform_caption
+
+log = logging.getLogger(__name__)
+
+
+def run(settings: Transform) -> int:
+    """Word the captions, then draw as `dalle generate` does; 0 when every picture is written.
+
+    Raises:
+        ModelFormatError: The model or its CLIP cannot be loaded.
+        DataError: The picture cannot be read.
+        DalleError: A picture cannot be written.
+        ValueError: A setting is out of range.
+    """
+    subject = settings.subject
+    if subject is None:
+        subject = _guess(settings)
+    names = [one.name for one in TRANSFORMS] if settings.to == "all" else [settings.to]
+    for name in names:
+        if is_zero_shot(name):
+            log.info("training never showed %r as a transform of a picture above it", name)
+    return generate(
+        Generate(
+            captions=tuple(transform_caption(name, subject) for name in names),
+            image=settings.image,
+            prompt_layout="place-on-top",
+            model=settings.model,
+            candidates=settings.candidates,
+            keep=settings.keep or (1 if settings.to == "all" else None),
+            seed=settings.seed,
+            out=settings.out,
+            clip=settings.clip,
+            json=settings.json,
+            device=settings.device,
+        )
+    )
+
+
+def _guess(settings: Transform) -> str | None:
+    """What CLIP takes the picture for, among the subjects of emoji scenes; None without a CLIP."""
+    device = choose_device(settings.device)
+    ranker = find_clip_ranker(
+        model_folder(settings.model), clip=settings.clip, required=False, device=device
+    )
+    if not isinstance(ranker, ClipRanker):
+        log.info("there is no CLIP to tell what the picture shows; name it with --subject")
+        return None
+    try:
+        name = likeliest_subject(ranker.scorer(), settings)
+    except DalleError as err:
+        log.warning("what the picture shows is not known: %s; name it with --subject", err)
+        return None
+    log.info("taken for %s; --subject says otherwise", with_article(name))
+    return name
+
+
+def likeliest_subject(clip: ClipScorer, settings: Transform) -> str:
+    """The subject of the core list whose plain caption fits the picture best.
+
+    Raises:
+        DataError: The picture cannot be read.
+    """
+    picture = fit_square(read_picture(settings.image), 64)
+    names = core_names()
+    captions = [with_article(name) for name in names]
+    cosines = clip.text_features(captions) @ clip.image_features([picture])[0]
+    return names[int(torch.argmax(cosines))]
