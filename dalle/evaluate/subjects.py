@@ -5,12 +5,12 @@ and background, none is nearer to the picture than its own. Nearness is the dist
 features: colours, and where brightness changes. Subjects whose renderings cannot be told apart
 (two round silhouettes, say) count as one.
 
-Axes: n subjects, d feature values; y x pixel rows and columns.
+Axes: n subjects, j parts of pictures, d feature values; y x pixel rows and columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -125,26 +125,17 @@ def area_features(image: Image.Image, area: tuple[int, int, int, int]) -> np.nda
         area: Left, top, right, bottom in pixels.
     """
     part = image.crop(area).resize((FEATURE_PX, FEATURE_PX), Image.Resampling.BOX)
-    colours = np.asarray(part, dtype=np.float32) / 255  # y x 3
-    luma = colours.mean(axis=2)  # y x
-    edges = np.stack(np.gradient(luma), axis=-1) * EDGE_WEIGHT  # y x 2
-    return rearrange(np.concatenate([colours, edges], axis=-1), "y x c -> (y x c)")
+    features: np.ndarray = colours_and_edges(np.asarray(part)[None])[0]
+    return features
 
 
-def share(hits: Sequence[bool]) -> tuple[float, float, float]:
-    """A rate with its 95 % Wilson interval: (rate, low, high).
+def colours_and_edges(parts: np.ndarray) -> np.ndarray:
+    """Features of parts of pictures, shape (j, d), float32.
 
-    Raises:
-        ValueError: There is nothing to take a share of.
-
-    Source: Wilson 1927, doi:10.1080/01621459.1927.10502953.
+    Args:
+        parts: Brought to one size, RGB, shape (j, y, x, 3), uint8.
     """
-    n = len(hits)
-    if n == 0:
-        raise ValueError("a share needs at least one case, got none")
-    z = 1.959964
-    rate = sum(hits) / n
-    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    # The interval always holds the rate; rounding at 0 and 1 must not say otherwise.
-    return rate, min(rate, float(centre - half)), max(rate, float(centre + half))
+    colours = parts.astype(np.float32) / 255  # j y x 3
+    luma = colours.mean(axis=3)  # j y x
+    edges = np.stack(np.gradient(luma, axis=(1, 2)), axis=-1) * EDGE_WEIGHT  # j y x 2
+    return rearrange(np.concatenate([colours, edges], axis=-1), "j y x c -> j (y x c)")

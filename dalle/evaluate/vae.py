@@ -10,7 +10,7 @@ import logging
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,9 @@ from dalle.data.order import in_groups
 from dalle.data.samples import SampleSet, open_samples
 from dalle.device import choose_device
 from dalle.errors import DataError
-from dalle.evaluate.subjects import SubjectJudge, share
+from dalle.evaluate.estimators import share
+from dalle.evaluate.similarity import ssim
+from dalle.evaluate.subjects import SubjectJudge
 from dalle.folders import model_folder
 from dalle.schema import read_object
 from vae.model import DiscreteVAE
@@ -82,9 +84,9 @@ def evaluate_vae(
         judge: Says whether a reconstruction shows its subjects; None leaves that out.
 
     Returns:
-        `pictures` (their number), `psnr_db`, `codebook_usage`, `codebook_perplexity` and, if
-        judged, `subject_retrieval`: overall and by kind of scene, each as rate, low, high (95 %)
-        and n. A scene counts as retrieved when all its subjects are.
+        `pictures` (their number), `psnr_db`, `ssim`, `codebook_usage`, `codebook_perplexity` and,
+        if judged, `subject_retrieval`: overall and by kind of scene, each as rate, low, high
+        (95 %) and n. A scene counts as retrieved when all its subjects are.
 
     Raises:
         DataError: There are no scenes, or one shows a subject that the judge does not know.
@@ -93,6 +95,7 @@ def evaluate_vae(
     hits: defaultdict[str, list[bool]] = defaultdict(list)
     counts = torch.zeros(vae.config.codebook_size, dtype=torch.int64)
     squared: list[float] = []
+    similarities: list[float] = []
     for batch in in_groups(scenes, BATCH):
         images = np.stack([scene.image_u8 for scene in batch])  # b y x 3
         pixels = to_pixels(torch.from_numpy(images).to(next(vae.parameters()).device))
@@ -101,6 +104,7 @@ def evaluate_vae(
         rebuilt = to_image_u8(vae.decode(tokens))  # b y x 3
         error = (rebuilt.astype(np.float64) - images) / 255
         squared += np.square(error).mean(axis=(1, 2, 3)).tolist()
+        similarities += ssim(rebuilt, images).tolist()
         for scene, image in zip(batch, rebuilt, strict=True):
             if judge is not None and scene.truth is not None:
                 found = all(judge.retrieved(Image.fromarray(image), scene.truth))
@@ -112,17 +116,13 @@ def evaluate_vae(
     report: dict[str, Any] = {
         "pictures": len(squared),
         "psnr_db": float(np.mean(-10 * np.log10(np.maximum(squared, 1e-10)))),
+        "ssim": float(np.mean(similarities)),
         "codebook_usage": health.usage,
         "codebook_perplexity": health.perplexity,
     }
     if hits:
-        report["subject_retrieval"] = {name: _rate(found) for name, found in hits.items()}
+        report["subject_retrieval"] = {name: asdict(share(found)) for name, found in hits.items()}
     return report
-
-
-def _rate(found: list[bool]) -> dict[str, float]:
-    rate, low, high = share(found)
-    return {"rate": rate, "low": low, "high": high, "n": len(found)}
 
 
 def _readable(samples: SampleSet, count: int, image_px: int) -> Iterator[Scene]:
@@ -154,6 +154,7 @@ def _table(report: dict[str, Any]) -> str:
     lines = [
         f"pictures              {report['pictures']}",
         f"PSNR                  {report['psnr_db']:.2f} dB",
+        f"SSIM                  {report['ssim']:.4f}",
         f"codebook usage        {report['codebook_usage']:.1%}",
         f"codebook perplexity   {report['codebook_perplexity']:.0f}",
     ]

@@ -1,6 +1,6 @@
-"""The figures of this folder, drawn again from a run and its model.
+"""The figures of this folder, drawn again from a run's metrics and its model.
 
-    python docs/results/figures.py curves runs/emoji-cpu docs/results/emoji-cpu-curves.png
+    python docs/results/figures.py curves docs/results/emoji-cpu docs/results/emoji-cpu-curves.png
     python docs/results/figures.py sheet emoji docs/results/emoji-cpu-sheet.png
 
 The sheet is unselected: one candidate for each of 32 fixed captions, seed 0, candidate 0.
@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 
 from dalle import TextToImage
 from dalle.sheets import picture_grid
-from dalle.train.metrics import METRICS_FILE, read_metrics
+from dalle.train.metrics import read_metrics
 
 SEEN_CAPTIONS = (
     "a fox",
@@ -61,12 +61,42 @@ HELDOUT_CAPTIONS = (
 
 COLUMNS = 8
 
+STAGES = {
+    "vae": (
+        "dVAE: reconstruction loss",
+        "mean absolute error",
+        {"reconstruction": "training", "heldout_reconstruction": "held out"},
+    ),
+    "transformer": (
+        "joint transformer",
+        "nats per token",
+        {
+            "image_loss": "image, training",
+            "heldout_image_loss": "image, held out",
+            "text_loss": "text, training",
+            "heldout_text_loss": "text, held out",
+        },
+    ),
+    "clip": (
+        "CLIP: held-out retrieval",
+        "share",
+        {
+            "heldout_text_to_image_r1": "caption finds picture (of 1,024)",
+            "heldout_image_to_text_r1": "picture finds caption (of 1,024)",
+            "heldout_contrast": "told from its hard negative",
+        },
+    ),
+}
+"""Titles, units and curves by stage."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw one figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("figure", choices=("curves", "sheet"))
-    parser.add_argument("source", help="folder of the runs `vae` and `transformer`, or a model")
+    parser.add_argument(
+        "source", help="folder of the runs' metrics (transformer.jsonl, ...), or a model"
+    )
     parser.add_argument("out", type=Path)
     chosen = parser.parse_args(argv)
     if chosen.figure == "curves":
@@ -84,24 +114,24 @@ def draw_sheet(model: str, out: Path) -> None:
     picture_grid([image.image for image in drawn.images], columns=COLUMNS, labels=labels).save(out)
 
 
-def draw_curves(runs: Path, out: Path) -> None:
-    """Training and held-out curves of both stages, side by side."""
-    figure, (vae, transformer) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    _plot(vae, runs / "vae", {"reconstruction": "training", "heldout_reconstruction": "held out"})
-    vae.set(title="dVAE: reconstruction loss", xlabel="step", ylabel="mean absolute error")
-    names = {"image_loss": "image, training", "heldout_image_loss": "image, held out"}
-    names |= {"text_loss": "text, training", "heldout_text_loss": "text, held out"}
-    _plot(transformer, runs / "transformer", names)
-    transformer.set(title="joint transformer", xlabel="step", ylabel="nats per token")
+def draw_curves(folder: Path, out: Path) -> None:
+    """Training and held-out curves of the stages whose metrics are in `folder`, side by side."""
+    stages = [stage for stage in STAGES if (folder / f"{stage}.jsonl").is_file()]
+    size = (5.5 * len(stages), 4)
+    figure, axes = plt.subplots(1, len(stages), figsize=size, layout="constrained", squeeze=False)
+    for stage, panel in zip(stages, axes[0], strict=True):
+        title, unit, names = STAGES[stage]
+        _plot(panel, folder / f"{stage}.jsonl", names, log=unit != "share")
+        panel.set(title=title, xlabel="step", ylabel=unit)
     figure.savefig(out, dpi=110)
 
 
-def _plot(axes: Axes, run: Path, names: dict[str, str]) -> None:
-    lines = list(read_metrics(run / METRICS_FILE))
+def _plot(axes: Axes, metrics: Path, names: dict[str, str], *, log: bool) -> None:
+    lines = list(read_metrics(metrics))
     for name, label in names.items():
         points = [(line["step"], line[name]) for line in lines if name in line]
         axes.plot(*zip(*points, strict=True), label=label, linewidth=1.2)
-    axes.set_yscale("log")
+    axes.set_yscale("log" if log else "linear")
     axes.grid(visible=True, which="both", alpha=0.25)
     axes.legend()
 

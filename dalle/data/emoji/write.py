@@ -31,7 +31,7 @@ from dalle.data.emoji.truth import describe
 from dalle.data.emoji.wording import word
 
 FORMAT_VERSION = 1
-"""Version of dataset.json and of the scenes' truth; a change of either raises it."""
+"""Version of dataset.json and of the scenes' truth; raised when old readers would go wrong."""
 
 _BATCH = 100  # scenes a process renders at a time
 _PNG_COMPRESSION = 3  # from level 6 on it takes much longer for a few bytes less

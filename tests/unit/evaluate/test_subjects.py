@@ -15,7 +15,7 @@ from dalle.config import DataEmoji
 from dalle.data.emoji.scene import Cell, Placed, Scene
 from dalle.data.emoji.write import render_scene
 from dalle.errors import DataError, FontError
-from dalle.evaluate.subjects import EDGE_WEIGHT, FEATURE_PX, SubjectJudge, area_features, share
+from dalle.evaluate.subjects import EDGE_WEIGHT, FEATURE_PX, SubjectJudge, area_features
 
 Judged = tuple[Image.Image, Mapping[str, Any]]
 SCENES = 22
@@ -134,25 +134,3 @@ def test_only_the_area_is_looked_at() -> None:
     before = area_features(image, (0, 0, 24, 24))
     image.paste((0, 0, 0), (24, 0, 48, 48))
     assert (area_features(image, (0, 0, 24, 24)) == before).all()
-
-
-@pytest.mark.parametrize(
-    ("hits", "n", "low", "high"),
-    [
-        # By hand, z = 1.96, z^2 = 3.8416: centre (p + z^2 / 2n) / (1 + z^2 / n), half as in Wilson.
-        (5, 10, 0.2366, 0.7634),  # centre 0.5, half 1.96/1.38416 * sqrt(0.025 + 0.009604) = 0.2634
-        (0, 10, 0.0, 0.2775),  # 3.8416 / 13.8416
-        (10, 10, 0.7225, 1.0),
-        (1, 1, 0.2065, 1.0),  # 1 / 4.8416
-        (95, 100, 0.8882, 0.9785),
-    ],
-)
-def test_the_interval_is_wilsons(hits: int, n: int, low: float, high: float) -> None:
-    found = share([True] * hits + [False] * (n - hits))
-    assert found == pytest.approx((hits / n, low, high), abs=1e-4)
-    assert 0 <= found[1] <= found[0] <= found[2] <= 1
-
-
-def test_nothing_has_no_share() -> None:
-    with pytest.raises(ValueError, match="at least one case, got none"):
-        share([])

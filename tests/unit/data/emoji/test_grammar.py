@@ -7,7 +7,7 @@ from dalle.data.emoji.dice import Dice
 from dalle.data.emoji.grammar import MIXTURE, Grammar
 from dalle.data.emoji.looks import LOOKS
 from dalle.data.emoji.palette import BACKGROUNDS
-from dalle.data.emoji.scene import UNITS, Scene
+from dalle.data.emoji.scene import UNITS, Cell, Placed, Scene
 from dalle.data.emoji.subjects import Subject
 
 
@@ -132,3 +132,19 @@ def test_a_contrast_shows_the_same_subjects_and_one_thing_else(core: dict[str, S
 def test_contrasts_of_the_training_split_hold_nothing_out(core: dict[str, Subject]) -> None:
     assert not any(other.held_out for _, other in contrasted(core, "train"))
     assert any(other.held_out for _, other in contrasted(core, "heldout"))
+
+
+def test_a_subject_whose_other_numbers_are_held_out_gets_another_background(
+    core: dict[str, Subject],
+) -> None:
+    """Bug: four pigs ended the program, since two and three pigs are never trained on."""
+    grammar = Grammar(list(core.values()))
+    pigs = Scene(
+        kind="count",
+        placed=tuple(Placed(subject=core["pig"], cell=Cell(x, 1, 14)) for x in (1, 17)) * 2,
+        background="white",
+    )
+    other = grammar.contrast(pigs, Dice("pigs"), "train")
+    assert [placed.subject for placed in other.placed] == [core["pig"]] * 4
+    assert other.background != "white"
+    assert other.background_named

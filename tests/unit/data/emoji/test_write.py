@@ -17,7 +17,7 @@ from PIL import Image
 from dalle.config import DataEmoji
 from dalle.data.emoji.font import EmojiFont
 from dalle.data.emoji.write import render_scene, write_scenes
-from dalle.data.samples import open_samples
+from dalle.data.samples import open_samples, samples_together
 
 COMMITTED = Path(__file__).parents[3] / "data" / "scenes"
 
@@ -168,3 +168,27 @@ def test_writing_scenes_never_imports_torch() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "False"
+
+
+def test_contrasting_scenes_come_in_twos(tmp_path: Path) -> None:
+    """The first of two is the scene that stands there without contrasts; the index says so."""
+    with_contrasts = settings(tmp_path / "twos", contrasts=True, scenes=40, shard_scenes=20)
+    write_scenes(with_contrasts)
+    samples = open_samples(tmp_path / "twos")
+    assert samples_together(tmp_path / "twos") == 2
+    plain = settings(tmp_path / "ones")
+    for index in range(0, 40, 2):
+        first, second = samples[index], samples[index + 1]
+        assert first.caption == render_scene(plain, index).caption
+        assert first.truth is not None
+        assert second.truth is not None
+        names = [
+            {one["name"] for one in truth["subjects"]} for truth in (first.truth, second.truth)
+        ]
+        assert names[0] == names[1]
+        assert first.image != second.image
+
+
+def test_contrasts_need_even_numbers(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="scenes come in twos, so scenes and shard_scenes must be"):
+        settings(tmp_path, contrasts=True, scenes=3)

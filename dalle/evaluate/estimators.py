@@ -1,0 +1,313 @@
+"""Rates and curves from hits, each with the interval that its sample size leaves open.
+
+A hit is a candidate that shows what its caption says. Candidates of one caption resemble each
+other, so the caption is the unit that intervals count: whatever is estimated is first brought to
+one value per caption.
+
+Axes: s captions of the set, n candidates of each, r draws of a bootstrap. Curves run over
+k = 1 .. n along their last axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """A share, or a mean of one value per case, with its 95 % interval; ready for JSON."""
+
+    rate: float
+    low: float
+    high: float
+    n: int
+    """Cases it rests on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Mean values for k = 1 .. n, each with its 95 % interval."""
+
+    rates: np.ndarray
+    """Shape (n), float64."""
+    low: np.ndarray
+    """Shape (n), float64."""
+    high: np.ndarray
+    """Shape (n), float64."""
+
+
+def share(hits: Sequence[bool] | np.ndarray) -> Rate:
+    """The share of true values, with its Wilson interval.
+
+    Args:
+        hits: One truth value per case.
+
+    Raises:
+        ValueError: There is nothing to take a share of.
+
+    Source: Wilson 1927, doi:10.1080/01621459.1927.10502953.
+    """
+    n = len(hits)
+    if n == 0:
+        raise ValueError("a share needs at least one case, got none")
+    z = 1.959964
+    rate = int(np.count_nonzero(hits)) / n
+    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    # The interval always holds the rate; rounding at 0 and 1 must not say otherwise.
+    return Rate(
+        rate=rate, low=min(rate, float(centre - half)), high=max(rate, float(centre + half)), n=n
+    )
+
+
+def mean_interval(values: np.ndarray, *, seed: int, draws: int = 2000) -> Rate:
+    """The mean of one value per caption, with its percentile-bootstrap interval.
+
+    Where all values are equal, so are all resampled means, and the interval has no width.
+
+    Args:
+        values: One per caption, shape (s).
+        seed: Of the resampling; equal seeds give equal intervals.
+        draws: Resampled sets.
+
+    Raises:
+        ValueError: There are no values, one is not finite, or `draws` is below 1.
+
+    Source: Efron 1979, doi:10.1214/aos/1176344552.
+    """
+    if values.ndim != 1:
+        raise ValueError(f"values must have shape (captions), got {values.shape}")
+    curve = curve_interval(values[:, None], seed=seed, draws=draws)
+    return Rate(
+        rate=float(curve.rates[0]),
+        low=float(curve.low[0]),
+        high=float(curve.high[0]),
+        n=len(values),
+    )
+
+
+def curve_interval(curves: np.ndarray, *, seed: int, draws: int = 2000) -> Curve:
+    """The mean of one curve per caption, with percentile-bootstrap intervals at every point.
+
+    Whole curves are resampled, so that points of one caption stay together. The intervals hold
+    for each point by itself, not for the curve as a whole.
+
+    Args:
+        curves: One per caption, shape (s, n).
+        seed: Of the resampling; equal seeds give equal intervals.
+        draws: Resampled sets.
+
+    Raises:
+        ValueError: There are no curves, a value is not finite, or `draws` is below 1.
+
+    Source: Efron 1979, doi:10.1214/aos/1176344552.
+    """
+    if curves.ndim != 2 or 0 in curves.shape:
+        raise ValueError(f"curves must have shape (captions, n), none of them 0: {curves.shape}")
+    if not np.isfinite(curves).all():
+        raise ValueError("curves must be finite, got NaN or infinity; leave such captions out")
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, got {draws}")
+    captions = len(curves)
+    times = np.random.default_rng(seed).multinomial(
+        captions, np.full(captions, 1 / captions), size=draws
+    )  # r s, how often each draw holds each caption
+    low, high = np.percentile(times @ curves / captions, [2.5, 97.5], axis=0)
+    rates = curves.mean(axis=0, dtype=np.float64)
+    # With few draws, or by rounding, the mean itself could fall outside.
+    return Curve(rates=rates, low=np.minimum(low, rates), high=np.maximum(high, rates))
+
+
+def hit_curves(hits: np.ndarray) -> np.ndarray:
+    """For each caption, the chance that at least one of k random candidates hits.
+
+    Unbiased: with c hits among n candidates it is 1 - C(n - c, k) / C(n, k), the share of all
+    choices of k that hold a hit. Computed as a product of k factors in [0, 1].
+
+    Args:
+        hits: Which candidates hit, shape (s, n), bool.
+
+    Returns:
+        Shape (s, n), float64; the value for k stands at k - 1.
+
+    Raises:
+        ValueError: `hits` is of another shape or type, or empty.
+
+    Source: Chen et al., arXiv:2107.03374, eq. 1.
+    """
+    _check_hits(hits)
+    n = hits.shape[1]
+    drawn = np.arange(n)  # n, candidates drawn before the next one
+    misses = np.count_nonzero(~hits, axis=1)[:, None]  # s 1
+    # The next one misses too, given that all before it did.
+    return 1.0 - np.cumprod(np.maximum(misses - drawn, 0) / (n - drawn), axis=1)  # s n
+
+
+def hit_at_k(hits: np.ndarray) -> np.ndarray:
+    """The mean over captions of `hit_curves`: what a perfect judge reaches with k candidates.
+
+    Args:
+        hits: Which candidates hit, shape (s, n), bool.
+
+    Returns:
+        Shape (n), float64; the value for k stands at k - 1.
+
+    Raises:
+        ValueError: `hits` is of another shape or type, or empty.
+    """
+    rates: np.ndarray = hit_curves(hits).mean(axis=0)
+    return rates
+
+
+def best_of_k_curves(hits: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """For each caption, the chance that the best by score among k random candidates hits.
+
+    Exact, not sampled: the candidate in place j of n (from 0) is the best of a random choice of k
+    with probability C(n - 1 - j, k - 1) / C(n, k). Takes O(n^2) memory.
+
+    Args:
+        hits: Which candidates hit, shape (s, n), bool.
+        scores: What they are ranked by, shape (s, n), higher is better; NaN comes last, equal
+            scores keep their order, as in `dalle.rerank.rank`.
+
+    Returns:
+        Shape (s, n), float64; the value for k stands at k - 1.
+
+    Raises:
+        ValueError: `hits` is of another shape or type, or empty, or `scores` of another shape.
+    """
+    ranked = _by_rank(hits, scores)  # s n, best first
+    n = ranked.shape[1]
+    place = np.arange(n - 1)[:, None]  # places but the last
+    k = np.arange(1, n + 1)
+    # From place to place the chance shrinks by (n - k - j) / (n - 1 - j): products of factors in
+    # [0, 1] again, where binomials of thousands would overflow.
+    shrink = np.maximum(n - k - place, 0) / (n - 1 - place)  # n-1 n
+    chance = np.cumprod(np.vstack([k / n, shrink]), axis=0)  # n n, place x k
+    # The chances of one k add up to 1 but for rounding, which must not carry a rate above 1.
+    curves: np.ndarray = np.minimum(ranked @ chance, 1.0)  # s n
+    return curves
+
+
+def best_of_k_by_score(hits: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """The mean over captions of `best_of_k_curves`: what a ranker reaches with k candidates.
+
+    Args:
+        hits: Which candidates hit, shape (s, n), bool.
+        scores: What they are ranked by, shape (s, n), higher is better.
+
+    Returns:
+        Shape (n), float64; the value for k stands at k - 1. At k = 1 it is the random choice, at
+        k = n the rate of `hit_at_1`.
+
+    Raises:
+        ValueError: `hits` is of another shape or type, or empty, or `scores` of another shape.
+    """
+    rates: np.ndarray = best_of_k_curves(hits, scores).mean(axis=0)
+    return rates
+
+
+def hit_at_1(hits: np.ndarray, scores: np.ndarray) -> Rate:
+    """The share of captions whose candidate of the highest score hits.
+
+    Args:
+        hits: Which candidates hit, shape (s, n), bool.
+        scores: What they are ranked by, shape (s, n), higher is better; NaN never wins over a
+            number, equal scores keep their order, as in `dalle.rerank.rank`.
+
+    Raises:
+        ValueError: `hits` is of another shape or type, or empty, or `scores` of another shape.
+    """
+    return share(_by_rank(hits, scores)[:, 0])
+
+
+def random_hit_at_1(hits: np.ndarray, *, seed: int) -> Rate:
+    """The share of captions whose candidate hits, had it been picked at random.
+
+    Args:
+        hits: Which candidates hit, shape (s, n), bool.
+        seed: Of the bootstrap that gives the interval.
+
+    Raises:
+        ValueError: `hits` is of another shape or type, or empty.
+    """
+    _check_hits(hits)
+    return mean_interval(hits.mean(axis=1), seed=seed)
+
+
+def oracle_hit_at_1(hits: np.ndarray) -> Rate:
+    """The share of captions with any hit: what a ranker that knows the truth would reach.
+
+    Args:
+        hits: Which candidates hit, shape (s, n), bool.
+
+    Raises:
+        ValueError: `hits` is of another shape or type, or empty.
+    """
+    _check_hits(hits)
+    return share(np.any(hits, axis=1))
+
+
+def gap_closed(random: float, ranked: float, oracle: float) -> float | None:
+    """How much of the way from random choice to the oracle a ranker goes.
+
+    Args:
+        random: Hit rate of a random choice.
+        ranked: Hit rate of the ranker's first.
+        oracle: Hit rate of a choice that knows the truth, at least `random`.
+
+    Returns:
+        1 for the oracle's rate, 0 for random choice, below 0 for worse; None where random choice
+        is as good as the oracle, so that no ranker could show anything.
+
+    Raises:
+        ValueError: The oracle is below random choice.
+    """
+    if oracle < random:
+        raise ValueError(f"oracle ({oracle}) must be at least random ({random})")
+    return None if oracle == random else (ranked - random) / (oracle - random)
+
+
+def upper_envelope(curves: Mapping[float, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The best rate at every k, and the temperature that reaches it.
+
+    The best of several estimates is biased upwards: part of what makes one the highest is luck.
+
+    Args:
+        curves: Rates by temperature, each of shape (n).
+
+    Returns:
+        Rates, shape (n), and temperatures, shape (n); of equally good ones the lowest.
+
+    Raises:
+        ValueError: There are no curves, or their lengths differ.
+    """
+    if not curves:
+        raise ValueError("an envelope needs at least one curve, got none")
+    if len({curve.shape for curve in curves.values()}) > 1:
+        lengths = {temperature: curve.shape for temperature, curve in curves.items()}
+        raise ValueError(f"curves must have one length, got {lengths}; draw equally many each time")
+    temperatures = sorted(curves)
+    rates = np.stack([curves[temperature] for temperature in temperatures])
+    return rates.max(axis=0), np.asarray(temperatures)[rates.argmax(axis=0)]
+
+
+def _by_rank(hits: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Each caption's hits in the order of its scores, best first, shape (s, n)."""
+    _check_hits(hits)
+    if scores.shape != hits.shape:
+        raise ValueError(f"scores must have the shape of hits, {hits.shape}, got {scores.shape}")
+    # As dalle.rerank.rank, for whole arrays: NumPy, too, sorts NaN to the end, whatever its sign.
+    order = np.argsort(-scores, axis=1, kind="stable")  # s n
+    return np.take_along_axis(hits, order, axis=1)
+
+
+def _check_hits(hits: np.ndarray) -> None:
+    if hits.dtype != np.bool_ or hits.ndim != 2 or 0 in hits.shape:
+        raise ValueError(
+            "hits must be bool of shape (captions, candidates), none of them 0, "
+            f"got {hits.dtype} of shape {hits.shape}"
+        )
