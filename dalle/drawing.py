@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 MICROBATCH = 16
 """Candidates decoded together. Fixed, because rounding depends on it: see `Recipe.batch`."""
+Picture = Image.Image | bytes | Path | str
+"""A picture that a person gives: in memory, as a file's content, or as its path."""
 UNDRAWN = (222, 222, 222)
 """Colour of the rows that a preview does not know yet."""
 
@@ -100,7 +102,7 @@ class Drawer:
 
     def read_image(
         self,
-        picture: Image.Image | bytes | Path | str,
+        picture: Picture,
         *,
         keep_rows: float | int = 0.5,
         layout: Layout = "top-half",
@@ -140,26 +142,14 @@ class Drawer:
         pixels = to_pixels(torch.from_numpy(np.array(image))[None])  # 1 c y x
         return self.vae.encode(pixels.to(self.device))[0]
 
-    def prepare(self, caption: str | None, prompt: ImagePrompt | None = None) -> Prepared:
-        """`caption` as the transformer reads it, cut if it is too long; None is the null caption.
+    def prepare(self, caption: str, prompt: ImagePrompt | None = None) -> Prepared:
+        """`caption` as the transformer reads it, cut if it is too long.
 
         Raises:
             TypeError: It is not a string.
             ValueError: It cannot be drawn.
         """
         sequence = self.transformer.sequence
-        image_tokens = torch.empty(0, dtype=torch.int64, device=self.device)
-        if prompt is not None:
-            image_tokens = prompt.tokens.to(self.device)
-        shown = None if prompt is None else prompt.shown
-        if caption is None:
-            return Prepared(
-                caption="",
-                text_ids=null_caption(sequence).to(self.device),
-                image_tokens=image_tokens,
-                notice=None,
-                shown=shown,
-            )
         text = check_prompt(caption)
         text_ids, was_cut = fit_caption(self.tokenizer.encode(text), self.tokenizer, sequence)
         notice = None
@@ -167,12 +157,22 @@ class Drawer:
             used = self.tokenizer.decode(text_ids[text_ids < sequence.text_vocab].tolist())
             notice = f"only the first {sequence.text_len} tokens of the caption are used: {used!r}"
             log.warning("%s", notice)
+        return self._prepared(caption, text_ids, prompt, notice=notice)
+
+    def prepare_null(self, prompt: ImagePrompt | None = None) -> Prepared:
+        """The null caption, which says nothing."""
+        return self._prepared("", null_caption(self.transformer.sequence), prompt, notice=None)
+
+    def _prepared(
+        self, caption: str, text_ids: Tensor, prompt: ImagePrompt | None, *, notice: str | None
+    ) -> Prepared:
+        image_tokens = torch.empty(0, dtype=torch.int64) if prompt is None else prompt.tokens
         return Prepared(
             caption=caption,
             text_ids=text_ids.to(self.device),
-            image_tokens=image_tokens,
+            image_tokens=image_tokens.to(self.device),
             notice=notice,
-            shown=shown,
+            shown=None if prompt is None else prompt.shown,
         )
 
     def draw(self, batch: DrawBatch) -> Iterator[Drawn]:

@@ -13,13 +13,20 @@ from pathlib import Path
 from typing import Unpack
 
 import torch
-from PIL import Image
 
 from dalle.checkpoint import ModelParts, load_model
 from dalle.clip import ClipScorer
 from dalle.config import Device, SamplingOptions
 from dalle.device import choose_device
-from dalle.drawing import MICROBATCH, DrawBatch, Drawer, ImagePrompt, Prepared, microbatches
+from dalle.drawing import (
+    MICROBATCH,
+    DrawBatch,
+    Drawer,
+    ImagePrompt,
+    Picture,
+    Prepared,
+    microbatches,
+)
 from dalle.errors import DalleError
 from dalle.folders import model_folder
 from dalle.image_prompt import keep_rows as keep_rows_of
@@ -36,9 +43,6 @@ from dalle.rerank import (
 from dalle.results import CaptionFailure, CaptionResult, Frame, Generation
 
 log = logging.getLogger(__name__)
-
-Picture = Image.Image | bytes | Path | str
-"""A picture that a person gives: in memory, as a file's content, or as its path."""
 
 
 class TextToImage:
@@ -171,7 +175,10 @@ class TextToImage:
         sampling, image_options = split_options(options)
         request = self._request(candidates, keep, seed=seed, ranker=ranker, sampling=sampling)
         prompt = self._prompt(image, image_options)
-        prepared = [self._drawer.prepare(caption, prompt) for caption in _listed(captions)]
+        if captions is None:
+            prepared = [self._drawer.prepare_null(prompt)]
+        else:
+            prepared = [self._drawer.prepare(caption, prompt) for caption in _listed(captions)]
         results = [self._finish((one,), request, together=1)[0] for one in prepared]
         return Generation(results=tuple(results))
 
@@ -223,7 +230,7 @@ class TextToImage:
         """
         sampling, image_options = split_options(options)
         request = self._request(candidates, keep, seed=seed, ranker=ranker, sampling=sampling)
-        prepared = self._drawer.prepare(caption, self._prompt(image, image_options))
+        prepared = self._prepare(caption, self._prompt(image, image_options))
         return self._stream(prepared, request, previews=previews)
 
     def read_image(self, picture: Picture, **options: Unpack[ImageOptions]) -> ImagePrompt:
@@ -266,7 +273,7 @@ class TextToImage:
         start = recipe.index - recipe.index % size
         prompt = ImagePrompt(tokens=torch.tensor(recipe.prompt, dtype=torch.int64))
         batch = DrawBatch(
-            captions=(self._drawer.prepare(recipe.caption or None, prompt),) * together,
+            captions=(self._prepare(recipe.caption or None, prompt),) * together,
             indices=range(start, start + size),
             seed=recipe.seed,
             sampling=recipe.sampling,
@@ -301,24 +308,24 @@ class TextToImage:
         chosen.prepare()
         return replace(request, ranker=chosen)
 
+    def _prepare(self, caption: str | None, prompt: ImagePrompt | None) -> Prepared:
+        """A caption as the transformer reads it; None is the null caption."""
+        if caption is None:
+            return self._drawer.prepare_null(prompt)
+        return self._drawer.prepare(caption, prompt)
+
     def _prompt(
         self, image: Picture | ImagePrompt | None, options: ImageOptions
     ) -> ImagePrompt | None:
-        """The image prompt that a call asks for.
-
-        Raises:
-            DataError: The picture cannot be read.
-            TypeError: It is none, or `keep_rows` no number.
-            ValueError: A setting is out of range, or given without a picture.
-        """
-        if options and (image is None or isinstance(image, ImagePrompt)):
+        """The image prompt that a call asks for; settings without a picture are refused."""
+        if image is not None and not isinstance(image, ImagePrompt):
+            return self.read_image(image, **options)
+        if options:
             raise ValueError(
                 f"{', '.join(options)} say how a given picture is read, and none was given; pass "
                 "image=..., or leave them out"
             )
-        if image is None or isinstance(image, ImagePrompt):
-            return image
-        return self.read_image(image, **options)
+        return image
 
     def _finish(
         self, captions: tuple[Prepared, ...], request: Request, *, together: int
@@ -389,6 +396,6 @@ class TextToImage:
                 )
 
 
-def _listed(captions: str | Iterable[str] | None) -> Iterable[str | None]:
+def _listed(captions: str | Iterable[str]) -> Iterable[str]:
     """Captions one by one; a string is one caption, not a list of letters."""
-    return [captions] if captions is None or isinstance(captions, str) else captions
+    return [captions] if isinstance(captions, str) else captions

@@ -28,12 +28,6 @@ from dalle.evaluate.layouts import COUNT_AREAS, SIDE_BY_SIDE, STACKED, Layouts, 
 from dalle.evaluate.references import LOOKS_SEEN, References, Stage
 from dalle.evaluate.subjects import SAME_RENDERING
 
-SAME_LOOK = 0.04
-"""Root-mean-square feature distance under which two looks of a subject count as one.
-
-More than for two subjects: a snowflake upside-down, at 0.03, is a snowflake.
-"""
-
 Attribute = Literal["subject", "background", "count", "size", "relation", "look", "panels"]
 """What a caption can speak of."""
 
@@ -234,8 +228,8 @@ class AttributeJudge:
         close_up = LOOKS_SEEN.index("close-up")  # it has no outline to frame
         far[close_up] = distances(patch.extent, references[[close_up]])[0]
         nearest = far.argmin()
-        apart = distances(references[[LOOKS_SEEN.index(expected)]], references)[nearest]
-        return expected if apart < SAME_LOOK else LOOKS_SEEN[nearest]
+        same = _twins(references, LOOKS_SEEN.index(expected))
+        return expected if same[nearest] else LOOKS_SEEN[nearest]
 
     def _shows(self, patch: Patch, number: int, look: str | None) -> bool:
         """Whether a patch shows a subject rather than another, or nothing, in the same look."""

@@ -272,7 +272,7 @@ class ClipTask:
 
     def _recall(self, scores: Tensor) -> float:
         """How often the best column of a row has the row's caption, in whatever sample."""
-        best = scores.argmax(dim=1).tolist()
+        best: list[int] = scores.argmax(dim=1).tolist()
         captions = self.heldout_captions
         hits = [captions[row] == captions[column] for row, column in enumerate(best)]
         return sum(hits) / len(hits)

@@ -100,9 +100,10 @@ def test_no_setting_has_the_name_of_a_flag_that_every_verb_knows() -> None:
     ("typed", "message"),
     [
         ("", ("error: a verb is missing, one of data emoji, train vae, tokenize, train "
-              "transformer, generate, eval vae; see `dalle --help`")),
-        ("train", "error: `dalle train` needs one more word: vae or transformer"),
-        ("train --out x", "error: `dalle train` needs one more word: vae or transformer"),
+              "transformer, train clip, pack, generate, transform, eval vae, eval; see "
+              "`dalle --help`")),
+        ("train", "error: `dalle train` needs one more word: vae or transformer or clip"),
+        ("train --out x", "error: `dalle train` needs one more word: vae or transformer or clip"),
         ("train va", "error: unknown verb 'train va'; did you mean `dalle train vae`?"),
         ("trian vae", "error: unknown verb 'trian'; did you mean `dalle train vae`?"),
         ("generat fox", "error: unknown verb 'generat'; did you mean `dalle generate`?"),
@@ -126,7 +127,7 @@ def test_a_wrong_command_is_one_line_on_stderr_and_status_2(
         ("--candidates 4 --keep 5", "keep", "5"),
         ("--temperature -1", "temperature", "-1.0"),
         ("--top_p 1.2", "top_p", "1.2"),
-        ("--top-k 0", "top_k", "0"),
+        ("--top-k -1", "top_k", "-1"),
     ],
 )
 def test_a_value_out_of_range_names_field_and_value(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
@@ -62,7 +63,7 @@ def test_the_end_token_is_the_highest_and_zeros_follow() -> None:
 
 
 def test_what_follows_the_end_token_is_not_read(tokenizer: CaptionTokenizer) -> None:
-    model = parts(tokenizer).model.eval()
+    model: Any = parts(tokenizer).model.eval()
     ids = clip_text_ids([5, 3], config=CONFIG, text_vocab=tokenizer.vocab_size)
     changed = ids.clone()
     changed[3:] = 7

@@ -47,6 +47,7 @@ def parameters(**changes: Any) -> dict[str, Any]:
         "format_version": 1,
         **dataclasses.asdict(RECIPE),
         "batch": [1, 16],
+        "prompt": [],
         "score": -1.5,
         "ranker": "likelihood",
     }

@@ -18,8 +18,8 @@ import torch
 from dalle import CaptionFailure, CaptionResult, DalleError, GeneratedImage, TextToImage
 from dalle.attention import KVCache
 from dalle.checkpoint import load_model
-from dalle.model_config import TransformerConfig
 from dalle.drawing import MICROBATCH, UNDRAWN
+from dalle.model_config import TransformerConfig
 from dalle.sequence import pad_caption
 from dalle.transformer import JointTransformer
 from vae.pixels import to_image_u8
@@ -42,7 +42,11 @@ def wide_pipeline(tiny_model: Path) -> TextToImage:
 def by_index(images: Iterable[GeneratedImage]) -> dict[int, tuple[list[int], bytes, float]]:
     """Tokens, pixels and score of each candidate; the score tells the smallest rounding."""
     return {
-        image.recipe.index: (image.tokens.ravel().tolist(), image.image.tobytes(), image.score)
+        image.recipe.index: (
+            image.tokens.ravel().tolist(),
+            image.image.tobytes(),
+            image.log_likelihood,
+        )
         for image in images
     }
 
@@ -61,7 +65,7 @@ def test_every_caption_has_its_result_best_first(tiny_pipeline: TextToImage) -> 
     assert [result.caption for result in best.results] == [FOX, APPLES]
     for all_of_it, kept in zip(everything.results, best.results, strict=True):
         assert sorted(image.recipe.index for image in all_of_it.images) == list(range(9))
-        scores = [image.score for image in all_of_it.images]
+        scores = [image.log_likelihood for image in all_of_it.images]
         assert scores == sorted(scores, reverse=True)
         assert len(set(scores)) > 1
         assert by_index(kept.images) == by_index(all_of_it.images[:3])
