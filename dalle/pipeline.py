@@ -142,7 +142,7 @@ class TextToImage:
         ranker: RankerName | None = None,
         **options: Unpack[DrawOptions],
     ) -> Generation:
-        """Pictures for one caption or several, the best first.
+        """Pictures for one caption or several: a result each, in their order, the best first.
 
         Args:
             captions: What to draw; None is the null caption, which says nothing.
@@ -162,9 +162,6 @@ class TextToImage:
                 `keep_rows`: a fraction of the height or a number of token rows (default 0.5);
                 `layout`: `top-half` (default) or `place-on-top`;
                 `crop`: `center` (default), `top` or `pad`.
-
-        Returns:
-            One result per caption, in their order.
 
         Raises:
             TypeError: A caption is not a string, or a setting is of another type or unknown.
