@@ -57,9 +57,12 @@ def share(hits: Sequence[bool] | np.ndarray) -> Rate:
     rate = int(np.count_nonzero(hits)) / n
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    # The interval always holds the rate; rounding at 0 and 1 must not say otherwise.
+    # The interval always holds the rate and lies in [0, 1], whatever rounding says.
     return Rate(
-        rate=rate, low=min(rate, float(centre - half)), high=max(rate, float(centre + half)), n=n
+        rate=rate,
+        low=max(0.0, min(rate, float(centre - half))),
+        high=min(1.0, max(rate, float(centre + half))),
+        n=n,
     )
 
 

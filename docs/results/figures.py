@@ -3,7 +3,10 @@
     python docs/results/figures.py curves docs/results/emoji-cpu docs/results/emoji-cpu-curves.png
     python docs/results/figures.py sheet emoji docs/results/emoji-cpu-sheet.png
 
-The sheet is unselected: one candidate for each of 32 fixed captions, seed 0, candidate 0.
+    python docs/results/figures.py best emoji docs/results/emoji-cpu-best.png
+
+The sheet is unselected: one candidate for each of 32 fixed captions, seed 0, candidate 0. `best`
+shows for the same captions what `dalle generate` would: the first of 16 as the model ranks them.
 """
 
 from __future__ import annotations
@@ -93,7 +96,7 @@ STAGES = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw one figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("figure", choices=("curves", "sheet"))
+    parser.add_argument("figure", choices=("curves", "sheet", "best"))
     parser.add_argument(
         "source", help="folder of the runs' metrics (transformer.jsonl, ...), or a model"
     )
@@ -102,14 +105,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if chosen.figure == "curves":
         draw_curves(Path(chosen.source), chosen.out)
     else:
-        draw_sheet(chosen.source, chosen.out)
+        draw_sheet(chosen.source, chosen.out, candidates=16 if chosen.figure == "best" else 1)
     return 0
 
 
-def draw_sheet(model: str, out: Path) -> None:
-    """One picture for each fixed caption, the held-out combinations below the others."""
+def draw_sheet(model: str, out: Path, *, candidates: int) -> None:
+    """The best candidate for each fixed caption, the held-out combinations below the others."""
     captions = (*SEEN_CAPTIONS, *HELDOUT_CAPTIONS)
-    drawn = TextToImage.from_pretrained(model).generate(captions, candidates=1)
+    drawn = TextToImage.from_pretrained(model).generate(captions, candidates=candidates, keep=1)
     labels = [*SEEN_CAPTIONS, *(f"[held out] {caption}" for caption in HELDOUT_CAPTIONS)]
     picture_grid([image.image for image in drawn.images], columns=COLUMNS, labels=labels).save(out)
 
