@@ -91,8 +91,10 @@ def write_scenes(settings: DataEmoji) -> int:
         index = json.dumps(_dataset(settings, font, shards), indent=2, ensure_ascii=False)
         _write_whole(out / "dataset.json", index.encode() + b"\n")
     except BaseException:
-        for shard in shards:  # part of a set would pass for a whole one
-            (out / shard.file).unlink(missing_ok=True)
+        # Part of a set would pass for a whole one. The folder was empty, so all of it is ours; a
+        # list of finished shards would miss one that was being entered when the signal came.
+        for path in out.glob("*.tar*"):
+            path.unlink(missing_ok=True)
         raise
     return 0
 

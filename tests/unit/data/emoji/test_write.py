@@ -147,6 +147,8 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_stopped_run_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Bug: a shard just renamed, and not yet on the list of finished ones, stayed behind."""
+
     def stop(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
