@@ -14,10 +14,12 @@ from PIL import Image, ImageFilter
 
 from dalle.data.emoji.palette import BACKGROUNDS, Rgb
 from dalle.data.emoji.render import Box
-from dalle.evaluate.subjects import FEATURE_PX, colours_and_edges
+from dalle.evaluate.subjects import colours_and_edges
 
 CONTRAST = 24
 """Step from the background, in any channel (0 to 255), from which a pixel is foreground."""
+FRAME_PX = 16
+"""Side that frames are scaled to."""
 FRAME = 1.15
 """A frame's side in longer sides of its drawing: a little background tells the shape."""
 _RING = 1 / 32  # width of the border where the background is looked for, of the picture's side
@@ -94,14 +96,14 @@ class Patch:
         return colours_and_edges(self.all_of_it())
 
     def frame(self) -> np.ndarray:
-        """The drawing at one size, whatever its own, shape (1, FEATURE_PX, FEATURE_PX, 3), uint8.
+        """The drawing at one size, whatever its own, shape (1, FRAME_PX, FRAME_PX, 3), uint8.
 
         Where nothing is drawn, background alone.
         """
         return self._framed(((0, 0, 0),))
 
     def all_of_it(self) -> np.ndarray:
-        """The whole patch at that size, shape (1, FEATURE_PX, FEATURE_PX, 3), uint8."""
+        """The whole patch at that size, shape (1, FRAME_PX, FRAME_PX, 3), uint8."""
         width, height = self.image.size
         return _scaled(self.image, (0, 0, width, height))[None]
 
@@ -123,7 +125,7 @@ class Patch:
 
 
 def _scaled(image: Image.Image, area: tuple[float, float, float, float]) -> np.ndarray:
-    part = image.resize((FEATURE_PX, FEATURE_PX), Image.Resampling.BOX, box=area)
+    part = image.resize((FRAME_PX, FRAME_PX), Image.Resampling.BOX, box=area)
     return np.asarray(part.filter(_SOFTENER))
 
 

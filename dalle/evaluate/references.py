@@ -30,7 +30,8 @@ _CELL: dict[Stage, Cell] = {"whole": Cell(4, 4, 24), "half": Cell(9, 17, 14)}
 # As the grammar has them: a stamp fills the picture, a hat needs room above.
 _LOOK_CELL = {"postage stamp": Cell(2, 2, 28), "hat": Cell(6, 8, 20)}
 _OWN_GROUND = {"neon": "black", "close-up": "white"}
-_KEPT_BYTES = 200 * 2**20  # by each of the two caches
+# 320 MiB hold all the core subjects in 120 combinations of look, stage and background.
+_KEPT_BYTES = {"subjects": 320 * 2**20, "looks": 64 * 2**20}
 
 
 class References:
@@ -44,9 +45,11 @@ class References:
     def __init__(self, painter: Painter, subjects: tuple[Subject, ...]) -> None:
         self._painter = painter
         self._subjects = subjects
-        kept = _KEPT_BYTES // colours_and_edges(self._nothing("white")).nbytes
-        self.every_subject = lru_cache(max(2, kept // len(subjects)))(self._every_subject)
-        self.every_look = lru_cache(max(2, kept // len(LOOKS_SEEN)))(self._every_look)
+        row = colours_and_edges(self._nothing("white")).nbytes
+        sets = max(2, _KEPT_BYTES["subjects"] // (row * len(subjects)))
+        self.every_subject = lru_cache(maxsize=sets)(self._every_subject)
+        sets = _KEPT_BYTES["looks"] // (row * len(LOOKS_SEEN))
+        self.every_look = lru_cache(maxsize=sets)(self._every_look)
 
     def shown_side(self, number: int, stage: Stage, ground: str) -> float:
         """How much of its cell's side a plain drawing spans where it differs from the background.
