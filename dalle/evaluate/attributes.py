@@ -91,8 +91,9 @@ class AttributeJudge:
         - look: of all looks of the subject, the nearest (in panels: to what the bottom shows).
         - panels: the top shows something as it is, and the bottom shows something.
 
-        What cannot be told apart (two round silhouettes, a disc and the disc upside-down) counts
-        as one. A picture that shows nothing, or no drawing at all, is wrong and no error.
+        What cannot be told apart (two round silhouettes, a snowflake and it upside-down) counts as
+        one. A picture that shows nothing, or no drawing at all, is wrong and no error. Where a
+        two-panel caption names no subject, it is whatever the top panel shows.
 
         Args:
             image: RGB, `image_px` a side.

@@ -30,12 +30,15 @@ _CELL: dict[Stage, Cell] = {"whole": Cell(4, 4, 24), "half": Cell(9, 17, 14)}
 # As the grammar has them: a stamp fills the picture, a hat needs room above.
 _LOOK_CELL = {"postage stamp": Cell(2, 2, 28), "hat": Cell(6, 8, 20)}
 _OWN_GROUND = {"neon": "black", "close-up": "white"}
-# 320 MiB hold all the core subjects in 120 combinations of look, stage and background.
-_KEPT_BYTES = {"subjects": 320 * 2**20, "looks": 64 * 2**20}
+# Of the core subjects, painted frames of every look on every background in both stages, and
+# features, which take seven times the room, of the 60 combinations used last.
+_KEPT_BYTES = {"frames": 192 * 2**20, "subjects": 160 * 2**20, "looks": 64 * 2**20}
 
 
 class References:
     """Features of painted subjects, kept for the next picture.
+
+    `every_subject(look, stage, ground)` and `every_look(number, stage, ground)` give them.
 
     Args:
         painter: Paints them, at the size of the pictures judged.
@@ -45,11 +48,12 @@ class References:
     def __init__(self, painter: Painter, subjects: tuple[Subject, ...]) -> None:
         self._painter = painter
         self._subjects = subjects
-        row = colours_and_edges(self._nothing("white")).nbytes
-        sets = max(2, _KEPT_BYTES["subjects"] // (row * len(subjects)))
-        self.every_subject = lru_cache(maxsize=sets)(self._every_subject)
-        sets = _KEPT_BYTES["looks"] // (row * len(LOOKS_SEEN))
-        self.every_look = lru_cache(maxsize=sets)(self._every_look)
+        nothing = self._nothing("white")
+        row = colours_and_edges(nothing).nbytes
+        count, looks = len(subjects), len(LOOKS_SEEN)
+        self._frames = lru_cache(_room("frames", nothing.nbytes * count))(self._paint_all)
+        self.every_subject = lru_cache(_room("subjects", row * count))(self._every_subject)
+        self.every_look = lru_cache(_room("looks", row * looks))(self._every_look)
 
     def shown_side(self, number: int, stage: Stage, ground: str) -> float:
         """How much of its cell's side a plain drawing spans where it differs from the background.
@@ -61,9 +65,13 @@ class References:
 
     def _every_subject(self, look: str | None, stage: Stage, ground: str) -> np.ndarray:
         """Features of every subject in one look, and last of nothing at all, shape (n + 1, d)."""
+        return colours_and_edges(self._frames(look, stage, ground))
+
+    def _paint_all(self, look: str | None, stage: Stage, ground: str) -> np.ndarray:
+        """Frames of the same, shape (n + 1, y, x, 3), uint8."""
         numbers = range(len(self._subjects))
         frames = [self._frame(number, look, stage, ground) for number in numbers]
-        return colours_and_edges(np.concatenate([*frames, self._nothing(_wall(look, ground))]))
+        return np.concatenate([*frames, self._nothing(_wall(look, ground))])
 
     def _every_look(self, number: int, stage: Stage, ground: str) -> np.ndarray:
         """Features of one subject in all of `LOOKS_SEEN`, shape (k, d)."""
@@ -93,6 +101,11 @@ class References:
         rgb = BACKGROUNDS[ground]
         blank = Image.new("RGB", (2, 2), rgb)
         return Patch(image=blank, ground=Ground(name=ground, rgb=rgb), step=1).frame()
+
+
+def _room(purpose: str, nbytes: int) -> int:
+    """How many results of `nbytes` each are kept for a purpose."""
+    return max(2, _KEPT_BYTES[purpose] // nbytes)
 
 
 def _wall(look: str | None, ground: str) -> str:
