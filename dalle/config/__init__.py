@@ -8,7 +8,14 @@ nor in what it imports, may import torch, so that help and usage errors answer a
 
 from __future__ import annotations
 
-from dalle.config.making import DataEmoji, Tokenize, TrainClip, TrainTransformer, TrainVae
+from dalle.config.making import (
+    DataEmoji,
+    SceneMixture,
+    Tokenize,
+    TrainClip,
+    TrainTransformer,
+    TrainVae,
+)
 from dalle.config.sampling import (
     MAX_CANDIDATES,
     SamplingConfig,
@@ -44,6 +51,7 @@ __all__ = [
     "Precision",
     "SamplingConfig",
     "SamplingOptions",
+    "SceneMixture",
     "Tokenize",
     "TrainClip",
     "TrainTransformer",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +27,33 @@ from vae.config import VaeConfig
 
 
 @dataclass(frozen=True, kw_only=True)
+class SceneMixture:
+    """How often each kind of scene is proposed; the weights need not add up to anything."""
+
+    plain: float = 28
+    """A subject as it is, on white."""
+    background: float = 22
+    """A subject on a named colour."""
+    size: float = 7
+    """A subject said to be small or large."""
+    count: float = 8
+    """Two to four of a subject."""
+    pair: float = 10
+    """Two subjects in a relation."""
+    look: float = 13
+    """A subject in another look."""
+    panels: float = 12
+    """A subject on top, and in another look below."""
+
+    def __post_init__(self) -> None:
+        """Refuse weights that propose nothing."""
+        names = [entry.name for entry in fields(self)]
+        require_not_negative(self, *names)
+        if not any(getattr(self, name) for name in names):
+            raise ValueError("one weight of mixture at least must be over 0, got only zeros")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataEmoji:
     """`dalle data emoji`: render captioned emoji scenes as tar shards."""
 
@@ -42,6 +69,7 @@ class DataEmoji:
     """Combinations that training may see, or only those it must not."""
     subjects: Literal["core", "all"] = "all"
     """Every emoji of the font, or the core that a small model can learn (see the data card)."""
+    mixture: SceneMixture = field(default_factory=SceneMixture)
     contrasts: bool = False
     """Follow each scene with one that differs from it in one thing: hard negatives for CLIP."""
     font: Path | None = None

@@ -6,23 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
+from dalle.config import SceneMixture
 from dalle.data.emoji.dice import Dice
 from dalle.data.emoji.heldout import COUNTS, heldout_combinations
 from dalle.data.emoji.looks import LOOKS, suits
 from dalle.data.emoji.palette import BACKGROUNDS, DEFAULT_BACKGROUND
 from dalle.data.emoji.scene import UNITS, Cell, Panel, Placed, Relation, Scene, SceneKind
 from dalle.data.emoji.subjects import Subject
-
-MIXTURE: tuple[tuple[float, SceneKind], ...] = (
-    (28, "plain"),
-    (22, "background"),
-    (7, "size"),
-    (8, "count"),
-    (10, "pair"),
-    (13, "look"),
-    (12, "panels"),
-)
-"""How often each kind of scene is proposed; half are one subject on one colour."""
 
 _RELATIONS: tuple[Relation, ...] = ("left of", "right of", "above", "below")
 # "left of" also answers to "next to" and "and", so it comes twice as often.
@@ -76,9 +66,11 @@ class Grammar:
 
     Args:
         subjects: What may appear; variants of skin tone share the chance of one subject.
+        mixture: How often each kind of scene is proposed; by default, half of all scenes are one
+            subject on one colour.
     """
 
-    def __init__(self, subjects: Sequence[Subject]) -> None:
+    def __init__(self, subjects: Sequence[Subject], mixture: SceneMixture | None = None) -> None:
         families: dict[str, list[Subject]] = {}
         for subject in subjects:
             families.setdefault(subject.profession or subject.unicode_name, []).append(subject)
@@ -93,11 +85,21 @@ class Grammar:
             "look": self._look,
             "panels": self._panels,
         }
+        mixture = mixture or SceneMixture()
+        self._kinds: tuple[tuple[float, SceneKind], ...] = (
+            (mixture.plain, "plain"),
+            (mixture.background, "background"),
+            (mixture.size, "size"),
+            (mixture.count, "count"),
+            (mixture.pair, "pair"),
+            (mixture.look, "look"),
+            (mixture.panels, "panels"),
+        )
 
     def draw(self, dice: Dice, split: Literal["train", "heldout"]) -> Scene:
         """A scene without caption: with no held-out combination, or with at least one."""
         for _ in range(_MAX_PROPOSALS):
-            kind = dice.weigh(MIXTURE)
+            kind = dice.weigh(self._kinds)
             if kind == "count":
                 scene = self._count(dice, lambda: dice.pick(self._countable))
             else:

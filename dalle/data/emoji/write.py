@@ -100,7 +100,7 @@ def write_scenes(settings: DataEmoji) -> int:
 
 
 def render_scene(settings: DataEmoji, index: int) -> RenderedScene:
-    """Scene `index` of a set; it depends on seed, split, subjects, font and size alone.
+    """Scene `index` of a set; it depends on seed, split, subjects, mixture, font and size alone.
 
     With contrasts, scenes of odd index depend on the one before them as well.
     """
@@ -127,7 +127,8 @@ def _dice(settings: DataEmoji, index: int) -> Dice:
 def _studio(settings: DataEmoji) -> tuple[Grammar, Painter]:
     """What rendering needs, built once per process."""
     font = find_font(settings.font)
-    return Grammar(list_subjects(font, settings.subjects)), Painter(font, settings.image_px)
+    grammar = Grammar(list_subjects(font, settings.subjects), settings.mixture)
+    return grammar, Painter(font, settings.image_px)
 
 
 def _render_all(settings: DataEmoji) -> Iterator[RenderedScene]:
@@ -192,6 +193,7 @@ def _dataset(settings: DataEmoji, font: EmojiFont, shards: list[_Shard]) -> dict
         "split": settings.split,
         "subjects": settings.subjects,
         "subject_count": len(subjects),
+        "mixture": asdict(settings.mixture),
         "together": 2 if settings.contrasts else 1,
         "held_out": {"rates": RATES, "transform": heldout_transform()},
         "font": {"file": font.path.name, "sha256": font.sha256()},

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from typing import Literal
 
+from dalle.config import SceneMixture
 from dalle.data.emoji.dice import Dice
-from dalle.data.emoji.grammar import MIXTURE, Grammar
+from dalle.data.emoji.grammar import Grammar
 from dalle.data.emoji.looks import LOOKS
 from dalle.data.emoji.palette import BACKGROUNDS
 from dalle.data.emoji.scene import UNITS, Cell, Placed, Scene
@@ -19,11 +21,20 @@ def draw_many(core: dict[str, Subject], count: int = 4000) -> list[Scene]:
 def test_every_kind_of_scene_comes_about_as_often_as_it_should(core: dict[str, Subject]) -> None:
     scenes = draw_many(core)
     kinds = Counter(scene.kind for scene in scenes)
-    total = sum(weight for weight, _ in MIXTURE)
-    for weight, kind in MIXTURE:
+    weights = asdict(SceneMixture())
+    total = sum(weights.values())
+    for kind, weight in weights.items():
         # Scenes that hold something out are drawn again, which favours the plain ones.
         assert 0.7 < kinds[kind] / len(scenes) / (weight / total) < 1.3, kind
     assert 0.45 < (kinds["plain"] + kinds["background"]) / len(scenes) < 0.6
+
+
+def test_a_recipe_can_choose_another_mixture(core: dict[str, Subject]) -> None:
+    only = dict.fromkeys(asdict(SceneMixture()), 0.0) | {"look": 3, "pair": 1}
+    grammar = Grammar(list(core.values()), SceneMixture(**only))
+    kinds = Counter(grammar.draw(Dice(f"{index}"), "train").kind for index in range(1000))
+    assert set(kinds) == {"look", "pair"}
+    assert 2.2 < kinds["look"] / kinds["pair"] < 4
 
 
 def test_everything_the_grammar_knows_appears(core: dict[str, Subject]) -> None:
