@@ -35,7 +35,10 @@ class SamplingConfig:
                 f"temperature must be between 0 (greedy) and 100, got {self.temperature}"
             )
         if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {self.top_k}; 0 switches it off")
+            raise ValueError(
+                f"top_k must be at least 1, got {self.top_k}; to keep every token, leave it out "
+                "(null in YAML) or say --top-k 0"
+            )
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}; 1 keeps every token")
         if not 0 <= self.guidance_scale <= 100:
