@@ -68,7 +68,7 @@ def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
         ({"temperature": -1}, "temperature must be between 0 .greedy. and 100, got -1"),
         ({"temperature": float("nan")}, "temperature must be between 0 .greedy. and 100, got nan"),
         ({"temperature": "hot"}, "temperature must be a number, got 'hot'"),
-        ({"top_k": -1}, "top_k must be at least 1, got -1; 0 switches it off"),
+        ({"top_k": -1}, "top_k must be at least 1, got -1; to keep every token, leave it out"),
         ({"top_k": 2.5}, r"top_k must be a whole number or None, got 2\.5"),
         ({"top_p": 1.2}, r"top_p must be in \(0, 1\], got 1\.2"),
         ({"top_p": 0}, r"top_p must be in \(0, 1\], got 0"),
