@@ -14,10 +14,10 @@ ARGS ?=
 # Handed over through the environment, so that quotes, dollars and backticks in it stay text.
 export PROMPT_TEXT := $(value PROMPT)
 
-.PHONY: help setup generate test demo lint types format bench clean
+.PHONY: help setup generate test demo lint types format bench bench-gpu clean
 
 help: ## list these commands
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: $(STAMP) ## make .venv and install everything (about 90 s, 5 GB)
 
@@ -38,19 +38,22 @@ format: $(STAMP) ## format, and repair what lint can repair
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## measure speed
-	$(BIN)/python -m pytest -m bench -s $(ARGS)
+bench: $(STAMP) ## measure speed, beside what this machine could do
+	$(BIN)/dalle bench --compile true $(ARGS)
 
-demo: $(STAMP) ## open the web page
-	@test -f app.py || { echo "make demo: the web page is not part of this version; make generate draws" >&2; exit 1; }
-	@$(MAKE) --no-print-directory $(STAMP)-demo
-	$(BIN)/python app.py $(ARGS)
+bench-gpu: $(STAMP) ## the same on a GPU, for a model of 1.2 billion weights
+	$(BIN)/dalle bench xl --device cuda --parts '[prefill,decode,vae,clip,train]' \
+	  --batches '[1,8,64]' --dtypes '[fp32,bf16]' $(ARGS)
+
+demo: $(STAMP) ## serve the web page on http://127.0.0.1:7860
+	@$(BIN)/python app.py $(ARGS)
 
 clean: ## remove .venv and all caches; data, runs and pictures stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
 	find dalle vae tests -name __pycache__ -prune -exec rm -rf {} +
 
-# Rebuilt only when what is to be installed has changed.
+# Rebuilt only when what is to be installed has changed. Gradio asks for a Pillow older than the
+# patched one but works with it, so Pillow comes last.
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || { \
 	  for python in $(PYTHON) python3 python3.13 python3.12 python3.11 python; do \
@@ -62,12 +65,8 @@ $(STAMP): pyproject.toml constraints.txt
 	  done; \
 	  echo "make setup: needs Python 3.11 or newer; if it is not on the PATH: make setup PYTHON=/path/to/python3" >&2; \
 	  exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
-
-# Gradio asks for a Pillow older than the patched one but works with it, so Pillow comes back last.
-$(STAMP)-demo: $(STAMP)
-	grep -v '^pillow==' constraints.txt > $(VENV)/constraints-demo.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints-demo.txt -e '.[demo]'
+	grep -v '^pillow==' constraints.txt > $(VENV)/constraints-page.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints-page.txt -e '.[dev,demo]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps pillow
+	@$(BIN)/python -m dalle.native
 	@touch $@

@@ -2,37 +2,68 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from tqdm import tqdm
 
-from dalle.config import Generate, SamplingConfig
+from dalle.caption_file import CaptionLine, read_caption_lines
+from dalle.config import Generate, SamplingConfig, SamplingOptions
 from dalle.console import bar_disabled
 from dalle.drawing import ImagePrompt
 from dalle.errors import DalleError
 from dalle.given_picture import read_picture
 from dalle.image_prompt import seam_preview
+from dalle.labels import NO_CAPTION, SLUG_CHARS, file_name, score_text, short_hash, shown
 from dalle.picture import GeneratedImage, Recipe, read_recipe, save_png
 from dalle.pipeline import TextToImage
-from dalle.results import CaptionResult, PromptShown
-from dalle.sheets import picture_grid
+from dalle.rerank import RankerName
+from dalle.results import CaptionFailure, CaptionResult, PromptShown
+from dalle.sheets import (
+    COMPLETION_COLUMNS,
+    SHEET_COLUMNS,
+    SHEET_PICTURES,
+    completion_sheet,
+    contact_sheet,
+    picture_grid,
+)
 
-NO_CAPTION = "(no caption)"
-"""Stands for the null caption where people read."""
-SLUG_CHARS = 40
-SHEET_COLUMNS = 4
-SHEET_PICTURES = 256
-"""A contact sheet shows the first so many pictures; more make a picture few programs open."""
+
+@dataclass
+class _Written:
+    """What a run has written so far; of the pictures only those that the sheet will show."""
+
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    """The captions of the report."""
+    failures: list[str] = field(default_factory=list)
+    """Why captions could not be drawn."""
+    names: list[str] = field(default_factory=list)
+    """Every file."""
+    images: list[GeneratedImage] = field(default_factory=list)
+    """The first `SHEET_PICTURES`."""
+    widest: int = 0
+    """Most pictures of one caption."""
+    prompt: PromptShown | None = None
+
+    def add(self, result: CaptionResult | CaptionFailure, folder: Path) -> None:
+        """Write the pictures of one caption, or note that there are none."""
+        if isinstance(result, CaptionFailure):
+            self.failures.append(result.error)
+            self.entries.append({"caption": result.caption, "error": result.error})
+            return
+        files = _save(result, folder)
+        self.entries.append(_entry(result, files))
+        self.names += [file.name for file in files]
+        self.images += result.images[: SHEET_PICTURES - len(self.images)]
+        self.widest = max(self.widest, len(files))
+        self.prompt = result.prompt
 
 
 def run(settings: Generate) -> int:
@@ -40,29 +71,38 @@ def run(settings: Generate) -> int:
 
     Raises:
         ModelFormatError: The model cannot be loaded.
-        DalleError: A picture cannot be written, or belongs to another model.
-        ValueError: A setting is out of range, or `like` is no picture of ours.
+        DalleError: A picture cannot be written, or belongs to another model; or captions of a file
+            could not be drawn, and all others are.
+        ValueError: A setting is out of range, `like` is no picture of ours, or `caption_file` no
+            file of captions.
     """
     started = time.perf_counter()
     earlier = settings.like or settings.vary
     recipe = None if earlier is None else read_recipe(earlier)
     given = None if settings.image is None else read_picture(settings.image)
+    listed = None if settings.caption_file is None else read_caption_lines(settings.caption_file)
     _check_folder(settings.out)
     model = TextToImage.from_pretrained(
         settings.model,
         clip=settings.clip,
         require_clip=settings.require_clip,
         device=settings.device,
+        dtype=settings.dtype,
+        compile=settings.compile,
     )
-    saved = []
-    for result in _results(model, settings, recipe, given):
+    results: Iterator[CaptionResult | CaptionFailure] = (
+        _results(model, settings, recipe, given)
+        if listed is None
+        else _listed_results(model, settings, listed.lines)
+    )
+    written = _Written()
+    for result in results:
         # Saved at once: whoever stops a long run keeps what is finished.
-        saved.append((result, _save(result, settings.out)))
-    sheet = None if settings.like is not None else _save_sheet(saved, settings.out)
-    report: dict[str, Any] = {
-        "captions": [_entry(result, files) for result, files in saved],
-    }
-    if (prompt := saved[0][0].prompt) is not None:
+        written.add(result, settings.out)
+    has_sheet = settings.like is None and written.images
+    sheet = _save_sheet(written, settings.out) if has_sheet else None
+    report: dict[str, Any] = {"captions": written.entries}
+    if (prompt := written.prompt) is not None:
         report["prompt"] = {
             "file": str(_save_prompt(prompt, settings.out)),
             "rows": prompt.rows,
@@ -76,6 +116,11 @@ def run(settings: Generate) -> int:
     # ASCII reaches every pipe and terminal, whatever its encoding.
     text = json.dumps(report) + "\n" if settings.json else _summary(report, sheet)
     sys.stdout.write(text)
+    if written.failures:
+        raise DalleError(
+            f"{len(written.failures)} of {len(written.entries)} captions could not be drawn; "
+            f"{written.failures[0]}"
+        )
     return 0
 
 
@@ -103,6 +148,26 @@ def _results(
         yield _draw(model, caption, prompt, settings=settings, sampling=sampling)
 
 
+def _listed_results(
+    model: TextToImage, settings: Generate, lines: Sequence[CaptionLine]
+) -> Iterator[CaptionResult | CaptionFailure]:
+    """The captions of a file in its order, with a bar that counts them; failures name the line."""
+    results = model.generate_many(
+        (one.caption for one in lines),
+        candidates=settings.candidates,
+        keep=settings.kept,
+        seed=settings.seed,
+        ranker=_ranker(settings),
+        **_options(settings.sampling(model.sampling)),
+    )
+    bar = tqdm(results, total=len(lines), unit="caption", disable=bar_disabled(), leave=False)
+    for one, result in zip(lines, bar, strict=True):
+        if isinstance(result, CaptionFailure):
+            yield replace(result, error=f"{settings.caption_file}, line {one.line}: {result.error}")
+        else:
+            yield result
+
+
 def _draw(
     model: TextToImage,
     caption: str | None,
@@ -118,9 +183,9 @@ def _draw(
         candidates=settings.candidates,
         keep=settings.kept,
         seed=settings.seed,
-        ranker=None if settings.ranker == "auto" else settings.ranker,
+        ranker=_ranker(settings),
         previews=False,
-        **{**asdict(sampling), "top_k": sampling.top_k or 0},
+        **_options(sampling),
     )
     *_, last = tqdm(
         frames,
@@ -132,6 +197,20 @@ def _draw(
     )
     assert last.result is not None, "a stream ends with its result"
     return last.result
+
+
+def _ranker(settings: Generate) -> RankerName | None:
+    return None if settings.ranker == "auto" else settings.ranker
+
+
+def _options(sampling: SamplingConfig) -> SamplingOptions:
+    """`sampling` as keywords that leave nothing to the model."""
+    return {
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k or 0,
+        "top_p": sampling.top_p,
+        "guidance_scale": sampling.guidance_scale,
+    }
 
 
 # -------------------------------------------------------------------------------------------- files
@@ -175,33 +254,23 @@ def _write(picture: GeneratedImage | Image.Image, path: Path) -> None:
         ) from err
 
 
-def file_name(recipe: Recipe) -> str:
-    """A file name that only this picture has: ASCII words of its caption, a hash, seed, number.
+def _save_sheet(written: _Written, folder: Path) -> Path:
+    """The contact sheet: the pictures of the call with caption, score and seed.
 
-    The hash covers caption, settings and model, so that no picture replaces a different one.
+    Pictures that go on from a given one stand between its kept part and the original.
     """
-    words = re.sub(r"[^a-z0-9]+", "-", recipe.caption.lower())[:SLUG_CHARS].strip("-")
-    digest = _digest(repr(replace(recipe, seed=0, index=0)))
-    return f"{words or 'picture'}-{digest}-s{recipe.seed}-i{recipe.index:03d}.png"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _save_sheet(saved: Sequence[tuple[CaptionResult, list[Path]]], folder: Path) -> Path:
-    """The contact sheet: the pictures of the call with caption, score and seed."""
-    images = [image for result, _ in saved for image in result.images][:SHEET_PICTURES]
-    labels = [
-        f"{shown(image.recipe.caption or NO_CAPTION, 80)}\n"
-        f"{score_text(image.score, image.ranker)}, "
-        f"seed {image.recipe.seed}, no. {image.recipe.index}"
-        for image in images
-    ]
-    columns = min(SHEET_COLUMNS, max(len(result.images) for result, _ in saved))
-    names = "\n".join(file.name for _, files in saved for file in files)
-    path = folder / f"sheet-{_digest(names)}.png"
-    _write(picture_grid([image.image for image in images], columns=columns, labels=labels), path)
+    prompt, widest = written.prompt, written.widest
+    if prompt is None:
+        sheet = contact_sheet(written.images, columns=min(SHEET_COLUMNS, widest))
+    else:
+        # One of each caption: there is no row of its own for each.
+        columns = min(COMPLETION_COLUMNS, widest if widest > 1 else len(written.images))
+        sheet = completion_sheet(
+            written.images, columns=columns, given=prompt.image, original=prompt.whole
+        )
+    names = "\n".join(written.names)
+    path = folder / f"sheet-{short_hash(names)}.png"
+    _write(sheet, path)
     return path
 
 
@@ -210,24 +279,12 @@ def _save_prompt(prompt: PromptShown, folder: Path) -> Path:
     kept_px = prompt.image.height * prompt.rows // prompt.rows_in_all
     box = (0, 0, prompt.image.width, kept_px)
     pictures = [seam_preview(prompt.image, box), seam_preview(prompt.seen, box)]
-    path = folder / f"prompt-{_digest(prompt.image.tobytes().hex())}.png"
+    path = folder / f"prompt-{short_hash(prompt.image.tobytes().hex())}.png"
     _write(picture_grid(pictures, columns=2, labels=["as given", "as the model sees it"]), path)
     return path
 
 
 # ------------------------------------------------------------------------------------------- report
-
-
-def shown(caption: str, longest: int) -> str:
-    """`caption` on one line, without characters that could steer a terminal, cut to `longest`."""
-    visible = "".join(char if char.isprintable() else " " for char in caption)
-    line = " ".join(visible.split())
-    return line if len(line) <= longest else line[: longest - 1] + "…"
-
-
-def score_text(score: float | None, ranker: str) -> str:
-    """A score and what it is, for people."""
-    return f"{ranker} {'–' if score is None else f'{score:.3f}'}".strip()
 
 
 def _entry(result: CaptionResult, files: Sequence[Path]) -> dict[str, Any]:
@@ -255,6 +312,9 @@ def _summary(report: dict[str, Any], sheet: Path | None) -> str:
     """What a person reads: where the pictures are, best first, and what they were ranked by."""
     lines = []
     for entry in report["captions"]:
+        if "error" in entry:
+            lines.append(f"{shown(str(entry['caption']), 80)}: not drawn, {entry['error']}")
+            continue
         ranker = entry["images"][0]["ranker"]
         order = "as drawn" if ranker == "none" else f"best first by {ranker}"
         lines.append(f"{shown(entry['caption'] or NO_CAPTION, 80)} ({order}):")

@@ -12,14 +12,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from dalle.config import MAX_CANDIDATES, SamplingConfig, check_seed
-from dalle.rerank import RankerName
+from dalle.config import MAX_CANDIDATES, SamplingConfig, WeightType, check_seed
 from dalle.schema import build_config
+
+if TYPE_CHECKING:
+    from dalle.rerank import RankerName  # which loads torch; reading a recipe needs none
 
 CHUNK = "parameters"
 FORMAT_VERSION = 1
@@ -44,6 +46,10 @@ class Recipe:
     """Fingerprint of the model folder."""
     prompt: tuple[int, ...] = ()
     """Image tokens that were given rather than drawn, in raster order."""
+    dtype: WeightType = "fp32"
+    """Type of the weights that drew it."""
+    compiled: bool = False
+    """Whether the compiled decode step drew it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +73,10 @@ class GeneratedImage:
         Raises:
             OSError: The file cannot be written.
         """
+        _write_whole(self.png(), path)
+
+    def png(self) -> bytes:
+        """The content of the file that `save` writes."""
         parameters = {
             "format_version": FORMAT_VERSION,
             **dataclasses.asdict(self.recipe),
@@ -75,57 +85,72 @@ class GeneratedImage:
         }
         info = PngImagePlugin.PngInfo()
         info.add_itxt(CHUNK, json.dumps(parameters, ensure_ascii=False))
-        save_png(self.image, path, info=info)
+        return _encoded(self.image, info)
 
 
-def save_png(image: Image.Image, path: Path, *, info: PngImagePlugin.PngInfo | None = None) -> None:
+def save_png(image: Image.Image, path: Path) -> None:
     """Write `image` to `path`, whole or not at all.
 
     Raises:
         OSError: The file cannot be written.
     """
+    _write_whole(_encoded(image), path)
+
+
+def _encoded(image: Image.Image, info: PngImagePlugin.PngInfo | None = None) -> bytes:
+    """`image` as the content of a PNG file."""
     encoded = io.BytesIO()
     image.save(encoded, format="PNG", pnginfo=info)
+    return encoded.getvalue()
+
+
+def _write_whole(content: bytes, path: Path) -> None:
     partial = path.with_name(f"{path.name}.partial")
     try:
-        partial.write_bytes(encoded.getvalue())
+        partial.write_bytes(content)
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(source: Path | bytes) -> Recipe:
     """The recipe in a PNG that `GeneratedImage.save` wrote; its pixels are not looked at.
+
+    Args:
+        source: The file's path or content.
 
     Raises:
         ValueError: The file is not such a PNG, or its recipe is damaged.
     """
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    name = "the picture" if isinstance(source, bytes) else str(source)
     try:
-        with Image.open(path, formats=["PNG"]) as image:
+        with Image.open(file, formats=["PNG"]) as image:
             text = image.info.get(CHUNK)
     except FileNotFoundError as err:
-        raise ValueError(f"{path} does not exist; give a PNG that dalle generate wrote") from err
+        raise ValueError(f"{name} does not exist; give a PNG that dalle generate wrote") from err
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
+        reason = "it is none" if isinstance(err, UnidentifiedImageError) else err
         raise ValueError(
-            f"{path} cannot be read as a PNG ({err}); give a PNG that dalle generate wrote"
+            f"{name} cannot be read as a PNG ({reason}); give a PNG that dalle generate wrote"
         ) from err
     if not isinstance(text, str):
         raise ValueError(
-            f"{path} holds no settings (no {CHUNK!r} chunk); only pictures that dalle generate "
+            f"{name} holds no settings (no {CHUNK!r} chunk); only pictures that dalle generate "
             "wrote, unedited, can be redrawn"
         )
     if len(text) > MAX_CHUNK_CHARS:
         raise ValueError(
-            f"{path}: its settings have {len(text):,} characters, at most {MAX_CHUNK_CHARS:,} "
+            f"{name}: its settings have {len(text):,} characters, at most {MAX_CHUNK_CHARS:,} "
             "are read"
         )
     try:
         return _recipe(json.loads(text))
     except RecursionError as err:
-        raise ValueError(f"{path}: its settings are nested too deeply") from err
+        raise ValueError(f"{name}: its settings are nested too deeply") from err
     except (ValueError, TypeError) as err:
-        raise ValueError(f"{path}: its settings cannot be used: {err}") from err
+        raise ValueError(f"{name}: its settings cannot be used: {err}") from err
 
 
 def _recipe(values: object) -> Recipe:
@@ -156,11 +181,21 @@ def _recipe(values: object) -> Recipe:
         batch=(batch[0], batch[1]),
         model=_member(values, "model", str),
         prompt=tuple(prompt),
+        dtype=_weight_type(values.get("dtype", "fp32")),
+        compiled=_member({"compiled": False, **values}, "compiled", bool),
     )
     check_seed(recipe.seed)
     if not 0 <= recipe.index < MAX_CANDIDATES:
         raise ValueError(f"index must be between 0 and {MAX_CANDIDATES - 1:,}, got {recipe.index}")
     return recipe
+
+
+def _weight_type(value: object) -> WeightType:
+    """The type of weights that a recipe names; older ones name none and mean fp32."""
+    for known in get_args(WeightType):
+        if value == known:
+            return cast(WeightType, known)
+    raise ValueError(f"dtype must be one of {', '.join(get_args(WeightType))}, got {_shown(value)}")
 
 
 def _member(values: Mapping[str, Any], name: str, kind: type) -> Any:
@@ -169,7 +204,7 @@ def _member(values: Mapping[str, Any], name: str, kind: type) -> Any:
     return values[name]
 
 
-_KINDS = {str: "text", int: "a whole number", list: "a list"}
+_KINDS = {str: "text", int: "a whole number", list: "a list", bool: "true or false"}
 
 
 def _shown(value: object) -> str:

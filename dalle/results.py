@@ -23,6 +23,9 @@ class PromptShown:
     """Rows of the whole grid."""
     notes: tuple[str, ...]
     """What was rounded, cut off or filled in, each a clause."""
+    whole: Image.Image | None = None
+    """The picture with nothing hidden: the original of a completion. None where all of it was
+    fitted into the kept part, so that there is nothing to complete."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,5 +75,7 @@ class Frame:
     """Rows of the whole grid."""
     previews: tuple[Image.Image, ...]
     """The candidates so far, rows not yet drawn in grey; empty if they were not asked for."""
+    finished: tuple[GeneratedImage, ...] = ()
+    """Candidates that are complete, as drawn and not yet scored: what stays if one stops here."""
     result: CaptionResult | None = None
     """The ranked pictures; only in the last frame."""

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
+
+from dalle.labels import picture_label
+
+if TYPE_CHECKING:
+    from dalle.picture import GeneratedImage
 
 GAP_PX = 8
 LABEL_PX = 13
 LINE_PX = LABEL_PX + 4
 MIN_CELL_PX = 128
+SHEET_COLUMNS = 4
+SHEET_PICTURES = 256
+"""A contact sheet shows the first so many pictures; more make a picture few programs open."""
+COMPLETION_COLUMNS = 6
+"""Completions between a picture's kept part and its original."""
+ROW_LABEL_PX = 112
+"""Room for the labels at the left of a labelled grid."""
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -48,9 +61,94 @@ def picture_grid(
         y = GAP_PX + number // columns * cell_y
         # Nearest keeps pixels honest: a sheet must not look smoother than its pictures.
         sheet.paste(picture.resize((width, height), Image.Resampling.NEAREST), (x, y))
-        for line, text in enumerate(wrapped[number] if wrapped else ()):
-            pen.text((x, y + height + line * LINE_PX), text, fill="black", font=font)
+        _write(pen, wrapped[number] if wrapped else (), font, (x, y + height))
     return sheet
+
+
+def contact_sheet(images: Sequence[GeneratedImage], *, columns: int = SHEET_COLUMNS) -> Image.Image:
+    """The first finished pictures, `SHEET_PICTURES` at most, with caption, score and seed.
+
+    Raises:
+        ValueError: There are no pictures or columns.
+    """
+    shown = images[:SHEET_PICTURES]
+    labels = [picture_label(image) for image in shown]
+    return picture_grid([image.image for image in shown], columns=columns, labels=labels)
+
+
+def completion_sheet(
+    images: Sequence[GeneratedImage],
+    *,
+    columns: int,
+    given: Image.Image,
+    original: Image.Image | None,
+) -> Image.Image:
+    """Pictures that go on from a given one, in rows that begin and end with it.
+
+    Args:
+        images: Finished pictures, `SHEET_PICTURES` at most are shown.
+        columns: Of them, per row.
+        given: Its kept part.
+        original: All of it, to compare with; None leaves that column out.
+
+    Raises:
+        ValueError: There are no pictures or columns.
+    """
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1, got {columns}")
+    shown = images[:SHEET_PICTURES]
+    blank = (Image.new("RGB", given.size, "white"), "")
+    end = [] if original is None else [(original, "original")]
+    cells: list[tuple[Image.Image, str]] = []
+    for start in range(0, len(shown), columns):
+        row = [(image.image, picture_label(image)) for image in shown[start : start + columns]]
+        cells += [(given, "given"), *row, *[blank] * (columns - len(row)), *end]
+    return picture_grid(
+        [picture for picture, _ in cells],
+        columns=columns + 1 + len(end),
+        labels=[label for _, label in cells],
+    )
+
+
+def labelled_grid(
+    pictures: Sequence[Image.Image], *, columns: Sequence[str], rows: Sequence[str]
+) -> Image.Image:
+    """`pictures` as a table: a label over each column, and one at the left of each row.
+
+    Args:
+        pictures: Equally large RGB pictures, row by row.
+        columns: A label for each column.
+        rows: A label for each row; none leaves no room for them, and makes a single row.
+
+    Raises:
+        ValueError: There are no columns, or not one picture for each cell.
+    """
+    cells = len(columns) * max(1, len(rows))
+    if len(pictures) != cells:
+        raise ValueError(f"a grid of {cells} cells needs as many pictures, got {len(pictures)}")
+    inner = picture_grid(pictures, columns=len(columns))
+    font = ImageFont.load_default(LABEL_PX)
+    cell_x = (inner.width - GAP_PX) // len(columns)
+    cell_y = (inner.height - GAP_PX) // max(1, len(rows))
+    heads = [list(_wrap(label, font, cell_x - GAP_PX)) for label in columns]
+    sides = [list(_wrap(label, font, ROW_LABEL_PX - GAP_PX)) for label in rows]
+    top, left = GAP_PX + max(map(len, heads)) * LINE_PX, ROW_LABEL_PX if rows else 0
+    sheet = Image.new("RGB", (left + inner.width, top + inner.height), "white")
+    sheet.paste(inner, (left, top))
+    pen = ImageDraw.Draw(sheet)
+    for column, lines in enumerate(heads):
+        _write(pen, lines, font, (left + GAP_PX + column * cell_x, top - len(lines) * LINE_PX))
+    for row, lines in enumerate(sides):
+        room = cell_y - len(lines) * LINE_PX
+        _write(pen, lines, font, (GAP_PX, top + row * cell_y + max(0, room) // 2))
+    return sheet
+
+
+def _write(pen: ImageDraw.ImageDraw, lines: Sequence[str], font: Font, at: tuple[int, int]) -> None:
+    """Write `lines` one below the other, the first one's upper left corner `at` (x, y)."""
+    x, y = at
+    for line, text in enumerate(lines):
+        pen.text((x, y + line * LINE_PX), text, fill="black", font=font)
 
 
 def _wrap(text: str, font: Font, width: int) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import torch
+from PIL import Image
 
 from dalle.clip import ClipScorer
 from dalle.config import Generate, Transform
@@ -65,7 +66,7 @@ def _guess(settings: Transform) -> str | None:
         log.info("there is no CLIP to tell what the picture shows; name it with --subject")
         return None
     try:
-        name = likeliest_subject(ranker.scorer(), settings)
+        name = likeliest_subject(ranker.scorer(), read_picture(settings.image))
     except DalleError as err:
         log.warning("what the picture shows is not known: %s; name it with --subject", err)
         return None
@@ -73,14 +74,9 @@ def _guess(settings: Transform) -> str | None:
     return name
 
 
-def likeliest_subject(clip: ClipScorer, settings: Transform) -> str:
-    """The subject of the core list whose plain caption fits the picture best.
-
-    Raises:
-        DataError: The picture cannot be read.
-    """
-    picture = fit_square(read_picture(settings.image), 64)
+def likeliest_subject(clip: ClipScorer, picture: Image.Image) -> str:
+    """The subject of the core list whose plain caption fits `picture`, RGB, best."""
     names = core_names()
     captions = [with_article(name) for name in names]
-    cosines = clip.text_features(captions) @ clip.image_features([picture])[0]
+    cosines = clip.text_features(captions) @ clip.image_features([fit_square(picture, 64)])[0]
     return names[int(torch.argmax(cosines))]

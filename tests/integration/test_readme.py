@@ -115,8 +115,9 @@ def test_every_dalle_command_is_understood(
     assert isinstance(built, verb.settings)
 
 
-def write_pictures(folder: Path, model: Path) -> None:
-    """The pictures that the README's examples read: one from anywhere, one of the model's own."""
+def write_given(folder: Path, model: Path) -> None:
+    """What the README's examples read: pictures from anywhere and of the model's own, captions."""
+    (folder / "captions.txt").write_text("a fox\n\ntwo apples\n", encoding="utf-8")
     Image.effect_noise((64, 48), 80).convert("RGB").save(folder / "fox.png")
     (folder / "pictures").mkdir()
     drawn = TextToImage.from_pretrained(model, device="cpu").generate("a fox", candidates=1)
@@ -133,7 +134,7 @@ def test_every_generate_command_draws(
 ) -> None:
     """With the tiny model, whichever model the README names."""
     monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path, tiny_model)
+    write_given(tmp_path, tiny_model)
     assert main(["generate", *words, "--model", str(tiny_model)]) == 0
     out, err = capsys.readouterr()
     assert "error" not in err
@@ -181,10 +182,9 @@ def test_every_program_runs(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """With the tiny model in place of the bundled one, and captions in `captions.txt`."""
+    """With the tiny model in place of the bundled one."""
     monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path, tiny_model)
-    (tmp_path / "captions.txt").write_text("a fox\n\ntwo apples\n", encoding="utf-8")
+    write_given(tmp_path, tiny_model)
     program = block.content.replace('"emoji"', repr(str(tiny_model)))
     exec(compile(program, f"README.md, line {block.line}", "exec"), {"__name__": "__main__"})
     assert "Traceback" not in capsys.readouterr().err

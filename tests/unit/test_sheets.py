@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from dalle.sheets import GAP_PX, LABEL_PX, LINE_PX, _wrap, picture_grid
+from dalle.config import SamplingConfig
+from dalle.picture import GeneratedImage, Recipe
+from dalle.sheets import GAP_PX, LABEL_PX, LINE_PX, _wrap, completion_sheet, picture_grid
 
 FONT = ImageFont.load_default(LABEL_PX)
 
@@ -80,3 +82,37 @@ def test_what_makes_no_sheet_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         picture_grid([plain((0, 0, 0))] * count, columns=columns, labels=labels)
+
+
+@pytest.mark.parametrize("has_original", [True, False])
+def test_completions_stand_between_what_was_given_and_the_original(has_original: bool) -> None:
+    """Five in rows of three: the second row has a gap, and both begin and end alike."""
+    drawn = [generated((0, 40 * (number + 1), 0)) for number in range(5)]
+    given, original = plain((128, 128, 128)), plain((200, 0, 0)) if has_original else None
+    sheet = completion_sheet(drawn, columns=3, given=given, original=original)
+    cell = 128 + GAP_PX
+    columns = 5 if has_original else 4
+    assert sheet.width == columns * cell + GAP_PX
+    cell_y = (sheet.height - GAP_PX) // 2
+    shown = [
+        [sheet.getpixel((GAP_PX + x * cell + 64, GAP_PX + y * cell_y + 64)) for x in range(columns)]
+        for y in range(2)
+    ]
+    end = [(200, 0, 0)] if has_original else []
+    grey, white = (128, 128, 128), (255, 255, 255)
+    assert shown[0] == [grey, (0, 40, 0), (0, 80, 0), (0, 120, 0), *end]
+    assert shown[1] == [grey, (0, 160, 0), (0, 200, 0), white, *end]
+
+
+def generated(colour: tuple[int, int, int]) -> GeneratedImage:
+    recipe = Recipe(
+        caption="", seed=0, index=0, sampling=SamplingConfig(), batch=(1, 1), model="0" * 16
+    )
+    return GeneratedImage(
+        image=plain(colour),
+        tokens=np.zeros((1, 1), dtype=np.int64),
+        log_likelihood=-1.0,
+        score=None,
+        ranker="none",
+        recipe=recipe,
+    )

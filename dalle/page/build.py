@@ -1,0 +1,182 @@
+"""The whole page: a heading, four tabs, what was drawn earlier, and the endpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from dalle.page import tiles
+from dalle.page.asking import place_of
+from dalle.page.batch_tab import BatchTab
+from dalle.page.draw_tab import DrawTab
+from dalle.page.drawn import Drawn, History
+from dalle.page.easel import Easel, Shared, Updates
+from dalle.page.endpoints import Endpoints
+from dalle.page.explore_tab import ExploreTab
+from dalle.page.facts import ModelFacts
+from dalle.page.faults import PageFault, guarded
+from dalle.page.html import html
+from dalle.page.prompt_tab import PromptTab
+from dalle.page.service import Service
+
+TITLE = "Captions in, pictures out"
+CACHE_SECONDS = 3600
+"""How long files that the page wrote are kept, and how often old ones are looked for."""
+SESSIONS = 200
+"""Tabs whose state is kept; the oldest is forgotten first."""
+RESTORE = """
+element.addEventListener('click', (event) => {
+  const card = event.target.closest('[data-restore]');
+  if (card) trigger('restore', {place: Number(card.dataset.restore)});
+});
+"""
+
+
+class Page(gr.Blocks):
+    """Gradio's blocks, but an error tells the person an id and the log no caption."""
+
+    async def process_api(self, *args: Any, **kwargs: Any) -> Any:
+        """Answer one event; see `gradio.Blocks.process_api`."""
+        try:
+            with guarded("answering"):
+                try:
+                    return await super().process_api(*args, **kwargs)
+                except gr.Error as err:  # of a widget that refuses its value
+                    raise PageFault(str(err.message)) from None
+        except PageFault as fault:
+            raise gr.Error(escape(str(fault), quote=False), print_exception=False) from None
+
+
+def build_page(service: Service, *, ranks: bool) -> gr.Blocks:
+    """The page, ready to be served.
+
+    Args:
+        service: What draws.
+        ranks: Whether there is a CLIP to rank by.
+    """
+    page = Page(title=TITLE, analytics_enabled=False, delete_cache=(CACHE_SECONDS, CACHE_SECONDS))
+    page.state_session_capacity = SESSIONS
+    with page:
+        _build(service, page, ranks=ranks)
+    limits = service.limits
+    # Every request begins at once and then waits for its turn in our own queue, which tells how
+    # long, and refuses at once. Gradio's only keeps a flood from filling memory.
+    page.queue(
+        max_size=4 * (limits.waiting + limits.running),
+        default_concurrency_limit=2 * (limits.waiting + limits.running),
+        api_open=False,
+    )
+    return page
+
+
+def _build(service: Service, page: gr.Blocks, *, ranks: bool) -> None:
+    facts = service.facts
+    with gr.Row(elem_classes="masthead"):
+        html(f"<h1>{TITLE}</h1>", elem_classes="title")
+        ready = html(_model_chip(facts, is_ready=service.is_ready), elem_classes="model")
+    history: gr.State = gr.State((), time_to_live=6 * CACHE_SECONDS)
+    shared = Shared(
+        service=service,
+        history=history,
+        strip=html(tiles.history_strip((), None), js_on_load=RESTORE, render=False),
+    )
+    with gr.Tabs(elem_classes="main-tabs") as tabs:
+        with gr.Tab("Draw", id="draw"):
+            draw = DrawTab(shared, ranks=ranks)
+        with gr.Tab("Image prompt", id="prompt"):
+            prompt = PromptTab(shared, ranks=ranks)
+        with gr.Tab("Explore", id="explore"):
+            explore = ExploreTab(shared, ranks=ranks)
+        with gr.Tab("Batch", id="batch"):
+            batch = BatchTab(shared, ranks=ranks)
+    shared.strip.render()  # type: ignore[no-untyped-call]
+    for tab in (draw, prompt, explore, batch):
+        tab.connect()
+    easels = {
+        easel.place: easel for easel in (draw.easel, prompt.easel, explore.easel, batch.easel)
+    }
+    for easel in easels.values():
+        _connect_sending(easel, tabs, prompt, explore)
+    _connect_restoring(shared, tabs, draw=draw, prompt=prompt, easels=easels)
+    page.load(
+        _watch_loading(service), None, ready, api_visibility="private", show_progress="hidden",
+        concurrency_limit=None,
+    )  # fmt: skip
+    Endpoints(service).add(page)
+
+
+def _connect_sending(easel: Easel, tabs: gr.Tabs, prompt: PromptTab, explore: ExploreTab) -> None:
+    """Send a chosen picture to another tab."""
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    for button, target, tab in (
+        (easel.use, prompt.picture, "prompt"),
+        (easel.look, explore.picture, "explore"),
+    ):
+
+        def send(
+            current: Drawn | None, picked: int, target: Any = target, tab: str = tab
+        ) -> Updates:
+            try:
+                with guarded("sending a picture"):
+                    return {
+                        target: easel.chosen_file(current, picked),
+                        tabs: gr.Tabs(selected=tab),
+                    }
+            except PageFault as fault:
+                return {easel.status: tiles.status(str(fault), tone="fault")}
+
+        button.click(
+            send, [easel.current, easel.picked], [target, tabs, easel.status], queue=False, **quiet
+        )
+
+
+def _connect_restoring(
+    shared: Shared, tabs: gr.Tabs, *, draw: DrawTab, prompt: PromptTab, easels: dict[Any, Easel]
+) -> None:
+    """Bring an earlier result back, onto the tab where it was drawn, with its settings."""
+
+    def restore(history: History, event: gr.EventData) -> Updates:
+        place = place_of(event)
+        if not 0 <= place < len(history):
+            return {tabs: gr.skip()}
+        drawn = history[place]
+        updates: Updates = easels[drawn.place].showing(drawn, history)
+        updates[tabs] = gr.Tabs(selected="explore" if drawn.place == "grid" else drawn.place)
+        try:
+            if drawn.place == "draw":
+                updates |= draw.showing(drawn.settings[0])
+            elif drawn.place == "prompt":
+                updates |= prompt.showing(drawn)
+        except PageFault as fault:
+            updates[easels[drawn.place].status] = tiles.status(str(fault), tone="notice")
+        return updates
+
+    outputs = [tabs, *draw.restored_parts, *prompt.restored_parts]
+    outputs += [part for easel in easels.values() for part in easel.outputs]
+    shared.strip.restore(
+        restore, shared.history, list(dict.fromkeys(outputs)), queue=False,
+        api_visibility="private", show_progress="hidden",
+    )  # fmt: skip
+
+
+def _watch_loading(service: Service) -> Any:
+    def watch() -> Iterator[str]:
+        while not service.is_ready:
+            yield _model_chip(service.facts, is_ready=False)
+            time.sleep(0.5)
+        yield _model_chip(service.facts, is_ready=True)
+
+    return watch
+
+
+def _model_chip(facts: ModelFacts, *, is_ready: bool) -> str:
+    height, width = facts.image_px
+    state = "ready" if is_ready else "loading"
+    return (
+        f'<p class="chip {state}" role="status"><i></i>{escape(facts.title)} · '
+        f"{width} × {height} px · {state}</p>"
+    )

@@ -1,0 +1,163 @@
+"""What stands between the network and the page: which requests pass, and with which headers.
+
+An ASGI middleware. It refuses what Gradio would answer but this page never asks for: foreign
+origins, foreign host names while only this machine may come in, fetching from other hosts, bodies
+without end.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from dalle.page.faults import fault_id
+from dalle.page.limits import Limits
+
+log = logging.getLogger(__name__)
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+CALLS = "/gradio_api/call/"
+FORM_OVERHEAD_BYTES = 64 * 1024
+"""What a form adds to the file in it."""
+MAX_BODY_BYTES = 2 * 1024**2
+"""Largest body of a request that carries no file."""
+# Gradio's frontend builds functions from text and sets inline styles; nothing else is let in, least
+# of all from another host.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+    "media-src 'self' blob:; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; "
+    "form-action 'self'; frame-ancestors 'none'"
+)
+HEADERS = (
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+
+
+class Doorkeeper:
+    """Lets requests through to `app`, or not.
+
+    Args:
+        app: The page.
+        limits: The page's limits.
+        hosts: Names that the page may be asked by; None for any.
+        endpoints: Names that `/call/` knows.
+    """
+
+    def __init__(
+        self, app: App, *, limits: Limits, hosts: tuple[str, ...] | None, endpoints: frozenset[str]
+    ) -> None:
+        self._app = app
+        self._limits = limits
+        self._hosts = hosts
+        self._endpoints = endpoints
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        refusal = self._refusal(scope, headers)
+        if refusal is not None:
+            await _answer(send, *refusal)
+            return
+        meter = _Meter(receive, send, self._largest(scope["path"]))
+        try:
+            await self._app(scope, meter.receive, meter.send)
+        except _TooLargeError:
+            if not meter.began:
+                await _answer(send, 413, "the request is too large")
+        except Exception as err:  # noqa: BLE001 - the last door: whatever it is ends here
+            found = fault_id()
+            log.error("fault %s while answering a request: %s", found, type(err).__name__)
+            if not meter.began:
+                # Whatever a stranger's request breaks in Gradio is the request's fault.
+                await _answer(send, 400, f"the request could not be understood, fault {found}")
+
+    def _refusal(self, scope: Message, headers: dict[bytes, str]) -> tuple[int, str] | None:
+        """Status and reason of a request that is refused at once; None if it may pass."""
+        host = headers.get(b"host", "")
+        if self._hosts is not None and _name(host) not in self._hosts:
+            return 421, "this page is not served under that host name"
+        origin = headers.get(b"origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            return 403, "requests from other sites are refused"
+        length = headers.get(b"content-length", "0")
+        if not (length.isascii() and length.isdigit()):
+            return 400, "content-length must be a whole number"
+        if int(length) > self._largest(scope["path"]):
+            return 413, "the request is too large"
+        return self._wrong_address(scope["method"], unquote(scope["path"]))
+
+    def _wrong_address(self, method: str, path: str) -> tuple[int, str] | None:
+        """Status and reason where Gradio would fetch from elsewhere, or stumble."""
+        _, found, name = path.partition("/file=")
+        if found and re.match(r"[a-z][a-z0-9+.-]*:/", name.lstrip().lower()):
+            return 403, "files of other hosts are not fetched"
+        if method == "POST" and path.startswith(CALLS):
+            name = path.removeprefix(CALLS).removeprefix("v2/").strip("/")
+            if name not in self._endpoints:
+                known = ", ".join(sorted(self._endpoints))
+                return 404, f"there is no such endpoint; there are {known}"
+        return None
+
+    def _largest(self, path: str) -> int:
+        is_upload = path.rstrip("/").endswith("/upload")
+        return self._limits.upload_bytes + FORM_OVERHEAD_BYTES if is_upload else MAX_BODY_BYTES
+
+
+class _TooLargeError(Exception):
+    """A body without a stated length has gone on for too long."""
+
+
+class _Meter:
+    """Counts what comes in, marks what goes out."""
+
+    def __init__(self, receive: Receive, send: Send, most: int) -> None:
+        self._receive = receive
+        self._send = send
+        self._left = most
+        self.began = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            raise _TooLargeError
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.began = True
+            # Gradio leaves none of these behind, so nothing is set twice.
+            message = {**message, "headers": [*message.get("headers", ()), *HEADERS]}
+        await self._send(message)
+
+
+def _name(host: str) -> str:
+    """The host name in a Host header, without port and brackets."""
+    return (urlsplit(f"//{host}").hostname or "") if host else ""
+
+
+async def _answer(send: Send, status: int, reason: str) -> None:
+    body = json.dumps({"error": reason}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        *HEADERS,
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

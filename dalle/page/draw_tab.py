@@ -1,0 +1,179 @@
+"""The tab that everybody begins with: a caption, a button, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+
+from dalle.page import tiles
+from dalle.page.asking import place_of
+from dalle.page.drawn import Drawn, History
+from dalle.page.easel import Easel, Shared, Updates, new_seed
+from dalle.page.faults import PageFault, guarded
+from dalle.page.html import html
+from dalle.page.restore import read_settings, settings_of
+from dalle.page.service import Task
+from dalle.page.settings import DrawSettings
+from dalle.page.widgets import SettingsPanel
+
+CANDIDATES, KEEP = 16, 9
+EXAMPLES = (
+    "a fox on a blue background",
+    "two apples",
+    "a grayscale owl",
+    "a robot above a car",
+    "a penguin colored red",
+)
+CHOOSE = """
+element.addEventListener('click', (event) => {
+  const chip = event.target.closest('[data-example]');
+  if (chip) trigger('choose', {place: Number(chip.dataset.example)});
+});
+"""
+
+
+class DrawTab:
+    """Caption to ranked pictures."""
+
+    def __init__(self, shared: Shared, *, ranks: bool) -> None:
+        """Build the tab where it is called; `connect` brings it to life."""
+        self.shared = shared
+        self.service = shared.service
+        limits = self.service.limits
+        self.easel = Easel(shared, "draw", verb="Draw", blanks=KEEP)
+        with gr.Row(elem_classes="ask"):
+            self.caption = gr.Textbox(
+                label="Caption",
+                placeholder="What should be drawn? Such as: a fox on a blue background",
+                max_lines=1,
+                max_length=limits.caption_chars,
+                elem_classes="caption",
+                scale=1,
+                autofocus=True,
+            )
+            self.easel.buttons()
+        self.examples = html(example_chips(EXAMPLES), js_on_load=CHOOSE)
+        with gr.Row(elem_classes="work"):
+            with gr.Column(scale=3, min_width=320, elem_classes="left"):
+                self.easel.stage_parts()
+            with gr.Column(scale=2, min_width=300, elem_classes="right"):
+                self.easel.chosen_parts()
+                self.panel = SettingsPanel(
+                    self.service.facts, limits, ranks=ranks, candidates=CANDIDATES, keep=KEEP
+                )
+                self.easel.code_parts()
+                with gr.Accordion("Restore settings from a picture", open=False):
+                    self.dropped = gr.File(
+                        label="Drop a PNG that was drawn here",
+                        file_types=[".png"],
+                        type="filepath",
+                        height=120,
+                        elem_classes="dropped",
+                    )
+
+    def connect(self) -> None:
+        """Let the widgets act."""
+        easel, panel = self.easel, self.panel
+        easel.connect()
+        draw: dict[str, Any] = {
+            "outputs": [*easel.outputs, panel.seed],
+            "trigger_mode": "once",
+            "show_progress": "hidden",
+            "api_visibility": "private",
+            "concurrency_limit": None,
+        }
+        inputs = [self.caption, self.shared.history, panel.fresh, *panel.inputs]
+        gr.on([easel.go.click, self.caption.submit], self._draw, inputs, **draw)
+        inputs = [easel.current, easel.picked, *inputs[1:]]
+        easel.vary.click(self._vary, inputs, **draw)
+        quiet: dict[str, Any] = {
+            "api_visibility": "private", "show_progress": "hidden", "queue": False,
+        }  # fmt: skip
+        self.examples.choose(self._example, None, self.caption, **quiet)
+        self.dropped.upload(
+            self._restore,
+            self.dropped,
+            [self.dropped, easel.status, *self.restored_parts],
+            **quiet,
+        )
+
+    def _draw(
+        self, request: gr.Request, caption: str, history: History, fresh: bool, *values: Any
+    ) -> Iterator[Updates]:
+        def steps() -> Iterator[Updates]:
+            settings = self.panel.read(values, caption=caption)
+            task = self._seeded(Task(settings=settings), fresh)
+            yield from self.easel.drawing(
+                [task], history, request, also={self.panel.seed: str(task.settings.seed)}
+            )
+
+        yield from self.easel.guarded(steps)
+
+    def _vary(
+        self,
+        request: gr.Request,
+        current: Drawn | None,
+        picked: int,
+        history: History,
+        fresh: bool,
+        *values: Any,
+    ) -> Iterator[Updates]:
+        def steps() -> Iterator[Updates]:
+            task = self.easel.variation(current, picked, self.panel, values)
+            task = self._seeded(task, fresh)
+            yield from self.easel.drawing(
+                [task], history, request, also={self.panel.seed: str(task.settings.seed)}
+            )
+
+        yield from self.easel.guarded(steps)
+
+    def _seeded(self, task: Task, fresh: bool) -> Task:
+        """`task`, with a seed that nobody chose if it is to have one."""
+        if not fresh:
+            return task
+        return replace(task, settings=replace(task.settings, seed=new_seed()))
+
+    def _example(self, event: gr.EventData) -> Any:
+        place = place_of(event)
+        return EXAMPLES[place] if 0 <= place < len(EXAMPLES) else gr.skip()
+
+    def _restore(self, path: str | None) -> Updates:
+        try:
+            with guarded("restoring"):
+                recipe = read_settings(path, self.service.limits)
+                settings = settings_of(recipe, model=self.service.facts.name)
+                updates = self.showing(settings)
+        except PageFault as fault:
+            return {
+                self.dropped: None,
+                self.easel.status: tiles.status(str(fault), tone="fault"),
+            }
+        note = f"Settings restored: seed {recipe.seed}, candidate {recipe.index + 1}."
+        if recipe.prompt:
+            note += " This one went on from another picture; give that on the tab Image prompt."
+        return {**updates, self.dropped: None, self.easel.status: tiles.status(note)}
+
+    def showing(self, settings: DrawSettings) -> Updates:
+        """The widgets with `settings` in them.
+
+        Raises:
+            PageFault: They cannot show a value.
+        """
+        return {self.caption: settings.caption or "", **self.panel.filled(settings)}
+
+    @property
+    def restored_parts(self) -> list[Any]:
+        """The components that `showing` changes."""
+        return [self.caption, self.panel.fresh, *self.panel.inputs]
+
+
+def example_chips(captions: tuple[str, ...]) -> str:
+    """Captions to click."""
+    chips = "".join(
+        f'<button type="button" data-example="{place}">{caption}</button>'
+        for place, caption in enumerate(captions)
+    )
+    return f'<div class="examples" role="group" aria-label="Examples"><span>Try</span>{chips}</div>'

@@ -1,0 +1,398 @@
+"""Where pictures come into being on the page: a stage, what one can do with it, and the settings.
+
+Three tabs have an easel each. What a session has drawn lies in its `gr.State`, never here: one
+easel serves everybody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from dalle.page import tiles
+from dalle.page.asking import client_of, place_of
+from dalle.page.drawn import Collection, Drawn, History, Place, remember
+from dalle.page.exports import save_pictures, save_sheet, save_zip
+from dalle.page.faults import PageFault, guarded
+from dalle.page.html import html
+from dalle.page.service import Progress, Service, Task
+from dalle.page.snippets import as_command_line, as_python
+from dalle.page.widgets import SettingsPanel
+
+if TYPE_CHECKING:
+    from dalle.picture import GeneratedImage
+
+Updates = dict[Any, Any]
+"""Components and what they become; the others stay as they are."""
+MAX_SEED = 1_000_000
+"""Seeds that nobody chose are below this, short enough to be read out."""
+VARIED_ROWS = 0.25
+"""Part of a picture that its variations share."""
+PICK = """
+element.addEventListener('click', (event) => {
+  const tile = event.target.closest('[data-pick]');
+  if (!tile) return;
+  for (const other of element.querySelectorAll('[data-pick]'))
+    other.setAttribute('aria-pressed', String(other === tile));
+  trigger('pick', {place: Number(tile.dataset.pick)});
+});
+"""
+SAVE = "(file) => { if (file) window.dallePage.save(file); }"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What the tabs share: the service, and the state of a session."""
+
+    service: Service
+    history: gr.State
+    strip: gr.HTML
+    """Shows the history."""
+
+
+def new_seed() -> int:
+    """A seed that nobody chose."""
+    return secrets.randbelow(MAX_SEED)
+
+
+class Easel:
+    """A stage with a button that draws on it and one that stops.
+
+    Build it by calling `ask_row`, `stage_column` and `side_column` where they belong in the layout.
+    """
+
+    def __init__(
+        self, shared: Shared, place: Place, *, verb: str, blanks: int, collects: bool = False
+    ) -> None:
+        """Make the parts that other parts refer to.
+
+        Args:
+            shared: What the tabs share.
+            place: Which tab this is.
+            verb: What the button says.
+            blanks: Empty tiles to begin with.
+            collects: Whether everything drawn here is a collection.
+        """
+        self.collects = collects
+        self.shared = shared
+        self.place = place
+        self.verb = verb
+        self.blanks = blanks
+        self.service = shared.service
+        self.current = gr.State(None, time_to_live=6 * 3600)
+        self.picked = gr.State(0)
+        self.download = gr.File(visible="hidden", label="Download")
+
+    # --------------------------------------------------------------------------------- layout
+
+    def buttons(self) -> None:
+        """The button that draws, and in its place, while it does, the one that stops."""
+        self.go = gr.Button(self.verb, variant="primary", elem_classes="go", min_width=120, scale=0)
+        self.halt = gr.Button(
+            "Stop", variant="stop", elem_classes="halt", min_width=120, scale=0, visible=False
+        )
+
+    def stage_parts(self) -> None:
+        """The status line, the stage, and what can be done with all of it."""
+        self.status = html(tiles.status("Ready."), elem_classes="status-box")
+        self.stage = html(tiles.blank_stage(self.blanks), js_on_load=PICK)
+        with gr.Row(elem_classes="under-stage"):
+            self.everything = gr.Checkbox(
+                label="Show all candidates",
+                value=False,
+                container=False,
+                min_width=180,
+                visible=not self.collects,
+            )
+            self.zip = gr.Button("Download all (zip)", size="sm", interactive=False, min_width=140)
+            self.sheet = gr.Button("Contact sheet", size="sm", interactive=False, min_width=120)
+
+    def chosen_parts(self) -> None:
+        """The chosen picture, and where it can go."""
+        self.chosen = html(tiles.chosen(None, 0))
+        with gr.Row(elem_classes="chosen-actions"):
+            self.use = gr.Button("Use this picture", size="sm", interactive=False, min_width=120)
+            self.vary = gr.Button("Variations", size="sm", interactive=False, min_width=100)
+            self.look = gr.Button("Explore", size="sm", interactive=False, min_width=90)
+
+    def code_parts(self) -> None:
+        """The same drawing as code."""
+        with gr.Accordion("Copy as Python or command line", open=False):
+            self.python = gr.Code(
+                label="Python", language="python", interactive=False, lines=4, max_lines=20
+            )
+            self.shell = gr.Code(
+                label="Command line",
+                language="shell",
+                interactive=False,
+                lines=2,
+                max_lines=8,
+                wrap_lines=True,
+            )
+
+    @property
+    def _actions(self) -> tuple[gr.Button, ...]:
+        return (self.use, self.vary, self.look, self.zip, self.sheet)
+
+    @property
+    def outputs(self) -> list[Any]:
+        """Every component that drawing changes."""
+        return [
+            *(self.go, self.halt, self.status, self.stage, self.everything, self.chosen),
+            *(self.current, self.picked, self.python, self.shell, *self._actions),
+            *(self.shared.history, self.shared.strip),
+        ]
+
+    # -------------------------------------------------------------------------------- drawing
+
+    def drawing(
+        self,
+        tasks: Sequence[Task],
+        history: History,
+        request: gr.Request,
+        *,
+        collection: Collection | None = None,
+        also: Updates | None = None,
+    ) -> Iterator[Updates]:
+        """Draw `tasks` on the stage, row after row; or, as a `collection`, one by one.
+
+        `also` is sent with the first update, since each one costs time before the first row.
+        """
+        done: list[tuple[Task, Sequence[GeneratedImage]]] = []
+        shown = last = None
+        starting = tiles.status("Starting", part=0)
+        yield {**self._busy(True), **(also or {}), self.status: starting}
+        steps = self.service.draw(tasks, client=client_of(request), key=self._key(request))
+        with contextlib.closing(steps):  # type: ignore[type-var]
+            for step in steps:
+                last = step
+                if step.result is not None:
+                    done.append((tasks[step.task], step.result.images))
+                    shown = step.result.prompt
+                if step.state not in ("done", "stopped") or step.task + 1 < len(tasks):
+                    yield self._shown(step, done, collection)
+        assert last is not None, "a job ends with a step"
+        if not done:
+            yield {**self._busy(False), **self._unfinished(last)}
+            return
+        drawn = self._drawn(done, collection)
+        if shown is not None:
+            drawn = replace(drawn, picture=tasks[0].picture, seen=shown.seen)
+        yield {
+            **self._busy(False),
+            **self.showing(drawn, remember(history, drawn)),
+            self.status: _outcome(last, drawn, of=len(tasks)),
+        }
+
+    def guarded(self, steps: Callable[[], Iterator[Updates]]) -> Iterator[Updates]:
+        """The updates of `steps`; what goes wrong becomes a line for the person."""
+        try:
+            with guarded("drawing"):
+                yield from steps()
+        except PageFault as fault:
+            yield {**self._busy(False), self.status: tiles.status(str(fault), tone="fault")}
+
+    def _shown(
+        self,
+        step: Progress,
+        done: Sequence[tuple[Task, Sequence[GeneratedImage]]],
+        collection: Collection | None,
+    ) -> Updates:
+        """The stage and the status line as a job goes on."""
+        of = 1 if collection is None else len(collection.labels)
+        updates: Updates = {self.status: tiles.progress_status(step, of=of)}
+        if collection is not None and step.state in ("drawing", "done"):
+            finished = [images[0] for _, images in done]
+            updates[self.stage] = tiles.collecting_stage(finished, step, collection)
+        elif step.state == "drawing":
+            updates[self.stage] = tiles.drawing_stage(step)
+        return updates
+
+    def _unfinished(self, last: Progress) -> Updates:
+        """A job that was stopped before any picture was complete: what there is stays in sight."""
+        where = f" at row {last.rows_done} of {last.rows}" if last.rows else ""
+        text = f"{last.reason} No picture was complete{where}."
+        updates: Updates = {self.status: tiles.status(text, tone="notice")}
+        if last.previews:
+            updates[self.stage] = tiles.drawing_stage(last)
+        return updates
+
+    def _drawn(
+        self,
+        done: Sequence[tuple[Task, Sequence[GeneratedImage]]],
+        collection: Collection | None,
+    ) -> Drawn:
+        if collection is not None:
+            return Drawn(
+                place=self.place,
+                settings=tuple(task.settings for task, _ in done),
+                images=tuple(images[0] for _, images in done),
+                title=collection.title,
+                picture=done[0][0].picture,
+                collection=collection,
+            )
+        (task, images), *_ = done
+        return Drawn(
+            place=self.place,
+            settings=(task.settings,),
+            images=tuple(images),
+            title=task.settings.caption or tiles.NO_CAPTION,
+            picture=task.picture,
+        )
+
+    def showing(
+        self, drawn: Drawn, history: History, *, everything: bool = False, picked: int = 0
+    ) -> Updates:
+        """The easel with a result on it."""
+        return {
+            self.stage: tiles.finished_stage(drawn, picked, everything=everything),
+            self.everything: gr.update(
+                value=everything,
+                label=f"Show all {len(drawn.images)} candidates",
+                visible=not drawn.is_collection,
+            ),
+            self.current: drawn,
+            self.shared.history: history,
+            self.shared.strip: tiles.history_strip(history, drawn),
+            **{button: gr.update(interactive=True) for button in self._actions},
+            **self._choosing(drawn, picked),
+        }
+
+    def _choosing(self, drawn: Drawn, picked: int) -> Updates:
+        settings = drawn.settings_of(picked)
+        return {
+            self.picked: picked,
+            self.chosen: tiles.chosen(drawn, picked),
+            self.python: as_python(settings),
+            self.shell: as_command_line(settings),
+        }
+
+    def _busy(self, busy: bool) -> Updates:
+        updates: Updates = {
+            self.go: gr.update(visible=not busy),
+            self.halt: gr.update(visible=busy, interactive=True),
+        }
+        if busy:
+            updates |= {button: gr.update(interactive=False) for button in self._actions}
+        return updates
+
+    def _key(self, request: gr.Request) -> str:
+        return f"{self.place} {request.session_hash or uuid.uuid4()}"
+
+    # --------------------------------------------------------------------------------- events
+
+    def connect(self) -> None:
+        """What the easel does by itself: choosing, showing all, stopping, downloading."""
+        quiet: Mapping[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        picks = [self.picked, self.chosen, self.python, self.shell]
+        self.stage.pick(self._pick, self.current, picks, queue=False, **quiet)
+        self.everything.input(
+            self._toggle,
+            [self.everything, self.current, self.picked],
+            self.stage,
+            queue=False,
+            **quiet,
+        )
+        self.halt.click(self._stop, None, [self.status, self.halt], queue=False, **quiet)
+        for button, save in ((self.zip, save_zip), (self.sheet, save_sheet)):
+            button.click(
+                self._saver(save),
+                [self.current, self.everything],
+                [self.download, self.status],
+                concurrency_limit=4,
+                **quiet,
+            ).success(None, self.download, None, js=SAVE, **quiet)
+
+    def _pick(self, current: Drawn | None, event: gr.EventData) -> Updates | Any:
+        picked = place_of(event)
+        if current is None or not 0 <= picked < len(current.images):
+            return {self.picked: gr.skip()}
+        return self._choosing(current, picked)
+
+    def _toggle(self, everything: bool, current: Drawn | None, picked: int) -> Any:
+        if current is None:
+            return gr.skip()
+        return tiles.finished_stage(current, picked, everything=bool(everything))
+
+    def _stop(self, request: gr.Request) -> Updates:
+        self.service.stop(self._key(request))
+        return {
+            self.status: tiles.status("Stopping after this row"),
+            self.halt: gr.update(interactive=False),
+        }
+
+    def _saver(self, save: Callable[..., Any]) -> Callable[[Drawn | None, bool], Updates]:
+        def file(current: Drawn | None, everything: bool) -> Updates:
+            if current is None:
+                return {self.download: None}
+            images = current.images if everything else current.best
+            try:
+                with guarded("saving"):
+                    path = save(images, self.service.folder, self.service.limits)
+            except PageFault as fault:
+                return {self.download: None, self.status: tiles.status(str(fault), tone="fault")}
+            return {self.download: str(path)}
+
+        return file
+
+    def chosen_image(self, current: Drawn | None, picked: int) -> GeneratedImage:
+        """The picture that is chosen.
+
+        Raises:
+            PageFault: There is none.
+        """
+        if current is None or not 0 <= picked < len(current.images):
+            raise PageFault("choose a picture first")
+        return current.images[picked]
+
+    def variation(
+        self, current: Drawn | None, picked: int, panel: SettingsPanel, values: Sequence[Any]
+    ) -> Task:
+        """New pictures with the first rows of the chosen one.
+
+        Raises:
+            PageFault: None is chosen, or a setting is out of range.
+        """
+        image = self.chosen_image(current, picked)
+        settings = panel.read(
+            values,
+            caption=image.recipe.caption,
+            vary=f"{tiles.file_stem(image)}.png",
+            keep_rows=VARIED_ROWS,
+        )
+        return Task(settings=settings, own=image)
+
+    def chosen_file(self, current: Drawn | None, picked: int) -> str:
+        """The chosen picture as a file.
+
+        Raises:
+            PageFault: There is none, or the disk is full.
+        """
+        image = self.chosen_image(current, picked)
+        (path,) = save_pictures([image], self.service.folder, self.service.limits)
+        return str(path)
+
+
+def _outcome(last: Progress, drawn: Drawn, *, of: int) -> str:
+    """The status line of a job that has ended with pictures."""
+    count = len(drawn.images)
+    took = f"{last.seconds:.1f} s"
+    if last.state == "stopped":
+        asked = of if drawn.is_collection else drawn.settings[0].candidates
+        return tiles.status(
+            f"{last.reason} {count} of {asked} pictures were complete and are kept.", tone="notice"
+        )
+    if drawn.is_collection:
+        return tiles.status(f"{count} pictures drawn in {took}.")
+    ranker = drawn.images[0].ranker
+    order = "as drawn" if ranker == "none" else f"best first by {tiles.RANKERS[ranker]}"
+    text = f"{count} candidates drawn in {took}, {order}."
+    if last.result is not None and last.result.notice:
+        return tiles.status(f"{text} {last.result.notice}.", tone="notice")
+    return tiles.status(text)

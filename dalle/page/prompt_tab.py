@@ -1,0 +1,318 @@
+"""The tab that goes on from a given picture: its upper part is kept, the rest is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from dalle.image_prompt import prepare, seam_preview
+from dalle.page import tiles
+from dalle.page.drawn import Collection, Drawn, History
+from dalle.page.easel import Easel, Shared, Updates, new_seed
+from dalle.page.faults import PageFault, guarded
+from dalle.page.given import given_picture
+from dalle.page.html import html
+from dalle.page.service import Task
+from dalle.page.settings import DrawSettings
+from dalle.page.widgets import SettingsPanel
+from dalle.transforms import TRANSFORMS, transform_caption
+
+CANDIDATES, KEEP = 16, 9
+SHEET_CANDIDATES = 4
+"""Candidates of each transform when all are drawn."""
+MAX_HELD_PX = 2048
+"""Longer sides of a given picture are reduced to this; a session holds one such picture."""
+LAYOUTS = {"Keep its top": "top-half", "Whole picture on top": "place-on-top"}
+CROPS = {"Cut the centre": "center", "Cut from the top": "top", "Pad": "pad"}
+NO_TRANSFORM = "none"
+EXAMPLE = Path(__file__).parent / "examples" / "fox.png"
+BLANK = (
+    '<figure class="framed blank"><span class="hole"></span><figcaption>'
+    "Give a picture to see which part of it is kept</figcaption></figure>"
+)
+
+
+class PromptTab:
+    """Picture, and caption or none, to completed pictures."""
+
+    def __init__(self, shared: Shared, *, ranks: bool) -> None:
+        """Build the tab where it is called; `connect` brings it to life."""
+        self.shared = shared
+        self.service = shared.service
+        facts, limits = self.service.facts, self.service.limits
+        self.easel = Easel(shared, "prompt", verb="Complete", blanks=KEEP)
+        self.given = gr.State(None, time_to_live=6 * 3600)
+        with gr.Row(elem_classes="work"):
+            with gr.Column(scale=2, min_width=300, elem_classes="right"):
+                self.picture = given_picture(
+                    label="Picture",
+                    sources=["upload", "clipboard", "webcam"],
+                    height=260,
+                    alt_text="The picture to go on from",
+                    placeholder="Drop a picture, paste one, or click to choose",
+                )
+                with gr.Row(elem_classes="chosen-actions"):
+                    self.example = gr.Button("Try a fox", size="sm", min_width=100)
+                self.layout = gr.Radio(
+                    list(LAYOUTS), value="Keep its top", label="What is kept", min_width=200
+                )
+                self.rows = gr.Slider(
+                    0, facts.grid[0] - 1, facts.grid[0] // 2, step=1, buttons=[],
+                    label="Kept rows of tokens",
+                    info=f"Of {facts.grid[0]}; each is {facts.stride} pixels high",
+                )  # fmt: skip
+                self.crop = gr.Radio(list(CROPS), value="Cut the centre", label="To make it square")
+                self.kept = html(BLANK)
+            with gr.Column(scale=3, min_width=320, elem_classes="left"):
+                with gr.Row(elem_classes="ask"):
+                    self.caption = gr.Textbox(
+                        label="Caption",
+                        placeholder="What it should become, or nothing",
+                        max_lines=1,
+                        max_length=limits.caption_chars,
+                        elem_classes="caption",
+                        scale=1,
+                    )
+                    self.easel.buttons()
+                with gr.Row(elem_classes="transforms"):
+                    self.subject = gr.Textbox(
+                        label="It shows", placeholder="fox", max_lines=1, max_length=80,
+                        min_width=110, scale=1,
+                    )  # fmt: skip
+                    self.transform = gr.Dropdown(
+                        [NO_TRANSFORM, *(one.name for one in TRANSFORMS)], value=NO_TRANSFORM,
+                        label="Transform", min_width=180, scale=2,
+                    )  # fmt: skip
+                    self.sheet = gr.Button(
+                        "Draw every transform", size="sm", min_width=150, scale=0
+                    )
+                self.easel.stage_parts()
+                self.easel.chosen_parts()
+                self.panel = SettingsPanel(
+                    facts, limits, ranks=ranks, candidates=CANDIDATES, keep=KEEP
+                )
+                self.easel.code_parts()
+
+    def connect(self) -> None:
+        """Let the widgets act."""
+        easel, panel = self.easel, self.panel
+        easel.connect()
+        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        shape = [self.layout, self.crop, self.rows]
+        self.picture.change(
+            self._read, [self.picture, *shape], [self.given, self.kept], concurrency_limit=4,
+            **quiet,
+        )  # fmt: skip
+        gr.on(
+            [self.layout.change, self.crop.change, self.rows.change],
+            self._show, [self.given, *shape], self.kept, queue=False, trigger_mode="always_last",
+            **quiet,
+        )  # fmt: skip
+        self.example.click(lambda: str(EXAMPLE), None, self.picture, queue=False, **quiet)
+        words = [self.transform, self.subject]
+        gr.on(
+            [self.transform.input, self.subject.input],
+            self._word, words, [self.caption, self.layout], queue=False, **quiet,
+        )  # fmt: skip
+        draw: dict[str, Any] = {
+            "outputs": [*easel.outputs, panel.seed],
+            "trigger_mode": "once",
+            "concurrency_limit": None,
+            **quiet,
+        }
+        given = [self.picture, self.given, *shape, self.caption, self.shared.history, panel.fresh]
+        gr.on([easel.go.click, self.caption.submit], self._draw, [*given, *panel.inputs], **draw)
+        given[5] = self.subject
+        self.sheet.click(self._draw_all, [*given, *panel.inputs], **draw)
+        easel.vary.click(
+            self._vary,
+            [easel.current, easel.picked, self.shared.history, panel.fresh, *panel.inputs],
+            **draw,
+        )
+
+    # ------------------------------------------------------------------------ the given picture
+
+    def _read(self, path: str | None, layout: str, crop: str, rows: float) -> Updates:
+        """Decode a new picture, once, and show what is kept of it."""
+        if path is None:
+            return {self.given: None, self.kept: BLANK}
+        try:
+            with guarded("reading a picture"):
+                image = self.service.uploads.read(path)
+                image.thumbnail((MAX_HELD_PX, MAX_HELD_PX), Image.Resampling.LANCZOS)
+                return {self.given: image, self.kept: self._show(image, layout, crop, rows)}
+        except PageFault as fault:
+            note = tiles.status(str(fault), tone="fault")
+            return {self.given: None, self.kept: note}
+
+    def _show(self, image: Image.Image | None, layout: str, crop: str, rows: float) -> str:
+        """The part of the picture that is kept, outlined."""
+        if image is None:
+            return BLANK
+        facts = self.service.facts
+        try:
+            prepared = prepare(
+                image,
+                image_px=facts.image_px,
+                layout=LAYOUTS.get(layout, layout),  # type: ignore[arg-type]
+                crop=CROPS.get(crop, crop),  # type: ignore[arg-type]
+                rows=int(rows),
+                stride=facts.stride,
+            )
+        except ValueError as err:
+            return tiles.status(str(err), tone="notice")
+        notes = "; ".join(prepared.notes)
+        shown = seam_preview(prepared.image, prepared.kept_box)
+        alt = f"The picture as the model is given it; the upper {int(rows)} rows are kept"
+        return tiles.framed(shown, alt, notes)
+
+    def _word(self, transform: str, subject: str) -> Updates:
+        """The caption that a transform is asked for with."""
+        if transform == NO_TRANSFORM:
+            return {self.caption: gr.skip()}
+        try:
+            caption = transform_caption(transform, subject.strip() or None)
+        except ValueError:
+            return {self.caption: gr.skip()}
+        return {self.caption: caption, self.layout: "Whole picture on top"}
+
+    # ------------------------------------------------------------------------------ drawing
+
+    def _draw(
+        self,
+        request: gr.Request,
+        path: str | None,
+        given: Image.Image | None,
+        layout: str,
+        crop: str,
+        rows: float,
+        caption: str,
+        history: History,
+        fresh: bool,
+        *values: Any,
+    ) -> Iterator[Updates]:
+        def steps() -> Iterator[Updates]:
+            picture = _there(given)
+            settings = self._settings(
+                values, path=path, layout=layout, crop=crop, rows=rows, caption=caption
+            )
+            settings, note = self._seeded(settings, fresh)
+            tasks = [Task(settings=settings, picture=picture)]
+            yield from self.easel.drawing(tasks, history, request, also=note)
+
+        yield from self.easel.guarded(steps)
+
+    def _draw_all(
+        self,
+        request: gr.Request,
+        path: str | None,
+        given: Image.Image | None,
+        layout: str,
+        crop: str,
+        rows: float,
+        subject: str,
+        history: History,
+        fresh: bool,
+        *values: Any,
+    ) -> Iterator[Updates]:
+        del layout, crop  # a transform always has the whole picture on top
+
+        def steps() -> Iterator[Updates]:
+            picture = _there(given)
+            tasks, seed = [], new_seed()
+            for one in TRANSFORMS:
+                settings = self._settings(
+                    (SHEET_CANDIDATES, 1, *values[2:]),
+                    path=path,
+                    layout="place-on-top",
+                    crop="center",
+                    rows=rows,
+                    caption=transform_caption(one.name, subject.strip() or None),
+                )
+                settings = replace(settings, seed=seed) if fresh else settings
+                tasks.append(Task(settings=settings, picture=picture))
+            yield {self.panel.seed: str(tasks[0].settings.seed)}
+            sheet = Collection(
+                title=f"every transform of {subject.strip() or 'a picture'}",
+                labels=tuple(one.name for one in TRANSFORMS),
+            )
+            yield from self.easel.drawing(tasks, history, request, collection=sheet)
+
+        yield from self.easel.guarded(steps)
+
+    def _vary(
+        self,
+        request: gr.Request,
+        current: Drawn | None,
+        picked: int,
+        history: History,
+        fresh: bool,
+        *values: Any,
+    ) -> Iterator[Updates]:
+        def steps() -> Iterator[Updates]:
+            tasks = [self.easel.variation(current, picked, self.panel, values)]
+            settings, note = self._seeded(tasks[0].settings, fresh)
+            tasks = [replace(tasks[0], settings=settings)]
+            yield from self.easel.drawing(tasks, history, request, also=note)
+
+        yield from self.easel.guarded(steps)
+
+    def _seeded(self, settings: DrawSettings, fresh: bool) -> tuple[DrawSettings, Updates]:
+        if fresh:
+            settings = replace(settings, seed=new_seed())
+        return settings, {self.panel.seed: str(settings.seed)}
+
+    def _settings(
+        self,
+        values: Any,
+        *,
+        path: str | None,
+        layout: str,
+        crop: str,
+        rows: float,
+        caption: str,
+    ) -> DrawSettings:
+        return self.panel.read(
+            values,
+            caption=caption,
+            image=Path(path).name if path else "picture.png",
+            keep_rows=rows,
+            layout=LAYOUTS.get(layout, layout),
+            crop=CROPS.get(crop, crop),
+        )
+
+    def showing(self, drawn: Drawn) -> Updates:
+        """The widgets as they were for `drawn`, if it was drawn here."""
+        settings = drawn.settings[0]
+        layouts = {value: name for name, value in LAYOUTS.items()}
+        crops = {value: name for name, value in CROPS.items()}
+        updates: Updates = {
+            self.caption: settings.caption or "",
+            self.layout: layouts[settings.layout],
+            self.crop: crops[settings.crop],
+            **self.panel.filled(settings),
+        }
+        if type(settings.keep_rows) is int:
+            updates[self.rows] = settings.keep_rows
+        if drawn.picture is not None:
+            updates |= {self.picture: drawn.picture, self.given: drawn.picture}
+        return updates
+
+    @property
+    def restored_parts(self) -> list[Any]:
+        """The components that `showing` changes."""
+        return [
+            *(self.caption, self.layout, self.crop, self.rows, self.picture, self.given),
+            *(self.panel.fresh, *self.panel.inputs),
+        ]
+
+
+def _there(given: Image.Image | None) -> Image.Image:
+    if given is None:
+        raise PageFault("give a picture first: drop, paste or choose one, or take a photo")
+    return given

@@ -1,0 +1,189 @@
+"""`dalle demo`: the page on a port of this machine, until Ctrl-C or SIGTERM.
+
+Gradio reads some choices from the environment when it is imported, so that happens in here, after
+they are made: no telemetry, no other host, files in a folder of our own that goes when we go.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dalle.config import Demo
+from dalle.errors import DalleError
+from dalle.page.doorkeeper import LOOPBACK, Doorkeeper
+from dalle.page.facts import read_facts
+from dalle.page.limits import Limits
+from dalle.page.service import Service
+
+if TYPE_CHECKING:
+    from dalle.pipeline import TextToImage
+
+log = logging.getLogger(__name__)
+
+SAFE_PILLOW = 13
+ENDPOINTS = frozenset({"generate", "complete", "transform", "rank"})
+
+
+def run(settings: Demo) -> int:
+    """Serve until a signal says to end; 0 after Ctrl-C or SIGTERM has been handled.
+
+    Raises:
+        ModelFormatError: There is no such model, or it is damaged.
+        DalleError: The page's packages are missing, or the port is taken.
+    """
+    facts = read_facts(settings.model)
+    folder = Path(tempfile.mkdtemp(prefix="dalle-page-"))
+    try:
+        _prepare_environment(folder)
+        _check_packages(mcp=settings.mcp)
+        listener = _listen(settings.host, settings.port)
+        with listener:
+            service = Service(
+                facts,
+                limits=Limits(job_seconds=settings.max_seconds),
+                folder=folder / "results",
+                load=lambda: _load(settings),
+            )
+            return _serve(service, settings, listener)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _load(settings: Demo) -> TextToImage:
+    from dalle.pipeline import TextToImage
+
+    return TextToImage.from_pretrained(settings.model, clip=settings.clip, device=settings.device)
+
+
+def _prepare_environment(folder: Path) -> None:
+    """Settle what Gradio reads from the environment."""
+    (folder / "results").mkdir()
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ.pop("GRADIO_SHARE", None)
+    os.environ.pop("GRADIO_ALLOWED_PATHS", None)
+
+
+def _check_packages(*, mcp: bool) -> None:
+    """Say what is missing, and what is not safe.
+
+    Raises:
+        DalleError: The page's packages are not installed.
+    """
+    import importlib.metadata
+    import importlib.util
+
+    if importlib.util.find_spec("gradio") is None:
+        raise DalleError(
+            "the web page needs more packages; in a clone run `make demo`, elsewhere "
+            "`pip install 'dalle-studio[demo]'` and then `pip install --no-deps 'pillow>=13'`"
+        )
+    if mcp and importlib.util.find_spec("mcp") is None:
+        raise DalleError("--mcp needs more packages; run `pip install 'dalle-studio[mcp]'`")
+    version = importlib.metadata.version("pillow")
+    if int(version.partition(".")[0]) < SAFE_PILLOW:
+        log.warning(
+            "Pillow %s has known faults in decoding pictures of strangers; run "
+            "`pip install --no-deps 'pillow>=%d'`",
+            version,
+            SAFE_PILLOW,
+        )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens on `host` and `port`.
+
+    Raises:
+        DalleError: The address cannot be had.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as err:
+        raise DalleError(
+            f"cannot listen on {host}, port {port} ({err.strerror or err}); give another port with "
+            "--port, or --port 0 for any that is free"
+        ) from err
+    return listener
+
+
+def _serve(service: Service, settings: Demo, listener: socket.socket) -> int:
+    """Build the page and serve it on `listener`."""
+    import gradio as gr
+    import uvicorn
+    from fastapi import FastAPI
+
+    from dalle.page.build import build_page
+    from dalle.page.shutdown import DrainingServer
+    from dalle.page.style import css, script, theme
+
+    page = build_page(service, ranks=service.facts.has_clip or settings.clip is not None)
+    app: Any = gr.mount_gradio_app(
+        FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
+        page,
+        path="/",
+        server_name=settings.host,
+        server_port=listener.getsockname()[1],
+        footer_links=["api"],
+        run_history=False,
+        show_error=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        pwa=False,
+        max_file_size=service.limits.upload_bytes,
+        mcp_server=settings.mcp,
+        theme=theme(),
+        css=css(),
+        js=script(),
+    )
+    local = _is_loopback(settings.host)
+    hosts = (*LOOPBACK, settings.host) if local else None
+    door = Doorkeeper(app, limits=service.limits, hosts=hosts, endpoints=ENDPOINTS)
+    server = DrainingServer(
+        uvicorn.Config(
+            door, log_level="warning", access_log=False, server_header=False, lifespan="on",
+            timeout_graceful_shutdown=2,
+        ),
+        service,
+    )  # fmt: skip
+    service.load_in_background(server.fail)
+    _announce(settings, listener, local=local)
+    server.run(sockets=[listener])
+    if server.failure is not None:
+        raise server.failure
+    return 0
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _announce(settings: Demo, listener: socket.socket, *, local: bool) -> None:
+    """Say where the page is, and who can reach it."""
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+    shown = f"[{host}]" if ":" in host else host
+    if not local:
+        log.warning(
+            "the page listens on %s without a password: whoever reaches this machine can use it; "
+            "put a proxy with a sign-in in front, or leave --host out",
+            settings.host,
+        )
+    sys.stdout.write(f"http://{shown}:{listener.getsockname()[1]}\n")
+    sys.stdout.flush()
+    log.info("Ctrl-C ends it")

@@ -1,0 +1,340 @@
+"""One model for everybody who uses the page: loaded in the background, lent to one job at a time.
+
+A job is what one press of a button asks for: one caption, or a batch, or a grid. It waits for its
+turn, reports every row it draws, and can be stopped: by the person, by the page's time limit, or
+because the person has left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from PIL import Image
+
+from dalle.errors import DataError
+from dalle.page.admission import Admission, Ticket
+from dalle.page.facts import ModelFacts
+from dalle.page.faults import PageFault, guarded
+from dalle.page.limits import Limits
+from dalle.page.settings import DrawSettings
+from dalle.page.uploads import Uploads
+
+if TYPE_CHECKING:
+    from dalle.drawing import ImagePrompt
+    from dalle.picture import GeneratedImage
+    from dalle.pipeline import TextToImage
+    from dalle.results import CaptionResult, Frame
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.25
+"""How often a job that waits looks whether it may go on, or has been stopped."""
+STOPPED = "Stopped."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One caption's pictures, as part of a job."""
+
+    settings: DrawSettings
+    picture: Image.Image | None = None
+    """A given picture to go on from, RGB."""
+    own: GeneratedImage | None = None
+    """A picture of the model's own to go on from, whose tokens are taken as they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a job is."""
+
+    state: Literal["waiting", "loading", "drawing", "done", "stopped"]
+    """`done` and `stopped` end a task; `stopped` ends the job as well."""
+    task: int = 0
+    """Which task, from 0."""
+    ahead: int = 0
+    """Jobs before this one, while it waits."""
+    part: float = 0.0
+    """How much of the job is drawn, 0 to 1."""
+    seconds_left: float | None = None
+    first_candidate: int = 0
+    """Index of the first candidate that is being drawn; those before it are complete."""
+    rows_done: int = 0
+    """Complete rows of the token grid of the candidates being drawn."""
+    rows: int = 0
+    """Rows of the whole grid."""
+    previews: tuple[Image.Image | None, ...] = ()
+    """Every candidate as far as it is drawn; None for those not begun."""
+    result: CaptionResult | None = None
+    """The ranked pictures of a task that is done, or those complete when it was stopped."""
+    reason: str = ""
+    """Why it was stopped, for the person."""
+    seconds: float = 0.0
+    """Time since the job began to draw."""
+
+
+class Service:
+    """Everything that the page's clients share; keeps nothing of what they ask for.
+
+    Args:
+        facts: The model, not yet loaded.
+        limits: The page's limits.
+        folder: Where results to download are written.
+        load: Loads the model.
+    """
+
+    def __init__(
+        self, facts: ModelFacts, *, limits: Limits, folder: Path, load: Callable[[], TextToImage]
+    ) -> None:
+        self.facts = facts
+        self.limits = limits
+        self.folder = folder
+        self.uploads = Uploads(limits)
+        self.admission = Admission(limits)
+        self._load = load
+        self._model: TextToImage | None = None
+        self._loaded = threading.Event()
+        self._lock = threading.Lock()
+        self._running: dict[str, threading.Event] = {}
+
+    # ------------------------------------------------------------------------------- the model
+
+    def load_in_background(self, failed: Callable[[BaseException], None]) -> None:
+        """Begin to load the model; `failed` hears of it if that cannot be done."""
+
+        def load() -> None:
+            started = time.monotonic()
+            try:
+                model = self._load()
+                model.ranker.prepare()
+            except BaseException as err:  # noqa: BLE001 - told to whoever serves
+                failed(err)
+                return
+            self._model = model
+            self._loaded.set()
+            log.info("the model is ready after %.1f s", time.monotonic() - started)
+
+        threading.Thread(target=load, name="load-model", daemon=True).start()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the model is loaded."""
+        return self._loaded.is_set()
+
+    def model(self) -> TextToImage:
+        """The model, after waiting for it if need be.
+
+        Raises:
+            PageFault: It is not there within the time of a job.
+        """
+        if not self._loaded.wait(self.limits.job_seconds) or self._model is None:
+            raise PageFault("The model is still being loaded. Try again in a minute.")
+        return self._model
+
+    # ---------------------------------------------------------------------------------- jobs
+
+    @contextlib.contextmanager
+    def turn(self, client: str) -> Iterator[TextToImage]:
+        """The model, lent for one piece of work that shows no progress.
+
+        Raises:
+            PageFault: The client may not draw now, or the work failed.
+        """
+        with guarded("working"), self.admission.enter(client) as ticket:
+            for _ in ticket.turns(every_s=POLL_S):
+                pass
+            yield self.model()
+
+    def stop(self, key: str) -> None:
+        """Ask the job that runs under `key`, if there is one, to end after its row."""
+        with self._lock:
+            if key in self._running:
+                self._running[key].set()
+
+    def stop_all(self) -> None:
+        """Ask every job to end after its row, and let no other in."""
+        self.admission.close()
+        with self._lock:
+            for stop in self._running.values():
+                stop.set()
+
+    def draw(self, tasks: Sequence[Task], *, client: str, key: str) -> Iterator[Progress]:
+        """Draw `tasks` one after another as one job.
+
+        The first task's previews come row after row. What is finished when the job is stopped is
+        ranked and kept. Closing the iterator ends the job and frees its place.
+
+        Args:
+            tasks: What to draw; all candidates come back, ranked, whatever `keep` says.
+            client: Who asks, for `Admission.enter`.
+            key: What `stop` knows the job by.
+
+        Raises:
+            PageFault: The client may not draw now, a task cannot be drawn, or drawing failed.
+        """
+        with (
+            guarded("drawing"),
+            self._stoppable(key) as stop,
+            self.admission.enter(client) as ticket,
+        ):
+            for step in self._before(ticket):
+                if stop.is_set():
+                    yield Progress(state="stopped", reason=STOPPED)
+                    return
+                yield step
+            yield from _Job(self.model(), tasks, ticket=ticket, stop=stop).run()
+
+    def _before(self, ticket: Ticket) -> Iterator[Progress]:
+        """What there is to say until it is a job's turn and the model is there."""
+        for ahead in ticket.turns(every_s=POLL_S):
+            yield Progress(state="waiting", ahead=ahead)
+        while not self._loaded.wait(POLL_S):
+            yield Progress(state="loading")
+
+    @contextlib.contextmanager
+    def _stoppable(self, key: str) -> Iterator[threading.Event]:
+        """An event that `stop` sets for as long as the block runs."""
+        event = threading.Event()
+        with self._lock:
+            self._running[key] = event
+        try:
+            yield event
+        finally:
+            with self._lock:
+                if self._running.get(key) is event:
+                    del self._running[key]
+
+
+class _Job:
+    """Tasks being drawn by a model that is lent to them."""
+
+    def __init__(
+        self, model: TextToImage, tasks: Sequence[Task], *, ticket: Ticket, stop: threading.Event
+    ) -> None:
+        self._model = model
+        self._tasks = tasks
+        self._ticket = ticket
+        self._stop = stop
+        self._started = time.monotonic()
+        self._drawn = 0
+
+    def run(self) -> Iterator[Progress]:
+        """Progress until every task is done, or the job is stopped."""
+        prompts = [self._prompt(task) for task in self._tasks]
+        total = sum(
+            self._model.frames(task.settings.candidates, prompt)
+            for task, prompt in zip(self._tasks, prompts, strict=True)
+        )
+        for number, (task, prompt) in enumerate(zip(self._tasks, prompts, strict=True)):
+            for step in self._draw(task, prompt):
+                yield replace(
+                    step,
+                    task=number,
+                    part=self._drawn / total,
+                    seconds_left=self._seconds / self._drawn * (total - self._drawn),
+                    seconds=self._seconds,
+                )
+                if step.state == "stopped":
+                    return
+
+    def _draw(self, task: Task, prompt: ImagePrompt | None) -> Iterator[Progress]:
+        """One task's progress."""
+        settings = task.settings
+        options: dict[str, Any] = {**settings.options(), "keep": None}
+        if prompt is not None:
+            # Already read, so there is nothing left to say about how.
+            options = {name: options[name] for name in options if name not in _PROMPT_OPTIONS}
+        try:
+            frames = self._model.stream(settings.caption, image=prompt, **options)
+        except ValueError as err:  # such as a ranker that this model has not
+            raise PageFault(str(err)) from err
+        shown: list[Image.Image | None] = [None] * settings.candidates
+        with contextlib.closing(frames):  # type: ignore[type-var]
+            for frame in frames:
+                self._drawn += 1
+                if frame.result is not None:
+                    yield Progress(state="done", result=frame.result)
+                    return
+                end = frame.first_candidate + len(frame.previews)
+                shown[frame.first_candidate : end] = frame.previews
+                if reason := self._end():
+                    kept = self._ranked(settings, frame.finished)
+                    yield _step(frame, "stopped", shown, result=kept, reason=reason)
+                    return
+                yield _step(frame, "drawing", shown)
+
+    def _prompt(self, task: Task) -> ImagePrompt | None:
+        """What a task goes on from."""
+        settings = task.settings
+        if task.own is not None:
+            return self._model.first_rows(task.own, settings.keep_rows)
+        if task.picture is None:
+            return None
+        try:
+            return self._model.read_image(
+                task.picture,
+                keep_rows=settings.keep_rows,
+                layout=settings.layout,
+                crop=settings.crop,
+            )
+        except (ValueError, DataError) as err:  # such as a layout that needs more rows
+            raise PageFault(str(err)) from err
+
+    def _end(self) -> str:
+        """Why the job ends now; empty if it goes on."""
+        if self._stop.is_set():
+            return STOPPED
+        try:
+            self._ticket.check_time()
+        except PageFault as fault:
+            return str(fault)
+        return ""
+
+    def _ranked(
+        self, settings: DrawSettings, finished: Sequence[GeneratedImage]
+    ) -> CaptionResult | None:
+        """The complete pictures of a task that was stopped, ranked; None if there are none."""
+        if not finished:
+            return None
+        from dalle.ranked import named_ranker, scored
+        from dalle.rerank import LikelihoodRanker, rank
+        from dalle.results import CaptionResult
+
+        caption = settings.caption or ""
+        named: Any = settings.ranker
+        ranker = named_ranker(named, self._model.ranker) if caption else LikelihoodRanker()
+        images = scored(caption, finished, ranker)
+        order = rank([image.score for image in images])
+        return CaptionResult(caption=caption, images=tuple(images[index] for index in order))
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self._started
+
+
+_PROMPT_OPTIONS = frozenset({"keep_rows", "layout", "crop"})
+
+
+def _step(
+    frame: Frame,
+    state: Literal["drawing", "stopped"],
+    shown: Sequence[Image.Image | None],
+    *,
+    result: CaptionResult | None = None,
+    reason: str = "",
+) -> Progress:
+    return Progress(
+        state=state,
+        first_candidate=frame.first_candidate,
+        rows_done=frame.rows_done,
+        rows=frame.rows,
+        previews=tuple(shown),
+        result=result,
+        reason=reason,
+    )

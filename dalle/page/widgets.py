@@ -1,0 +1,155 @@
+"""The settings of a drawing as widgets, folded away; their defaults are the model's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gradio as gr
+
+from dalle.page.facts import ModelFacts
+from dalle.page.faults import PageFault
+from dalle.page.limits import Limits
+from dalle.page.settings import DrawSettings, draw_settings
+
+MAX_TEMPERATURE = 2.0
+MAX_GUIDANCE = 6.0
+RANKERS = {"Best by CLIP": "clip", "Best by likelihood": "likelihood", "As drawn": "none"}
+
+
+class SettingsPanel:
+    """Candidates, seed, sampling and ranker; build it where it belongs in the layout."""
+
+    def __init__(
+        self, facts: ModelFacts, limits: Limits, *, ranks: bool, candidates: int, keep: int | None
+    ) -> None:
+        """Make the widgets, in an accordion.
+
+        Args:
+            facts: The model, whose recommendations are the defaults.
+            limits: The page's limits.
+            ranks: Whether there is a CLIP to rank by.
+            candidates: Pictures drawn unless changed.
+            keep: Pictures kept unless changed; None leaves that choice out.
+        """
+        self.facts = facts
+        self.limits = limits
+        sampling = facts.sampling
+        with gr.Accordion("Settings", open=False, elem_classes="settings"):
+            with gr.Row():
+                self.candidates = _slider("Candidates", 1, limits.candidates, candidates, step=1)
+                self.keep = _slider(
+                    "Keep", 1, limits.keep, keep or 1, step=1, shown=keep is not None
+                )
+            with gr.Row():
+                self.seed = gr.Textbox("0", label="Seed", max_lines=1, min_width=150)
+                self.fresh = gr.Checkbox(True, label="New seed each time", min_width=150)
+            with gr.Row():
+                self.temperature = _slider(
+                    "Temperature", 0, MAX_TEMPERATURE, sampling.temperature, step=0.05
+                )
+                self.top_p = _slider("Top-p", 0.05, 1, sampling.top_p, step=0.01)
+            with gr.Row():
+                self.top_k = _slider(
+                    "Top-k (0: off)", 0, facts.codebook_size, sampling.top_k or 0, step=1
+                )
+                self.guidance = _slider(
+                    "Guidance", 1, MAX_GUIDANCE, sampling.guidance_scale, step=0.1,
+                    shown=facts.is_guided,
+                )  # fmt: skip
+            names = [name for name in RANKERS if ranks or RANKERS[name] != "clip"]
+            self.ranker = gr.Dropdown(names, value=names[0], label="Order of the pictures")
+
+    @property
+    def inputs(self) -> list[Any]:
+        """The widgets whose values `asked` reads."""
+        return [
+            *(self.candidates, self.keep, self.seed, self.temperature),
+            *(self.top_k, self.top_p, self.guidance, self.ranker),
+        ]
+
+    def read(self, values: Sequence[Any], **more: Any) -> DrawSettings:
+        """The settings that the widgets show.
+
+        Args:
+            values: Those of `inputs`.
+            **more: Settings that have widgets elsewhere, such as the caption.
+
+        Raises:
+            PageFault: One of them is out of range.
+        """
+        names = (
+            *("candidates", "keep", "seed", "temperature"),
+            *("top_k", "top_p", "guidance_scale", "ranker"),
+        )
+        asked = dict(zip(names, values, strict=True))
+        asked["seed"] = _seed(asked["seed"])
+        asked["ranker"] = RANKERS.get(str(asked["ranker"]), asked["ranker"])
+        if not self.facts.is_guided:
+            asked["guidance_scale"] = None
+        if isinstance(asked["candidates"], int | float) and isinstance(asked["keep"], int | float):
+            asked["keep"] = min(asked["keep"], asked["candidates"])
+        return check(self.facts, self.limits, {**asked, **more})
+
+    def filled(self, settings: DrawSettings) -> dict[Any, Any]:
+        """Updates with which the widgets show `settings`.
+
+        Raises:
+            PageFault: A value lies beyond what the widgets can show.
+        """
+        sampling = settings.sampling
+        for name, value, most in (
+            ("temperature", sampling.temperature, MAX_TEMPERATURE),
+            ("guidance_scale", sampling.guidance_scale, MAX_GUIDANCE),
+        ):
+            if value > most:
+                raise PageFault(
+                    f"{name} {value:g} is more than this page offers ({most:g}); use the command "
+                    "line: dalle generate --like PICTURE.png"
+                )
+        names = {value: name for name, value in RANKERS.items()}
+        updates = {
+            self.candidates: settings.candidates,
+            self.keep: settings.keep,
+            self.seed: str(settings.seed),
+            self.fresh: False,
+            self.temperature: sampling.temperature,
+            self.top_k: sampling.top_k or 0,
+            self.top_p: sampling.top_p,
+            self.guidance: sampling.guidance_scale,
+        }
+        if settings.ranker is not None:
+            updates[self.ranker] = names[settings.ranker]
+        return updates
+
+
+def check(facts: ModelFacts, limits: Limits, asked: Mapping[str, Any]) -> DrawSettings:
+    """`asked` as settings for the model of `facts`.
+
+    Raises:
+        PageFault: A value is of the wrong type or out of range.
+    """
+    return draw_settings(
+        limits,
+        default=facts.sampling,
+        codebook_size=facts.codebook_size,
+        grid_h=facts.grid[0],
+        model=facts.name,
+        **asked,
+    )
+
+
+def _slider(
+    label: str, low: float, high: float, value: float, *, step: float, shown: bool = True
+) -> gr.Slider:
+    return gr.Slider(
+        low, high, value, step=step, label=label, visible=shown, buttons=[], min_width=150
+    )
+
+
+def _seed(text: object) -> object:
+    """A typed seed as a number, if it is one: text is exact, where JSON's numbers are floats."""
+    try:
+        return int(text.strip()) if isinstance(text, str) else text
+    except ValueError:
+        return text

@@ -1,0 +1,135 @@
+"""What the tests of the page share: a server that really runs, and what people do on it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+ROOT = Path(__file__).parents[2]
+STARTED_S = 120
+
+
+@dataclass(frozen=True)
+class RunningPage:
+    """A server in a process of its own."""
+
+    url: str
+    process: subprocess.Popen[str]
+    log: Path
+    """What it wrote to stderr."""
+
+    def wait_for_model(self) -> None:
+        wait_until(lambda: "the model is ready" in self.log.read_text(), STARTED_S)
+
+
+def wait_until(ready: object, seconds: float) -> None:
+    """Ask again and again; a test that waits in vain says so."""
+    assert callable(ready)
+    end = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < end, f"waited {seconds:g} s in vain"
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def running_page(folder: Path, *flags: str) -> Iterator[RunningPage]:
+    """`dalle demo` on a free port until the block ends."""
+    log = folder / "page.log"
+    with log.open("w", encoding="utf-8") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "app.py", "--port", "0", *flags],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, "TMPDIR": str(folder)},
+        )
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url), log.read_text()
+        yield RunningPage(url=url, process=process, log=log)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(15)
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+@contextlib.contextmanager
+def opened(browser: Browser, url: str, **options: object) -> Iterator[Page]:
+    """The page in a browser profile of its own; every request must go to its own server."""
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})  # type: ignore[arg-type]
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    foreign: list[str] = []
+    broken: list[str] = []
+
+    def check(address: str) -> None:
+        if not address.startswith((url, "data:", "blob:")):
+            foreign.append(address)
+
+    page.on("request", lambda request: check(request.url))
+    page.on("pageerror", lambda error: broken.append(str(error)))
+    try:
+        page.goto(url)
+        page.get_by_role("button", name="Draw", exact=True).wait_for()
+        yield page
+        assert not foreign, "the page asks other hosts"
+        assert not broken, "scripts of the page fail"
+    finally:
+        context.close()
+
+
+def set_number(page: Page, name: str, value: float) -> None:
+    """Type a number into a setting of the tab that is shown."""
+    box = page.get_by_role("spinbutton", name=name).filter(visible=True).first
+    box.fill(str(value))
+    box.press("Tab")
+
+
+def use_settings(
+    page: Page, *, candidates: int, keep: int | None = None, seed: int | None = None
+) -> None:
+    """Choose how many pictures are drawn; with a `seed`, the same ones each time."""
+    settings = page.get_by_role("button", name=re.compile("^Settings")).filter(visible=True)
+    settings.click()
+    set_number(page, "Candidates", candidates)
+    if keep is not None:
+        set_number(page, "Keep", keep)
+    if seed is not None:
+        page.get_by_label("New seed each time").filter(visible=True).uncheck()
+        page.get_by_label("Seed", exact=True).filter(visible=True).fill(str(seed))
+    settings.click()
+
+
+def ask(page: Page, caption: str, keys: str = "Enter") -> None:
+    """Type a caption into the tab Draw and send it off."""
+    box = page.get_by_role("textbox", name="Caption").filter(visible=True)
+    box.fill(caption)
+    box.press(keys)
+
+
+def wait_for_status(page: Page, text: str | re.Pattern[str], timeout_s: float = 120) -> str:
+    """The status line of the tab that is shown, once it says `text`."""
+    line = page.locator(".status").filter(visible=True).filter(has_text=text).first
+    line.wait_for(timeout=1000 * timeout_s)
+    return line.inner_text()
+
+
+DRAWN = re.compile(r"candidates? drawn in")

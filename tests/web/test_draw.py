@@ -1,0 +1,231 @@
+"""The tab Draw, as people use it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from tests.web.serving import DRAWN, RunningPage, ask, opened, use_settings, wait_for_status
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Dialog, Page
+
+WATCH_SHIFTS = """() => {
+  window.shifts = [];
+  new PerformanceObserver((list) => {
+    for (const entry of list.getEntries())
+      if (!entry.hadRecentInput) window.shifts.push(entry.value);
+  }).observe({type: 'layout-shift'});
+}"""
+
+
+def tiles(page: Page) -> list[str]:
+    """Alternative texts of the pictures on the stage, in their order."""
+    found = page.locator(".stage:visible .pick img").evaluate_all("all => all.map(one => one.alt)")
+    return [str(text) for text in found]
+
+
+def chosen_png(page: Page) -> bytes:
+    url = page.get_by_role("link", name="Download PNG").get_attribute("href")
+    assert url is not None
+    return base64.b64decode(url.removeprefix("data:image/png;base64,"))
+
+
+def settings_in(png: bytes) -> dict[str, object]:
+    with Image.open(io.BytesIO(png)) as image:
+        found: dict[str, object] = json.loads(image.info["parameters"])
+    return found
+
+
+def test_a_caption_becomes_pictures_in_the_order_of_their_scores(page: Page) -> None:
+    page.evaluate(WATCH_SHIFTS)
+    use_settings(page, candidates=5, keep=4)  # three tiles in a row become two
+    page.wait_for_timeout(700)  # what the click on Settings moved is no surprise
+    page.evaluate("window.shifts.length = 0")
+    ask(page, "two apples")
+    assert "best first by CLIP" in wait_for_status(page, DRAWN)
+    page.wait_for_timeout(300)
+    assert sum(page.evaluate("window.shifts")) < 0.02
+    names = tiles(page)
+    assert len(names) == 4
+    assert all(name.startswith("two apples: picture") for name in names)
+    scores = [float(re.findall(r"CLIP (-?\d\.\d+)", name)[0]) for name in names]
+    assert scores == sorted(scores, reverse=True)
+    assert page.locator(".stage:visible").inner_text().count("CLIP") == 4
+    page.get_by_label("Show all 5 candidates").check()
+    page.locator(".stage:visible .pick").nth(4).wait_for()
+    assert len(tiles(page)) == 5
+
+
+def test_choosing_a_picture_shows_it_with_its_settings(page: Page) -> None:
+    use_settings(page, candidates=3, keep=3, seed=5)
+    ask(page, "a pizza")
+    wait_for_status(page, DRAWN)
+    first = chosen_png(page)
+    page.locator(".stage:visible .pick").nth(2).click()
+    page.locator(".chosen:visible").filter(has_text="3 of 3").wait_for()
+    third = chosen_png(page)
+    assert first != third
+    assert settings_in(third)["caption"] == "a pizza"
+    assert settings_in(third)["seed"] == 5
+    page.get_by_role("button", name="Copy as Python").filter(visible=True).click()
+    code = page.locator(".cm-content:visible").all_inner_texts()
+    assert "seed=5" in code[0]
+    assert code[1].startswith("dalle generate")
+
+
+def test_rows_appear_one_after_another(page: Page) -> None:
+    use_settings(page, candidates=4)
+    ask(page, "a fox")
+    frames: dict[str, int] = {}
+    while not page.get_by_text(DRAWN).is_visible():
+        found = page.locator(".stage:visible .tile img").first
+        try:
+            alt, source = found.evaluate("one => [one.alt, one.src]", timeout=500)
+        except Exception:  # noqa: BLE001 - there is no picture yet, or no longer
+            continue
+        if rows := re.search(r"(\d+) of 16 rows", alt):
+            frames[source] = int(rows[1])
+    assert len(frames) >= 3
+    assert list(frames.values()) == sorted(frames.values())
+
+
+def test_stop_keeps_what_is_finished(page: Page) -> None:
+    use_settings(page, candidates=64)
+    ask(page, "a fox on a blue background")
+    # Complete pictures do not say how many rows they have left.
+    page.get_by_alt_text(re.compile(r"Candidate 1, 16 of 16 rows")).wait_for(timeout=200_000)
+    page.get_by_role("button", name="Stop").click()
+    line = wait_for_status(page, "complete and are kept")
+    kept = int(re.findall(r"(\d+) of 64", line)[0])
+    assert 1 <= kept < 64
+    assert "Stopped" in line
+    assert page.get_by_role("button", name="Draw", exact=True).is_visible()
+    page.get_by_label(f"Show all {kept} candidates").check()
+    page.locator(".stage:visible .pick").nth(kept - 1).wait_for()
+    assert len(tiles(page)) == kept
+
+
+def test_stop_before_any_picture_is_complete_says_so(page: Page) -> None:
+    use_settings(page, candidates=16)
+    ask(page, "a fox")
+    page.get_by_text(re.compile(r"row \d+ of 16")).wait_for()
+    page.keyboard.press("Escape")
+    assert "No picture was complete" in wait_for_status(page, "Stopped")
+    assert page.locator(".stage:visible .hole img").count() == 16
+
+
+def test_closing_the_tab_frees_the_model(server: RunningPage, browser: Browser, page: Page) -> None:
+    with opened(browser, server.url) as leaving:
+        use_settings(leaving, candidates=64)
+        ask(leaving, "a fox")
+        leaving.get_by_text(re.compile(r"row 2 of 16")).wait_for()
+        text = leaving.locator(".status:visible .detail").inner_text()
+        left = float(re.findall(r"about (\d+)", text)[0]) * (60 if "min" in text else 1)
+    started = time.monotonic()
+    use_settings(page, candidates=1)
+    ask(page, "a pizza")
+    wait_for_status(page, DRAWN)
+    assert time.monotonic() - started < left, "the other job went on"
+
+
+def test_two_people_get_their_own_pictures(
+    server: RunningPage, browser: Browser, page: Page
+) -> None:
+    with opened(browser, server.url) as other:
+        for one, seed in ((page, 1), (other, 2)):
+            use_settings(one, candidates=2, seed=seed)
+        ask(page, "two apples", keys="Control+Enter")
+        ask(other, "a robot", keys="Control+Enter")
+        found = []
+        for one in (page, other):
+            wait_for_status(one, DRAWN)
+            settings = settings_in(chosen_png(one))
+            found.append((settings["caption"], settings["seed"]))
+        assert found == [("two apples", 1), ("a robot", 2)]
+        assert all(name.startswith("a robot") for name in tiles(other))
+
+
+def test_html_in_captions_is_shown_as_text(page: Page) -> None:
+    dialogs: list[str] = []
+
+    def dismiss(dialog: Dialog) -> None:
+        dialogs.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", dismiss)
+    caption = "<img src=x onerror=alert(1)><b id=planted>fox</b> ${alert(2)} {{7*7}}"
+    use_settings(page, candidates=1)
+    ask(page, caption)
+    wait_for_status(page, DRAWN)
+    page.wait_for_timeout(500)
+    assert page.locator(".chosen:visible h2").inner_text() == caption
+    assert page.locator(".history span").first.inner_text() == caption
+    assert page.locator("#planted").count() == 0
+    assert not dialogs
+
+
+def test_a_dropped_png_restores_its_settings(page: Page, tmp_path: Path) -> None:
+    use_settings(page, candidates=2, seed=77)
+    ask(page, "a robot above a car")
+    wait_for_status(page, DRAWN)
+    png = chosen_png(page)
+    file = tmp_path / "robot.png"
+    file.write_bytes(png)
+    page.reload()
+    page.get_by_role("button", name="Restore settings").click()
+    page.locator(".dropped input[type=file]").set_input_files(file)
+    assert "seed 77" in wait_for_status(page, "Settings restored")
+    box = page.get_by_role("textbox", name="Caption").filter(visible=True)
+    assert box.input_value() == "a robot above a car"
+    page.get_by_role("button", name="Draw", exact=True).click()
+    wait_for_status(page, DRAWN)
+    kept = []
+    for place in range(page.locator(".stage:visible .pick").count()):
+        page.locator(".stage:visible .pick").nth(place).click()
+        page.locator(".chosen:visible").filter(has_text=f"{place + 1} of").wait_for()
+        kept.append(chosen_png(page))
+    pixels = [Image.open(io.BytesIO(content)).tobytes() for content in kept]
+    assert Image.open(io.BytesIO(png)).tobytes() in pixels
+
+
+def test_a_png_without_settings_is_told_apart(page: Page, tmp_path: Path) -> None:
+    file = tmp_path / "plain.png"
+    Image.new("RGB", (8, 8)).save(file)
+    page.get_by_role("button", name="Restore settings").click()
+    page.locator(".dropped input[type=file]").set_input_files(file)
+    assert "holds no settings" in wait_for_status(page, "Not done")
+
+
+def test_earlier_pictures_come_back_with_their_settings(page: Page) -> None:
+    use_settings(page, candidates=2, seed=3)
+    for caption in ("two apples", "a pizza"):
+        ask(page, caption)
+        page.locator(".chosen:visible h2", has_text=caption).wait_for()
+    first = page.locator(".history button").filter(has_text="two apples")
+    first.click()
+    page.locator(".chosen:visible h2", has_text="two apples").wait_for()
+    box = page.get_by_role("textbox", name="Caption").filter(visible=True)
+    assert box.input_value() == "two apples"
+    assert settings_in(chosen_png(page))["caption"] == "two apples"
+
+
+def test_an_example_is_one_click(page: Page) -> None:
+    page.get_by_role("button", name="a grayscale owl").click()
+    box = page.get_by_role("textbox", name="Caption").filter(visible=True)
+    page.wait_for_function(
+        "element => element.value === 'a grayscale owl'", arg=box.element_handle()
+    )
+
+
+def test_an_empty_caption_is_answered_in_words(page: Page) -> None:
+    ask(page, "   ")
+    assert "a caption must not be empty" in wait_for_status(page, "Not done")
+    assert page.get_by_role("button", name="Draw", exact=True).is_visible()

@@ -1,0 +1,104 @@
+"""How the server begins and ends."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.web.serving import ROOT, running_page
+
+
+def demo(*flags: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dalle", "demo", *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_sigterm_ends_a_running_job_in_order(
+    tiny_model: Path, tmp_path: Path, needs_gradio: None
+) -> None:
+    import httpx
+
+    with running_page(tmp_path, "--model", str(tiny_model)) as page:
+        page.wait_for_model()
+        call = f"{page.url}/gradio_api/call"
+        body = {"caption": "a fox", "candidates": 64}
+        event = httpx.post(f"{call}/v2/generate", json=body).json()["event_id"]
+        answers: list[str] = []
+        address = f"{call}/generate/{event}"
+        asking = threading.Thread(
+            target=lambda: answers.append(httpx.get(address, timeout=60).text)
+        )
+        asking.start()
+        started = time.monotonic()
+        page.process.send_signal(signal.SIGTERM)
+        assert page.process.wait(30) == 128 + signal.SIGTERM
+        assert time.monotonic() - started < 10
+        assert "Traceback" not in page.log.read_text()
+        asking.join(10)
+        assert answers
+        # It was done already, or it was stopped, or its turn had not come.
+        assert re.search("event: complete|Stopped|the page is closing", answers[0])
+    left = [path for path in tmp_path.iterdir() if path.name.startswith("dalle-page-")]
+    assert not left, "the folder of results goes with the server"
+
+
+def test_an_open_door_is_warned_of(tiny_model: Path, tmp_path: Path, needs_gradio: None) -> None:
+    with running_page(tmp_path, "--model", str(tiny_model), "--host", "0.0.0.0") as page:
+        assert "warning: the page listens on 0.0.0.0 without a password" in page.log.read_text()
+
+
+def test_a_taken_port_is_told_with_the_remedy(needs_gradio: None) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ended = demo("--port", str(port))
+    assert ended.returncode == 1
+    assert f"cannot listen on 127.0.0.1, port {port}" in ended.stderr
+    assert "--port 0" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "message"),
+    [
+        (("--model", "nowhere"), 1, "there is no model 'nowhere'"),
+        (("--port", "70000"), 2, "port must be between 0 and 65535, got 70000"),
+        (("--max-seconds", "0"), 2, "max_seconds must be greater than 0"),
+    ],
+)
+def test_what_cannot_be_served_is_told_at_once(
+    flags: tuple[str, ...], status: int, message: str
+) -> None:
+    ended = demo(*flags)
+    assert (ended.returncode, ended.stdout) == (status, "")
+    assert message in ended.stderr
+
+
+def test_a_damaged_model_ends_the_server(
+    tiny_model: Path, tmp_path: Path, needs_gradio: None
+) -> None:
+    """Never a page that looks alive and cannot draw."""
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_model, broken)
+    weights = broken / "transformer.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    ended = demo("--model", str(broken), "--port", "0")
+    assert ended.returncode == 1
+    assert "error:" in ended.stderr
+    assert "transformer.safetensors" in ended.stderr
