@@ -98,8 +98,32 @@ def _transform(settings: config.Transform) -> int:
     return run(settings)
 
 
+def _demo(settings: config.Demo) -> int:
+    from dalle.page.serve import run
+
+    return run(settings)
+
+
 def _eval_vae(settings: config.EvalVae) -> int:
     from dalle.evaluate.vae import run
+
+    return run(settings)
+
+
+def _eval_transforms(settings: config.EvalTransforms) -> int:
+    from dalle.eval_transforms_command import run
+
+    return run(settings)
+
+
+def _probe(settings: config.Probe) -> int:
+    from dalle.probe_command import run
+
+    return run(settings)
+
+
+def _bench(settings: config.Bench) -> int:
+    from dalle.bench_command import run
 
     return run(settings)
 
@@ -119,9 +143,13 @@ VERBS = (
     Verb(words="pack", settings=config.Pack, handler=_pack),
     Verb(words="generate", settings=config.Generate, handler=_generate, positional="captions"),
     Verb(words="transform", settings=config.Transform, handler=_transform, positional="image"),
+    Verb(words="demo", settings=config.Demo, handler=_demo),
     Verb(words="eval vae", settings=config.EvalVae, handler=_eval_vae),
+    Verb(words="eval transforms", settings=config.EvalTransforms, handler=_eval_transforms),
     # After the verbs that begin with its word, since the first that fits is taken.
     Verb(words="eval", settings=config.EvalModel, handler=_eval_model),
+    Verb(words="bench", settings=config.Bench, handler=_bench, positional="workload"),
+    Verb(words="probe", settings=config.Probe, handler=_probe),
 )
 
 

@@ -26,6 +26,7 @@ from dalle.config import DataEmoji, EvalModel
 from dalle.console import bar_disabled
 from dalle.data.emoji.write import render_scene
 from dalle.data.images import fit_square, open_rgb
+from dalle.data.order import in_groups
 from dalle.data.samples import open_samples
 from dalle.device import choose_device
 from dalle.errors import DalleError, DataError
@@ -35,30 +36,27 @@ from dalle.evaluate.drawn import (
     Judged,
     attribute_rates,
     curves,
+    gaps_closed,
     kind_rates,
     ranked_kind_rates,
     rates_at_1,
+    temperature_curves,
 )
-from dalle.evaluate.estimators import curve_interval, hit_curves, share
+from dalle.evaluate.estimators import share
 from dalle.evaluate.memorisation import memorisation
 from dalle.evaluate.pairs import bits_per_token
 from dalle.evaluate.plots import require_matplotlib
 from dalle.evaluate.report import write_report
-from dalle.evaluate.results import (
-    Evaluation,
-    Memorisation,
-    Reconstruction,
-    Retrieval,
-    curve_points,
-    envelope_points,
-)
-from dalle.evaluate.vae import Scene, evaluate_vae
+from dalle.evaluate.results import Evaluation, Reconstruction, Retrieval
+from dalle.evaluate.vae import BATCH, Scene, evaluate_vae
+from dalle.evaluate.validation import SCENES as VALIDATED
+from dalle.evaluate.validation import validate
 from dalle.folders import model_folder
 from dalle.picture import save_png
 from dalle.pipeline import TextToImage
 from dalle.rerank import find_clip_ranker, rank
 from dalle.sheets import picture_grid
-from vae.pixels import to_image_u8, to_pixels
+from vae.fidelity import rebuild
 
 log = logging.getLogger(__name__)
 
@@ -172,15 +170,10 @@ def _evaluate(
     found: dict[str, Any] = {}
     if judged is not None:
         found |= _rates(judged, truths, seed=settings.seed)
-        hits = {t: one.hits for t, (one, _) in by_temperature.items() if one is not None}
-        if len(hits) > 1 and settings.candidates > 1:
-            rates = {t: hit_curves(hit) for t, hit in hits.items()}
-            found["temperatures"] = {
-                f"{t:g}": curve_points(curve_interval(rate, seed=settings.seed))
-                for t, rate in rates.items()
-            }
-            found["envelope"] = envelope_points({t: r.mean(axis=0) for t, r in rates.items()})
-    found |= _with_true_pictures(settings, parts, asked, drawings)
+        compared = {t: one for t, (one, _) in by_temperature.items() if one is not None}
+        if len(compared) > 1:
+            found |= temperature_curves(compared, seed=settings.seed)
+    found |= _with_true_pictures(settings, parts, asked, drawings, judge=judge)
     if (clip := model.clip) is not None:
         pool = _caption_pool(settings, asked, model.image_px)
         found["retrieval"] = _retrieval(clip, asked, drawings, pool)
@@ -242,16 +235,14 @@ def _draw_all(
 
 def _rates(judged: Judged, truths: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str, Any]:
     """Everything that follows from hits and scores."""
-    at_1, gaps = rates_at_1(judged, seed=seed)
     return {
-        "hit_at_1": at_1,
-        "gap_closed": gaps,
+        "hit_at_1": rates_at_1(judged, seed=seed),
+        "gap_closed": gaps_closed(judged, seed=seed),
         "hit_at_k": curves(judged, seed=seed),
         "attributes": attribute_rates(judged, seed=seed),
         "kinds": kind_rates(judged, truths, seed=seed),
-        "ranked_kinds": ranked_kind_rates(
-            judged, truths, by="likelihood" if judged.clip is None else "clip"
-        ),
+        "ranked_by": judged.ranked_by,
+        "ranked_kinds": ranked_kind_rates(judged, truths),
     }
 
 
@@ -268,7 +259,12 @@ def _save_sheet(asked: Sequence[Asked], drawings: Sequence[Drawing], path: Path)
 
 
 def _with_true_pictures(
-    settings: EvalModel, parts: ModelParts, asked: Sequence[Asked], drawings: Sequence[Drawing]
+    settings: EvalModel,
+    parts: ModelParts,
+    asked: Sequence[Asked],
+    drawings: Sequence[Drawing],
+    *,
+    judge: AttributeJudge | None,
 ) -> dict[str, Any]:
     """What the true pictures of the captions tell of the model; nothing if there are none."""
     true_images = [one.image for one in asked if one.image is not None]
@@ -276,31 +272,34 @@ def _with_true_pictures(
         return {}
     images_u8 = np.stack([np.asarray(image) for image in true_images])  # b y x 3
     captions = [one.caption for one in asked]
-    rebuilt = evaluate_vae(parts.vae, (Scene(image_u8=image) for image in images_u8), judge=None)
+    measured = evaluate_vae(parts.vae, (Scene(image_u8=image) for image in images_u8), judge=None)
+    rebuilt = [
+        Image.fromarray(image)
+        for group in in_groups(images_u8, BATCH)
+        for image in rebuild(parts.vae, np.stack(group))[0]
+    ]
     found: dict[str, Any] = {
         "bits_per_token": bits_per_token(parts, images_u8, captions, seed=settings.seed),
         "reconstruction": Reconstruction(
-            **{name: rebuilt[name] for name in Reconstruction.__dataclass_fields__}
+            **{name: measured[name] for name in Reconstruction.__dataclass_fields__}
         ),
     }
+    truths = [one.truth for one in asked if one.truth is not None]
+    if judge is not None:
+        found["judge"] = validate(
+            judge,
+            true_images[:VALIDATED],
+            rebuilt[:VALIDATED],
+            truths[:VALIDATED],
+            seed=settings.seed,
+        )
     if settings.train_data is not None:
-        found["memorisation"] = _memorisation(
-            settings.train_data, parts, images_u8, [drawing.first for drawing in drawings]
+        found["memorisation"] = memorisation(
+            [drawing.first for drawing in drawings],
+            rebuilt,
+            _training_pictures(settings.train_data, images_u8.shape[1]),
         )
     return found
-
-
-@torch.inference_mode()
-def _memorisation(
-    train_data: Path, parts: ModelParts, images_u8: np.ndarray, generated: Sequence[Image.Image]
-) -> Memorisation:
-    pixels = to_pixels(torch.from_numpy(images_u8).to(next(parts.vae.parameters()).device))
-    through_vae = to_image_u8(parts.vae.decode(parts.vae.encode(pixels)))
-    return memorisation(
-        generated,
-        [Image.fromarray(image) for image in through_vae],
-        _training_pictures(train_data, images_u8.shape[1]),
-    )
 
 
 def _training_pictures(folder: Path, image_px: int) -> Iterator[Image.Image]:

@@ -67,5 +67,5 @@ def _default(option: Option) -> str:
     if isinstance(default, bool):
         return f"default: {str(default).lower()}"
     if isinstance(default, tuple):
-        return f"default: {', '.join(default) or 'none'}"
+        return f"default: {', '.join(map(str, default)) or 'none'}"
     return f"default: {default}"

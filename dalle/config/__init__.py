@@ -1,13 +1,15 @@
 """The typed tree behind every command: file schema, flags and Python API are this one thing.
 
-Each verb of `dalle` has one root dataclass, in `making` (data and models) or `using` (pictures and
-figures), made of the sections in `training` and `sampling` and of the models' own settings. YAML
-files and `--section.key value` flags are read into it by `dalle.flags`. Nothing in this package,
-nor in what it imports, may import torch, so that help and usage errors answer at once.
+Each verb of `dalle` has one root dataclass, in `making` (data and models), `using` (pictures and
+figures) or `measuring` (what a model can do beside), made of the sections in `training` and
+`sampling` and of the models' own settings. YAML files and `--section.key value` flags are read into
+it by `dalle.flags`. Nothing in this package, nor in what it imports, may import torch, so that help
+and usage errors answer at once.
 """
 
 from __future__ import annotations
 
+from dalle.config.benchmark import Bench, BenchPart
 from dalle.config.making import (
     DataEmoji,
     SceneMixture,
@@ -16,10 +18,13 @@ from dalle.config.making import (
     TrainTransformer,
     TrainVae,
 )
+from dalle.config.measuring import EvalTransforms, Probe
 from dalle.config.sampling import (
     MAX_CANDIDATES,
+    Dtype,
     SamplingConfig,
     SamplingOptions,
+    WeightType,
     check_counts,
     check_seed,
     override_sampling,
@@ -34,21 +39,27 @@ from dalle.config.training import (
     TransformerObjectiveConfig,
     VaeObjectiveConfig,
 )
-from dalle.config.using import EvalModel, EvalVae, Generate, Pack, Transform
+from dalle.config.using import Demo, EvalModel, EvalVae, Generate, Pack, Transform
 
 __all__ = [
     "MAX_CANDIDATES",
+    "Bench",
+    "BenchPart",
     "ClipObjectiveConfig",
     "DataConfig",
     "DataEmoji",
+    "Demo",
     "Device",
+    "Dtype",
     "EvalModel",
+    "EvalTransforms",
     "EvalVae",
     "Generate",
     "LoopConfig",
     "OptimConfig",
     "Pack",
     "Precision",
+    "Probe",
     "SamplingConfig",
     "SamplingOptions",
     "SceneMixture",
@@ -59,6 +70,7 @@ __all__ = [
     "Transform",
     "TransformerObjectiveConfig",
     "VaeObjectiveConfig",
+    "WeightType",
     "check_counts",
     "check_seed",
     "override_sampling",

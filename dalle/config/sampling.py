@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
+
+WeightType = Literal["fp32", "bf16", "int8"]
+Dtype = Literal["auto", "fp32", "bf16", "int8"]
 
 MAX_CANDIDATES = 4096
 """More candidates of one caption than anybody has drawn; guards against a slip of the hand."""

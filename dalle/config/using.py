@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 from dalle.config.ranges import require_positive
-from dalle.config.sampling import SamplingConfig, check_counts, check_seed, override_sampling
+from dalle.config.sampling import (
+    Dtype,
+    SamplingConfig,
+    check_counts,
+    check_seed,
+    override_sampling,
+)
 from dalle.config.training import Device
 from dalle.prompts import check_prompt
 from dalle.transforms import transform_caption
+
+_BROUGHT_BY_LIKE = frozenset(
+    {"candidates", "keep", "seed", "temperature", "top_k", "top_p", "guidance_scale", "ranker"}
+    | {"dtype"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +66,9 @@ class Generate:
 
     captions: tuple[str, ...] = ()
     """What to draw, one caption or several."""
+    caption_file: Path | None = None
+    """Captions to draw from a file: .txt with one a line, or .csv or .tsv with a column `caption`;
+    one that cannot be drawn leaves the others alone."""
     model: str = "emoji"
     """Name of a bundled model, or a model folder."""
     candidates: int = 16
@@ -98,6 +112,11 @@ class Generate:
     """Print one JSON object on stdout, and nothing else there."""
     device: Device = "auto"
     """Where to draw."""
+    dtype: Dtype = "auto"
+    """Type of the transformer's weights while it draws; auto is the fastest that loses nothing
+    worth the name, int8 loses a little."""
+    compile: bool = False
+    """On a CPU, compile the decode step for this machine if nobody has: some seconds, once."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn, before anything is loaded."""
@@ -111,12 +130,16 @@ class Generate:
     def _check_sources(self) -> None:
         """Refuse nothing to draw, several things that exclude each other, and rows of nothing."""
         drawn = bool(self.captions) or self.image is not None
-        if drawn + (self.like is not None) + (self.vary is not None) != 1:
+        others = (self.caption_file, self.like, self.vary)
+        if drawn + sum(other is not None for other in others) != 1:
             raise ValueError(
                 "give one caption or several to draw, such as 'a fox', with or without --image, or "
-                f"one of --vary and --like PICTURE.png; got {len(self.captions)} captions, "
-                f"--image {self.image}, --vary {self.vary} and --like {self.like}"
+                "one of --caption-file, --vary and --like PICTURE.png; got "
+                f"{len(self.captions)} captions, --image {self.image}, --caption-file "
+                f"{self.caption_file}, --vary {self.vary} and --like {self.like}"
             )
+        if self.like is not None:
+            self._check_alone(self.like)
         if self.keep_rows is not None:
             if self.image is None and self.vary is None:
                 raise ValueError(
@@ -130,6 +153,20 @@ class Generate:
                 )
         if self.image is None and (self.prompt_layout, self.crop) != ("top-half", "center"):
             raise ValueError("prompt_layout and crop say how --image is read; give one")
+
+    def _check_alone(self, like: Path) -> None:
+        """Refuse settings that a redrawn picture brings itself."""
+        given = [
+            f"--{field.name.replace('_', '-')} {getattr(self, field.name)}"
+            for field in fields(self)
+            if field.name in _BROUGHT_BY_LIKE and getattr(self, field.name) != field.default
+        ]
+        if given:
+            raise ValueError(
+                f"--like {like} redraws one picture with the settings stored in it, so "
+                f"{', '.join(given)} would change nothing; leave "
+                f"{'it' if len(given) == 1 else 'them'} out, or draw the caption without --like"
+            )
 
     @property
     def rows(self) -> float | int:
@@ -188,6 +225,34 @@ class Transform:
         keep = min(4, self.candidates) if self.keep is None else self.keep
         check_counts(candidates=self.candidates, keep=keep)
         check_seed(self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """`dalle demo`: serve the web page, until Ctrl-C."""
+
+    model: str = "emoji"
+    """Name of a bundled model, or a model folder."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 lets every machine of the network in."""
+    port: int = 7860
+    """Port to listen on; 0 takes any that is free."""
+    max_seconds: float = 300.0
+    """Longest time in seconds that a request may draw."""
+    mcp: bool = False
+    """Offer the endpoints as tools to programs that speak MCP as well."""
+    clip: str | None = None
+    """CLIP that ranks, as for `dalle generate`; None takes the model's own."""
+    device: Device = "auto"
+    """Where to draw."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be listened on, and a limit that lets nothing through."""
+        require_positive(self, "max_seconds")
+        if not 0 <= self.port < 1 << 16:
+            raise ValueError(
+                f"port must be between 0 and {(1 << 16) - 1}, got {self.port}; 0 takes a free one"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -193,7 +193,7 @@ class AttributeJudge:
         self, image: Image.Image, truth: Mapping[str, Any], number: int
     ) -> dict[Attribute, bool]:
         top, bottom = self._patch(panel(image, "top")), self._patch(panel(image, "bottom"))
-        if _names_no_subject(truth) and top.box is not None:
+        if names_no_subject(truth) and top.box is not None:
             number = self._nearest(top, (None,))
         top_subject, top_plain = self._subject_and_look(top, number, None)
         bottom_subject, bottom_look = self._subject_and_look(bottom, number, truth["look"])
@@ -224,8 +224,11 @@ class AttributeJudge:
         seen = self._look_seen(patch, number, expected=look)
         shows = self._shows(patch, number, seen)
         if seen != look and not shows:
-            # Another subject must not be taken for a strange look of this one.
-            seen = self._look_seen(patch, self._nearest(patch, LOOKS_SEEN), expected=look)
+            # Another subject must not be taken for a strange look of this one. It is looked for as
+            # it is, in the look asked for, and in the one seen; all looks would be six times the
+            # renderings and find no other.
+            looks = tuple(dict.fromkeys((None, look, seen)))
+            seen = self._look_seen(patch, self._nearest(patch, looks), expected=look)
         return shows, seen == look
 
     def _look_seen(self, patch: Patch, number: int, *, expected: str | None) -> str | None:
@@ -271,6 +274,6 @@ def _twins(references: np.ndarray, number: int) -> np.ndarray:
     return np.asarray(distances(references[[number]], references) < SAME_DRAWING)
 
 
-def _names_no_subject(truth: Mapping[str, Any]) -> bool:
+def names_no_subject(truth: Mapping[str, Any]) -> bool:
     """Whether a two-panel caption says "photo" and leaves open what of."""
     return "{" not in truth["template"]

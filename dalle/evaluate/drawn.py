@@ -17,14 +17,14 @@ from dalle.evaluate.estimators import (
     Rate,
     best_of_k_curves,
     curve_interval,
-    gap_closed,
+    gap_closed_interval,
     hit_at_1,
     hit_curves,
-    mean_interval,
     oracle_hit_at_1,
     random_hit_at_1,
+    rate_interval,
 )
-from dalle.evaluate.results import HitAt1, HitAtK, curve_points
+from dalle.evaluate.results import HitAt1, HitAtK, curve_points, envelope_points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +49,26 @@ class Judged:
         found = {"likelihood": self.likelihood}
         return found if self.clip is None else {**found, "clip": self.clip}
 
+    @property
+    def ranked_by(self) -> str:
+        """The ranker that the model uses: CLIP where there is one."""
+        return "likelihood" if self.clip is None else "clip"
 
-def rates_at_1(judged: Judged, *, seed: int) -> tuple[HitAt1, dict[str, float | None]]:
-    """hit@1 of every way to choose, and how much of random-to-oracle each ranker closes."""
+
+def rates_at_1(judged: Judged, *, seed: int) -> HitAt1:
+    """hit@1 of every way to choose."""
     hits = judged.hits
-    random, oracle = random_hit_at_1(hits, seed=seed), oracle_hit_at_1(hits)
     ranked = {name: hit_at_1(hits, scores) for name, scores in judged.scores.items()}
-    gaps = {name: gap_closed(random.rate, rate.rate, oracle.rate) for name, rate in ranked.items()}
-    return HitAt1(random=random, oracle=oracle, **ranked), gaps
+    random, oracle = random_hit_at_1(hits, seed=seed), oracle_hit_at_1(hits)
+    return HitAt1(random=random, oracle=oracle, **ranked)
+
+
+def gaps_closed(judged: Judged, *, seed: int) -> dict[str, Rate | None]:
+    """How much of the way from a random candidate to the best one each ranker goes."""
+    hits = judged.hits
+    return {
+        name: gap_closed_interval(hits, scores, seed=seed) for name, scores in judged.scores.items()
+    }
 
 
 def curves(judged: Judged, *, seed: int) -> dict[str, tuple[HitAtK, ...]]:
@@ -69,6 +81,28 @@ def curves(judged: Judged, *, seed: int) -> dict[str, tuple[HitAtK, ...]]:
     }
 
 
+def temperature_curves(by_temperature: Mapping[float, Judged], *, seed: int) -> dict[str, Any]:
+    """Members of `Evaluation` that compare sampling temperatures: curves and their envelopes.
+
+    Args:
+        by_temperature: Equally many candidates of the same captions at each.
+        seed: Of the intervals' resampling.
+    """
+    any_of_k = {t: hit_curves(judged.hits) for t, judged in by_temperature.items()}
+    best_of_k = {
+        t: best_of_k_curves(judged.hits, judged.scores[judged.ranked_by])
+        for t, judged in by_temperature.items()
+    }
+    found: dict[str, Any] = {}
+    for prefix, rates in (("", any_of_k), ("ranked_", best_of_k)):
+        found[f"{prefix}temperatures"] = {
+            f"{t:g}": curve_points(curve_interval(rate, seed=seed)) for t, rate in rates.items()
+        }
+        means = {t: rate.mean(axis=0) for t, rate in rates.items()}
+        found[f"{prefix}envelope"] = envelope_points(means)
+    return found
+
+
 def attribute_rates(judged: Judged, *, seed: int) -> dict[str, Rate]:
     """By attribute, how often a candidate has it right: means over captions that speak of it."""
     shares: defaultdict[str, list[float]] = defaultdict(list)
@@ -76,7 +110,7 @@ def attribute_rates(judged: Judged, *, seed: int) -> dict[str, Rate]:
         shares["all"].append(float(np.mean([verdict.hit for verdict in row])))
         for name in row[0].attributes:
             shares[name].append(float(np.mean([verdict.attributes[name] for verdict in row])))
-    return {name: mean_interval(np.array(found), seed=seed) for name, found in shares.items()}
+    return {name: rate_interval(np.array(found), seed=seed) for name, found in shares.items()}
 
 
 def kind_rates(
@@ -86,15 +120,13 @@ def kind_rates(
     shares: defaultdict[str, list[float]] = defaultdict(list)
     for row, truth in zip(judged.hits, truths, strict=True):
         shares[truth["scene"]].append(float(row.mean()))
-    return {name: mean_interval(np.array(found), seed=seed) for name, found in shares.items()}
+    return {name: rate_interval(np.array(found), seed=seed) for name, found in shares.items()}
 
 
-def ranked_kind_rates(
-    judged: Judged, truths: Sequence[Mapping[str, Any]], *, by: str
-) -> dict[str, Rate]:
-    """By kind of scene, how often the candidate that ranker `by` puts first has all right."""
+def ranked_kind_rates(judged: Judged, truths: Sequence[Mapping[str, Any]]) -> dict[str, Rate]:
+    """By kind of scene, how often the candidate that the ranker puts first has all right."""
     kinds = np.array([truth["scene"] for truth in truths])
-    hits, scores = judged.hits, judged.scores[by]
+    hits, scores = judged.hits, judged.scores[judged.ranked_by]
     return {
         kind: hit_at_1(hits[kinds == kind], scores[kinds == kind])
         for kind in dict.fromkeys(kinds.tolist())

@@ -53,17 +53,36 @@ def share(hits: Sequence[bool] | np.ndarray) -> Rate:
     n = len(hits)
     if n == 0:
         raise ValueError("a share needs at least one case, got none")
-    z = 1.959964
     rate = int(np.count_nonzero(hits)) / n
+    low, high = _wilson(rate, n)
+    return Rate(rate=rate, low=low, high=high, n=n)
+
+
+def _wilson(rate: float, n: int) -> tuple[float, float]:
+    """Wilson's interval of a share of `n` cases; it holds the rate and lies in [0, 1]."""
+    z = 1.959964
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    # The interval always holds the rate and lies in [0, 1], whatever rounding says.
-    return Rate(
-        rate=rate,
-        low=max(0.0, min(rate, float(centre - half))),
-        high=min(1.0, max(rate, float(centre + half))),
-        n=n,
-    )
+    # Whatever rounding says.
+    return max(0.0, min(rate, float(centre - half))), min(1.0, max(rate, float(centre + half)))
+
+
+def rate_interval(values: np.ndarray, *, seed: int, draws: int = 2000) -> Rate:
+    """The mean of one share per caption, with its interval.
+
+    The interval is a percentile bootstrap's. Where all shares are equal that would have no width,
+    as if nothing were left open, so there it is Wilson's, each caption counting as one case.
+
+    Args:
+        values: One per caption, 0 to 1, shape (s).
+        seed: Of the resampling; equal seeds give equal intervals.
+        draws: Resampled sets.
+
+    Raises:
+        ValueError: There are no values, one lies outside 0 to 1, or `draws` is below 1.
+    """
+    _check_values(values)
+    return _as_rate(curve_interval(values[:, None], seed=seed, draws=draws), len(values))
 
 
 def mean_interval(values: np.ndarray, *, seed: int, draws: int = 2000) -> Rate:
@@ -81,30 +100,47 @@ def mean_interval(values: np.ndarray, *, seed: int, draws: int = 2000) -> Rate:
 
     Source: Efron 1979, doi:10.1214/aos/1176344552.
     """
-    if values.ndim != 1:
-        raise ValueError(f"values must have shape (captions), got {values.shape}")
-    curve = curve_interval(values[:, None], seed=seed, draws=draws)
-    return Rate(
-        rate=float(curve.rates[0]),
-        low=float(curve.low[0]),
-        high=float(curve.high[0]),
-        n=len(values),
-    )
+    _check_values(values)
+    return _as_rate(_bootstrap(values[:, None], seed=seed, draws=draws), len(values))
 
 
 def curve_interval(curves: np.ndarray, *, seed: int, draws: int = 2000) -> Curve:
-    """The mean of one curve per caption, with percentile-bootstrap intervals at every point.
+    """The mean of one curve of shares per caption, with intervals at every point.
 
-    Whole curves are resampled, so that points of one caption stay together. The intervals hold
-    for each point by itself, not for the curve as a whole.
+    Whole curves are resampled, so that points of one caption stay together; where all captions
+    agree at a point, its interval is Wilson's, as in `rate_interval`. The intervals hold for each
+    point by itself, not for the curve as a whole.
 
     Args:
-        curves: One per caption, shape (s, n).
+        curves: One per caption, 0 to 1, shape (s, n).
         seed: Of the resampling; equal seeds give equal intervals.
         draws: Resampled sets.
 
     Raises:
-        ValueError: There are no curves, a value is not finite, or `draws` is below 1.
+        ValueError: There are no curves, a value lies outside 0 to 1, or `draws` is below 1.
+    """
+    found = _bootstrap(curves, seed=seed, draws=draws)
+    if (curves < 0).any() or (curves > 1).any():
+        raise ValueError(f"shares must be from 0 to 1, got {curves.min():g} to {curves.max():g}")
+    low, high = found.low.copy(), found.high.copy()
+    for point in np.flatnonzero(np.ptp(curves, axis=0) == 0):
+        low[point], high[point] = _wilson(float(found.rates[point]), len(curves))
+    return Curve(rates=found.rates, low=low, high=high)
+
+
+def _check_values(values: np.ndarray) -> None:
+    if values.ndim != 1:
+        raise ValueError(f"values must have shape (captions), got {values.shape}")
+
+
+def _as_rate(curve: Curve, n: int) -> Rate:
+    """The first point of a curve."""
+    low, high = float(curve.low[0]), float(curve.high[0])
+    return Rate(rate=float(curve.rates[0]), low=low, high=high, n=n)
+
+
+def _bootstrap(curves: np.ndarray, *, seed: int, draws: int) -> Curve:
+    """Means over captions with percentile-bootstrap intervals, point by point.
 
     Source: Efron 1979, doi:10.1214/aos/1176344552.
     """
@@ -112,16 +148,22 @@ def curve_interval(curves: np.ndarray, *, seed: int, draws: int = 2000) -> Curve
         raise ValueError(f"curves must have shape (captions, n), none of them 0: {curves.shape}")
     if not np.isfinite(curves).all():
         raise ValueError("curves must be finite, got NaN or infinity; leave such captions out")
-    if draws < 1:
-        raise ValueError(f"draws must be at least 1, got {draws}")
-    captions = len(curves)
-    times = np.random.default_rng(seed).multinomial(
-        captions, np.full(captions, 1 / captions), size=draws
-    )  # r s, how often each draw holds each caption
-    low, high = np.percentile(times @ curves / captions, [2.5, 97.5], axis=0)
+    resampled = _resampled_means(curves, seed=seed, draws=draws)
+    low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
     rates = curves.mean(axis=0, dtype=np.float64)
     # With few draws, or by rounding, the mean itself could fall outside.
     return Curve(rates=rates, low=np.minimum(low, rates), high=np.maximum(high, rates))
+
+
+def _resampled_means(values: np.ndarray, *, seed: int, draws: int) -> np.ndarray:
+    """Means of `values`, shape (s, n), over captions drawn with replacement, shape (r, n)."""
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, got {draws}")
+    captions = len(values)
+    times = np.random.default_rng(seed).multinomial(
+        captions, np.full(captions, 1 / captions), size=draws
+    )  # r s, how often each draw holds each caption
+    return np.asarray(times @ values / captions)
 
 
 def hit_curves(hits: np.ndarray) -> np.ndarray:
@@ -238,7 +280,7 @@ def random_hit_at_1(hits: np.ndarray, *, seed: int) -> Rate:
         ValueError: `hits` is of another shape or type, or empty.
     """
     _check_hits(hits)
-    return mean_interval(hits.mean(axis=1), seed=seed)
+    return rate_interval(hits.mean(axis=1), seed=seed)
 
 
 def oracle_hit_at_1(hits: np.ndarray) -> Rate:
@@ -272,6 +314,44 @@ def gap_closed(random: float, ranked: float, oracle: float) -> float | None:
     if oracle < random:
         raise ValueError(f"oracle ({oracle}) must be at least random ({random})")
     return None if oracle == random else (ranked - random) / (oracle - random)
+
+
+def gap_closed_interval(
+    hits: np.ndarray, scores: np.ndarray, *, seed: int, draws: int = 2000
+) -> Rate | None:
+    """How much of the way from random choice to the oracle a ranker goes, with its interval.
+
+    Captions are resampled, and the share is taken anew of each resampled set; sets without a gap
+    have no such share and are left out.
+
+    Args:
+        hits: Which candidates hit, shape (s, n), bool.
+        scores: What they are ranked by, shape (s, n), higher is better.
+        seed: Of the resampling; equal seeds give equal intervals.
+        draws: Resampled sets.
+
+    Returns:
+        `gap_closed` of the rates, and on how many captions it rests: those with hits and misses,
+        since the others are no matter of choice. None where there are none.
+
+    Raises:
+        ValueError: `hits` is of another shape or type, or empty, `scores` of another shape, or
+            `draws` below 1.
+    """
+    ranked = _by_rank(hits, scores)[:, 0]
+    by_caption = np.stack([hits.mean(axis=1), ranked, hits.any(axis=1)], axis=1)  # s 3
+    undecided = int(np.count_nonzero(by_caption[:, 0] < by_caption[:, 2]))
+    random, chosen, oracle = by_caption.mean(axis=0).tolist()
+    rate = gap_closed(random, chosen, oracle) if undecided else None
+    if rate is None:
+        return None
+    means = _resampled_means(by_caption, seed=seed, draws=draws)  # r 3
+    gaps = means[:, 2] - means[:, 0]
+    # A set of captions without a gap differs from 0 by rounding alone.
+    some = gaps > 0.5 / hits.size
+    found = (means[some, 1] - means[some, 0]) / gaps[some]
+    low, high = np.percentile(found, [2.5, 97.5]) if some.any() else (rate, rate)
+    return Rate(rate=rate, low=min(float(low), rate), high=max(float(high), rate), n=undecided)
 
 
 def upper_envelope(curves: Mapping[float, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -84,15 +84,19 @@ def draw_rankers(curves: Mapping[str, Sequence[HitAtK]], path: Path) -> None:
         low = [point.low for point in curves[name]]
         high = [point.high for point in curves[name]]
         axes.fill_between(ks, low, high, color=colour, alpha=0.15, linewidth=0)
-        axes.plot(ks, rates, color=colour, linewidth=LINE_PT, **_ON_TOP)
+        axes.plot(ks, rates, color=colour, linewidth=LINE_PT, **ON_TOP)
         ends.append((rates[-1], label, colour, "solid"))
-    _label_ends(axes, ends)
-    axes.set_title("Captions drawn right, by how the picture is chosen", **_TITLE)
+    label_ends(axes, ends)
+    axes.set_title("Captions drawn right, by how the picture is chosen", **TITLE_STYLE)
     figure.savefig(path, format="png")
 
 
 def draw_temperatures(
-    curves: Mapping[str, Sequence[HitAtK]], envelope: Sequence[EnvelopePoint], path: Path
+    curves: Mapping[str, Sequence[HitAtK]],
+    envelope: Sequence[EnvelopePoint],
+    path: Path,
+    *,
+    ranker: str = "random",
 ) -> None:
     """Write hit@k by sampling temperature, with the best of them at every k.
 
@@ -100,6 +104,7 @@ def draw_temperatures(
         curves: By temperature; equally long, with k = 1 .. n.
         envelope: The best at each k; may be empty.
         path: The PNG file to write.
+        ranker: Whose curves they are, one of `RANKERS`; for the title.
 
     Raises:
         DalleError: matplotlib is not installed.
@@ -115,10 +120,12 @@ def draw_temperatures(
     for index, (name, points) in enumerate(curves.items()):
         colour, dash = CYCLE[index % len(CYCLE)], DASHES[index // len(CYCLE) % len(DASHES)]
         ks, rates = [point.k for point in points], [point.rate for point in points]
-        axes.plot(ks, rates, color=colour, linestyle=dash, linewidth=LINE_PT, **_ON_TOP)
+        axes.plot(ks, rates, color=colour, linestyle=dash, linewidth=LINE_PT, **ON_TOP)
         ends.append((rates[-1], f"temperature {name}", colour, dash))
-    _label_ends(axes, ends)
-    axes.set_title("Any of k drawn right, by temperature (wide grey: the best)", **_TITLE)
+    label_ends(axes, ends)
+    what = RANKERS[ranker][0]
+    title = f"{what[:1].upper()}{what[1:]} drawn right, by temperature (wide grey: the best)"
+    axes.set_title(title, **TITLE_STYLE)
     figure.savefig(path, format="png")
 
 
@@ -137,22 +144,28 @@ def draw_rates(groups: Mapping[str, Mapping[str, Rate]], path: Path) -> None:
     if not groups or not all(groups.values()):
         raise ValueError("bars need at least one rate in each group, got none")
     counts = [len(rates) for rates in groups.values()]
-    figure = _figure(height_in=0.27 * sum(counts) + 0.75 * len(counts))
+    figure = new_figure(height_in=0.27 * sum(counts) + 0.75 * len(counts))
     panels = figure.subplots(
         len(groups), 1, sharex=True, squeeze=False, height_ratios=[count + 1 for count in counts]
     )
     for axes, (title, rates) in zip(panels[:, 0], groups.items(), strict=True):
         _bars(axes, rates)
-        axes.set_title(title, **_TITLE)
+        axes.set_title(title, **TITLE_STYLE)
     figure.savefig(path, format="png")
 
 
-_TITLE: Mapping[str, Any] = {"loc": "left", "fontsize": TEXT_PT + 1.5, "pad": 8}
-_ON_TOP: Mapping[str, Any] = {"clip_on": False, "zorder": 3}
+TITLE_STYLE: Mapping[str, Any] = {"loc": "left", "fontsize": TEXT_PT + 1.5, "pad": 8}
+"""How the title of a panel is set."""
+ON_TOP: Mapping[str, Any] = {"clip_on": False, "zorder": 3}
 """A curve at 0 or 100 % would otherwise be cut in half and lie under the axis."""
 
 
-def _figure(*, height_in: float) -> Figure:
+def new_figure(*, height_in: float) -> Figure:
+    """An empty figure in this folder's style, `WIDTH_IN` wide.
+
+    Raises:
+        DalleError: matplotlib is not installed.
+    """
     require_matplotlib()
     from matplotlib.figure import Figure
 
@@ -164,14 +177,27 @@ def _curve_axes(curves: Mapping[str, Sequence[HitAtK]]) -> tuple[Figure, Axes]:
     if not curves or any(len(points) < 2 for points in curves.values()):
         lengths = {name: len(points) for name, points in curves.items()}
         raise ValueError(f"a plot needs curves of at least two points, got {lengths or 'none'}")
-    figure = _figure(height_in=CURVE_HEIGHT_IN)
-    axes = figure.add_subplot()
+    figure, axes = percent_axes("k, candidates drawn")
     n = max(point.k for points in curves.values() for point in points)
     axes.set_xscale("log", base=2)
     axes.set_xticks(_ticks(n), labels=map(str, _ticks(n)))
     axes.set_xticks([], minor=True)
     axes.set_xlim(1, n)
-    axes.set_xlabel("k, candidates drawn", fontsize=TEXT_PT)
+    return figure, axes
+
+
+def percent_axes(across: str) -> tuple[Figure, Axes]:
+    """A figure with empty axes for curves of rates.
+
+    Args:
+        across: What the horizontal axis shows.
+
+    Raises:
+        DalleError: matplotlib is not installed.
+    """
+    figure = new_figure(height_in=CURVE_HEIGHT_IN)
+    axes = figure.add_subplot()
+    axes.set_xlabel(across, fontsize=TEXT_PT)
     axes.set_ylim(0, 1)
     axes.set_yticks(list(PERCENT.values()), labels=list(PERCENT))
     axes.tick_params(labelsize=TEXT_PT, length=3)
@@ -187,7 +213,7 @@ def _ticks(n: int) -> list[int]:
     return [*powers, n]
 
 
-def _label_ends(axes: Axes, ends: Sequence[End]) -> None:
+def label_ends(axes: Axes, ends: Sequence[End]) -> None:
     """Name each curve beside its end, where no data can be, with a piece of its line between."""
     for index, middle in _spread([end for end, *_ in ends]):
         end, label, colour, dash = ends[index]
@@ -198,7 +224,7 @@ def _label_ends(axes: Axes, ends: Sequence[End]) -> None:
             color=colour,
             linestyle=dash,
             linewidth=LINE_PT,
-            **_ON_TOP,
+            **ON_TOP,
         )
         # Black, for the lighter colours are too pale to read.
         axes.annotate(

@@ -108,6 +108,26 @@ class Memorisation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Validation:
+    """What the judge of attributes says of pictures whose truth is known.
+
+    Hit rates can be trusted no further: what is drawn as well as ground truth counts as right as
+    often as `images` do, and what is drawn as well as the dVAE allows as often as `rebuilt` do.
+    """
+
+    images: Rate
+    """Ground-truth renderings that are judged right."""
+    rebuilt: Rate
+    """The same through the model's dVAE."""
+    others: Rate
+    """Ground-truth renderings that are judged right beside another scene's caption."""
+    caught: dict[str, Rate]
+    """By attribute: found wrong where the caption is wrong in that alone, of renderings."""
+    caught_rebuilt: dict[str, Rate]
+    """The same through the model's dVAE."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Everything that was measured of one model on one set of captions."""
 
@@ -125,7 +145,7 @@ class Evaluation:
     seconds: float
     """What the evaluation took."""
     hit_at_1: HitAt1 | None = None
-    gap_closed: dict[str, float | None] = field(default_factory=dict)
+    gap_closed: dict[str, Rate | None] = field(default_factory=dict)
     """By ranker (`likelihood`, `clip`): its way from random to oracle; None where there is none."""
     hit_at_k: dict[str, tuple[HitAtK, ...]] = field(default_factory=dict)
     """`random`: at least one of k random candidates hits, the most that any ranker can reach.
@@ -134,6 +154,13 @@ class Evaluation:
     """By temperature ("0.7"): at least one of k random candidates hits."""
     envelope: tuple[EnvelopePoint, ...] = ()
     """The best of `temperatures` at every k."""
+    ranked_by: str | None = None
+    """The ranker of `ranked_temperatures`, `ranked_envelope` and `ranked_kinds`."""
+    ranked_temperatures: dict[str, tuple[HitAtK, ...]] = field(default_factory=dict)
+    """By temperature: of k random candidates, the one that the ranker puts first hits."""
+    ranked_envelope: tuple[EnvelopePoint, ...] = ()
+    """The best of `ranked_temperatures` at every k."""
+    judge: Validation | None = None
     retrieval: Retrieval | None = None
     attributes: dict[str, Rate] = field(default_factory=dict)
     """By attribute that the captions speak of: drawn right; `all` is every one at once."""

@@ -136,6 +136,6 @@ def colours_and_edges(parts: np.ndarray) -> np.ndarray:
         parts: Brought to one size, RGB, shape (j, y, x, 3), uint8.
     """
     colours = parts.astype(np.float32) / 255  # j y x 3
-    luma = colours.mean(axis=3)  # j y x
+    luma: np.ndarray = (colours[..., 0] + colours[..., 1] + colours[..., 2]) / 3  # j y x
     edges = np.stack(np.gradient(luma, axis=(1, 2)), axis=-1) * EDGE_WEIGHT  # j y x 2
     return rearrange(np.concatenate([colours, edges], axis=-1), "j y x c -> j (y x c)")

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from PIL import Image
 from tqdm import tqdm
 
@@ -32,9 +31,8 @@ from dalle.evaluate.similarity import ssim
 from dalle.evaluate.subjects import SubjectJudge
 from dalle.folders import model_folder
 from dalle.schema import read_object
+from vae.fidelity import Fidelity, rebuild
 from vae.model import DiscreteVAE
-from vae.pixels import to_image_u8, to_pixels
-from vae.quantize import codebook_health
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +70,6 @@ def run(settings: EvalVae) -> int:
     return 0
 
 
-@torch.inference_mode()
 def evaluate_vae(
     vae: DiscreteVAE, scenes: Iterable[Scene], *, judge: SubjectJudge | None
 ) -> dict[str, Any]:
@@ -93,32 +90,26 @@ def evaluate_vae(
         ValueError: The stride does not divide the pictures.
     """
     hits: defaultdict[str, list[bool]] = defaultdict(list)
-    counts = torch.zeros(vae.config.codebook_size, dtype=torch.int64)
-    squared: list[float] = []
+    fidelity = Fidelity(vae.config.codebook_size)
     similarities: list[float] = []
     for batch in in_groups(scenes, BATCH):
         images = np.stack([scene.image_u8 for scene in batch])  # b y x 3
-        pixels = to_pixels(torch.from_numpy(images).to(next(vae.parameters()).device))
-        tokens = vae.encode(pixels)
-        counts += torch.bincount(tokens.flatten().cpu(), minlength=len(counts))
-        rebuilt = to_image_u8(vae.decode(tokens))  # b y x 3
-        error = (rebuilt.astype(np.float64) - images) / 255
-        squared += np.square(error).mean(axis=(1, 2, 3)).tolist()
+        rebuilt, tokens = rebuild(vae, images)
+        fidelity.add(images, rebuilt, tokens)
         similarities += ssim(rebuilt, images).tolist()
         for scene, image in zip(batch, rebuilt, strict=True):
             if judge is not None and scene.truth is not None:
                 found = all(judge.retrieved(Image.fromarray(image), scene.truth))
                 hits["all"].append(found)
                 hits[scene.truth["scene"]].append(found)
-    if not squared:
+    if not fidelity.pictures:
         raise DataError("there are no pictures to evaluate on")
-    health = codebook_health(counts)
     report: dict[str, Any] = {
-        "pictures": len(squared),
-        "psnr_db": float(np.mean(-10 * np.log10(np.maximum(squared, 1e-10)))),
+        "pictures": fidelity.pictures,
+        "psnr_db": fidelity.psnr_db,
         "ssim": float(np.mean(similarities)),
-        "codebook_usage": health.usage,
-        "codebook_perplexity": health.perplexity,
+        "codebook_usage": fidelity.codebook.usage,
+        "codebook_perplexity": fidelity.codebook.perplexity,
     }
     if hits:
         report["subject_retrieval"] = {name: asdict(share(found)) for name, found in hits.items()}

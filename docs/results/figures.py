@@ -4,9 +4,11 @@
     python docs/results/figures.py sheet emoji docs/results/emoji-cpu-sheet.png
 
     python docs/results/figures.py best emoji docs/results/emoji-cpu-best.png
+    python docs/results/figures.py completions emoji docs/results/emoji-transforms/completions.png
 
 The sheet is unselected: one candidate for each of 32 fixed captions, seed 0, candidate 0. `best`
 shows for the same captions what `dalle generate` would: the first of 16 as the model ranks them.
+`completions` is the figure of Image GPT: upper halves, completed without a caption, unselected.
 """
 
 from __future__ import annotations
@@ -19,7 +21,11 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from dalle import TextToImage
-from dalle.sheets import picture_grid
+from dalle.data.emoji.font import find_font
+from dalle.data.emoji.render import Painter
+from dalle.data.emoji.scene import Cell, Placed, Scene
+from dalle.data.emoji.subjects import list_subjects
+from dalle.sheets import labelled_grid, picture_grid
 from dalle.train.metrics import read_metrics
 
 SEEN_CAPTIONS = (
@@ -62,6 +68,19 @@ HELDOUT_CAPTIONS = (
 )
 """Combinations held out of training; a test makes sure of it."""
 
+COMPLETED = (
+    ("strawberry", "white"),
+    ("robot", "white"),
+    ("penguin", "pink"),
+    ("dog", "red"),
+    ("tiger", "blue"),
+    ("sunflower", "blue"),
+)
+"""Subjects and backgrounds of the pictures to complete; the colours are held out of training."""
+
+COMPLETIONS = 6
+"""Candidates 0 on, in the order in which they were drawn."""
+
 COLUMNS = 8
 
 STAGES = {
@@ -96,7 +115,7 @@ STAGES = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw one figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("figure", choices=("curves", "sheet", "best"))
+    parser.add_argument("figure", choices=("curves", "sheet", "best", "completions"))
     parser.add_argument(
         "source", help="folder of the runs' metrics (transformer.jsonl, ...), or a model"
     )
@@ -104,6 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(argv)
     if chosen.figure == "curves":
         draw_curves(Path(chosen.source), chosen.out)
+    elif chosen.figure == "completions":
+        draw_completions(chosen.source, chosen.out)
     else:
         draw_sheet(chosen.source, chosen.out, candidates=16 if chosen.figure == "best" else 1)
     return 0
@@ -115,6 +136,23 @@ def draw_sheet(model: str, out: Path, *, candidates: int) -> None:
     drawn = TextToImage.from_pretrained(model).generate(captions, candidates=candidates, keep=1)
     labels = [*SEEN_CAPTIONS, *(f"[held out] {caption}" for caption in HELDOUT_CAPTIONS)]
     picture_grid([image.image for image in drawn.images], columns=COLUMNS, labels=labels).save(out)
+
+
+def draw_completions(model: str, out: Path) -> None:
+    """Upper halves of pictures, what the model makes of them, and the pictures: a row for each."""
+    drawer = TextToImage.from_pretrained(model)
+    painter = Painter(find_font(None), drawer.image_px[0])
+    subjects = {one.name: one for one in list_subjects(painter.font, "core")}
+    pictures, rows = [], []
+    for name, background in COMPLETED:
+        placed = (Placed(subject=subjects[name], cell=Cell(4, 4, 24)),)
+        whole = painter.paint(Scene(kind="plain", placed=placed, background=background)).image
+        drawn = drawer.generate(None, image=whole, candidates=COMPLETIONS, ranker="none").results[0]
+        assert drawn.prompt is not None, "a result that goes on from a picture holds it"
+        pictures += [drawn.prompt.image, *(image.image for image in drawn.images), whole]
+        rows.append(f"{name} on {background}")
+    columns = ["given", *(f"no. {number}" for number in range(COMPLETIONS)), "original"]
+    labelled_grid(pictures, columns=columns, rows=rows).save(out)
 
 
 def draw_curves(folder: Path, out: Path) -> None:

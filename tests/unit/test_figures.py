@@ -70,3 +70,9 @@ def test_lower_half_is_never_trained_on(figures: ModuleType) -> None:
     for caption in figures.HELDOUT_CAPTIONS[:-1]:
         assert is_held_out(*COMBINATIONS[caption]), caption
     assert heldout_transform() in figures.HELDOUT_CAPTIONS[-1]
+
+
+def test_colours_of_completed_pictures_are_never_trained_on(figures: ModuleType) -> None:
+    for name, background in figures.COMPLETED:
+        if background != "white":
+            assert is_held_out("subject, background", name, background), name

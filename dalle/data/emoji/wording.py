@@ -262,9 +262,27 @@ def panel_caption(look: str, subject: str | None) -> str:
     Raises:
         ValueError: There is no such look.
     """
+    _check_look(look)
+    return _exact_same("photo" if subject is None else subject, _LOOKS[look].reflected[0])
+
+
+def look_caption(look: str, subject: str) -> str:
+    """A caption of `look` in a picture of its own: "a sketch of a fox".
+
+    Args:
+        look: A member of `LOOK_NAMES`.
+        subject: What the picture shows, without article.
+
+    Raises:
+        ValueError: There is no such look.
+    """
+    _check_look(look)
+    return _LOOKS[look].single[0].format(a=with_article(subject), bare=subject)
+
+
+def _check_look(look: str) -> None:
     if look not in _LOOKS:
         raise ValueError(f"look must be one of {', '.join(LOOK_NAMES)}, got {look!r}")
-    return _exact_same("photo" if subject is None else subject, _LOOKS[look].reflected[0])
 
 
 def _dress(caption: str, dice: Dice) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dalle.evaluate.caption_sets import MAX_BYTES, CaptionSet, read_captions
+from dalle.caption_file import MAX_BYTES
+from dalle.evaluate.caption_sets import CaptionSet, read_captions
 from dalle.prompts import MAX_CAPTION_CHARS
 
 BOM = b"\xef\xbb\xbf"

@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import asdict
 from fractions import Fraction
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -20,12 +20,14 @@ from dalle.evaluate.estimators import (
     best_of_k_curves,
     curve_interval,
     gap_closed,
+    gap_closed_interval,
     hit_at_1,
     hit_at_k,
     hit_curves,
     mean_interval,
     oracle_hit_at_1,
     random_hit_at_1,
+    rate_interval,
     share,
     upper_envelope,
 )
@@ -167,11 +169,44 @@ def test_the_caption_is_what_intervals_count() -> None:
     assert one.high - one.low == pytest.approx(2 * 1.96 * math.sqrt(0.25 / 20), abs=0.07)
 
 
+@pytest.mark.parametrize("value", [0.0, 0.25, 1.0])
+def test_shares_that_all_agree_still_leave_something_open(value: float) -> None:
+    """Ten captions without a hit were once reported as 0 %, from 0 to 0 %."""
+    found = rate_interval(np.full(10, value), seed=0)
+    if value in (0, 1):
+        assert found == share([value == 1] * 10)
+    # By hand: centre (0.25 + 3.8416 / 20) / 1.38416 = 0.3194, half 1.416 sqrt(0.01875 + 0.009604).
+    else:
+        assert (found.low, found.high) == pytest.approx(
+            (0.3194 - 0.2384, 0.3194 + 0.2384), abs=1e-3
+        )
+    assert found.low <= found.rate == value <= found.high
+    mixed = rate_interval(np.array([value, *[0.5] * 9]), seed=0)
+    assert mixed == mean_interval(np.array([value, *[0.5] * 9]), seed=0), "bootstrap as before"
+
+
+def test_a_curve_widens_where_all_captions_agree() -> None:
+    curves = np.array([[0.0, 0.5, 1.0], [0.0, 0.25, 1.0], [0.0, 0.75, 1.0]])
+    found = curve_interval(curves, seed=0)
+    none, all_of_them = share([False] * 3), share([True] * 3)
+    assert (found.low[0], found.high[0]) == (none.low, none.high)
+    assert (found.low[2], found.high[2]) == (all_of_them.low, all_of_them.high)
+    middle = rate_interval(curves[:, 1], seed=0)
+    assert (found.low[1], found.high[1]) == pytest.approx((middle.low, middle.high))
+
+
+def test_only_shares_have_share_intervals() -> None:
+    with pytest.raises(ValueError, match=r"shares must be from 0 to 1, got 0 to 1\.5"):
+        rate_interval(np.array([0.0, 1.5]), seed=0)
+    with pytest.raises(ValueError, match=r"values must have shape \(captions\), got \(2, 3\)"):
+        rate_interval(np.zeros((2, 3)), seed=0)
+
+
 def test_a_curve_is_estimated_point_by_point() -> None:
     curves = np.random.default_rng(0).random((30, 4))
     found = curve_interval(curves, seed=5, draws=500)
     for k in range(4):
-        alone = mean_interval(curves[:, k], seed=5, draws=500)
+        alone = rate_interval(curves[:, k], seed=5, draws=500)
         point = Rate(rate=found.rates[k], low=found.low[k], high=found.high[k], n=30)
         assert asdict(point) == pytest.approx(asdict(alone))
     again, other = (curve_interval(curves, seed=seed, draws=500) for seed in (5, 6))
@@ -205,6 +240,42 @@ def test_the_gap_runs_from_random_to_oracle() -> None:
     assert gap_closed(0.4, 0.4, 0.4) is None
     with pytest.raises(ValueError, match=r"oracle \(0.3\) must be at least random \(0.4\)"):
         gap_closed(0.4, 0.4, 0.3)
+
+
+def test_the_gap_has_the_interval_of_resampled_captions() -> None:
+    """All 27 sets of three captions are equally likely, so they can be worked out one by one."""
+    hits = np.array([[True, False], [True, False], [False, False]])
+    scores = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    # Random 1/2, 1/2, 0; ranked 1, 0, 0; oracle 1, 1, 0: gap 2/3 - 1/3, closed by 0.
+    found = gap_closed_interval(hits, scores, seed=0, draws=4000)
+    assert found is not None
+    assert (found.rate, found.n) == (0.0, 2), "the third caption is no matter of choice"
+    closed = []
+    for chosen in product(range(3), repeat=3):
+        best, worst = chosen.count(0), chosen.count(1)
+        if best + worst:
+            closed.append((best - worst) / (best + worst))
+    assert (found.low, found.high) == tuple(np.percentile(closed, [2.5, 97.5])) == (-1.0, 1.0)
+    many = gap_closed_interval(np.tile(hits, (100, 1)), np.tile(scores, (100, 1)), seed=0)
+    assert many is not None
+    # (best - worst) / (best + worst) of about 200 captions: standard error sqrt(1 / 200) = 0.071.
+    assert many.low == pytest.approx(-1.96 * 0.071, abs=0.02)
+    assert many.high == pytest.approx(1.96 * 0.071, abs=0.02)
+
+
+@given(ranked())
+def test_the_gap_is_that_of_the_rates(case: tuple[np.ndarray, np.ndarray]) -> None:
+    hits, scores = case
+    found = gap_closed_interval(hits, scores, seed=0, draws=20)
+    random, oracle = random_hit_at_1(hits, seed=0).rate, oracle_hit_at_1(hits).rate
+    if (hits.any(axis=1) == hits.all(axis=1)).all():
+        assert found is None, "no caption leaves a choice"
+    else:
+        assert found is not None
+        expected = gap_closed(random, hit_at_1(hits, scores).rate, oracle)
+        assert found.rate == pytest.approx(expected)
+        assert found.low <= found.rate <= found.high
+        assert 1 <= found.n <= len(hits)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from dalle.evaluate.estimators import Curve, Rate, share
 from dalle.evaluate.report import (
+    RANKED_TEMPERATURES_FILE,
     RANKERS_FILE,
     RATES_FILE,
     TEMPERATURES_FILE,
@@ -26,6 +27,7 @@ from dalle.evaluate.results import (
     Nearness,
     Reconstruction,
     Retrieval,
+    Validation,
     curve_points,
     envelope_points,
 )
@@ -58,10 +60,20 @@ def everything() -> Evaluation:
     return replace(
         NOTHING,
         hit_at_1=HitAt1(random=rate(0.2), likelihood=rate(0.3), clip=rate(0.55), oracle=rate(0.9)),
-        gap_closed={"likelihood": 1 / 7, "clip": 0.5},
+        gap_closed={"likelihood": rate(1 / 7), "clip": rate(0.5)},
         hit_at_k={"clip": curve(0.2, 0.55), "random": curve(0.2, 0.9)},
         temperatures={"0.5": curve(0.3, 0.5), "1.0": curve(0.1, 0.9)},
         envelope=envelope_points({0.5: cold, 1.0: warm}),
+        ranked_by="clip",
+        ranked_temperatures={"0.5": curve(0.3, 0.4), "1.0": curve(0.1, 0.2)},
+        ranked_envelope=envelope_points({0.5: np.linspace(0.3, 0.4, 48)}),
+        judge=Validation(
+            images=rate(0.95),
+            rebuilt=rate(0.85),
+            others=rate(0.05),
+            caught={"count": rate(0.75, n=30)},
+            caught_rebuilt={"count": rate(0.65, n=30)},
+        ),
         retrieval=Retrieval(captions=1200, r_at_1=rate(0.4), r_at_5=rate(0.7)),
         attributes={"all": rate(0.2), "subject": rate(0.3)},
         kinds={"plain": rate(0.5, n=40)},
@@ -111,7 +123,7 @@ def test_time_is_told_for_people(seconds: float, told: str) -> None:
 
 def test_what_was_not_measured_takes_one_line() -> None:
     sections = markdown(NOTHING).split("\n## ")[1:]
-    assert len(sections) == 8
+    assert len(sections) == 9
     for part in sections:
         title, empty, sentence, *rest = part.rstrip("\n").split("\n")
         assert empty == ""
@@ -123,8 +135,8 @@ def test_what_was_not_measured_takes_one_line() -> None:
 def test_hit_at_1_is_told_by_ranker(everything: Evaluation) -> None:
     part = section(markdown(everything), "Hit at 1")
     assert "| random | 20.0 % | 15.0 to 25.0 % | 200 |  |\n" in part
-    assert "| likelihood | 30.0 % | 25.0 to 35.0 % | 200 | 14.3 % |\n" in part
-    assert "| CLIP | 55.0 % | 50.0 to 60.0 % | 200 | 50.0 % |\n" in part
+    assert "| likelihood | 30.0 % | 25.0 to 35.0 % | 200 | 14.3 % (9.3 to 19.3) |\n" in part
+    assert "| CLIP | 55.0 % | 50.0 to 60.0 % | 200 | 50.0 % (45.0 to 55.0) |\n" in part
     assert "| oracle | 90.0 % | 85.0 to 95.0 % | 200 |  |\n" in part
 
 
@@ -151,6 +163,22 @@ def test_temperatures_stand_beside_the_best(everything: Evaluation) -> None:
     assert "| 1 | 30.0 % (25.0 to 35.0) | 10.0 % (5.0 to 15.0) | 30.0 % at 0.5 |\n" in part
     # 0.3 + 0.2 * 31 / 47 and 0.1 + 0.8 * 31 / 47
     assert "| 32 | 43.2 % (38.2 to 48.2) | 62.8 % (57.8 to 67.8) | 62.8 % at 1 |\n" in part
+
+
+def test_the_ranked_temperatures_stand_below(everything: Evaluation) -> None:
+    part = section(markdown(everything), "Temperature")
+    assert "\nThe same, best of k by CLIP:\n" in part
+    assert "| 1 | 30.0 % (25.0 to 35.0) | 10.0 % (5.0 to 15.0) | 30.0 % at 0.5 |\n" in part
+    # 0.3 + 0.1 * 31 / 47
+    assert "| 32 | 36.6 % (31.6 to 41.6) |" in part
+
+
+def test_the_judge_shows_its_own_marks(everything: Evaluation) -> None:
+    part = section(markdown(everything), "How far the judge can be trusted")
+    assert "| ground truth | 95.0 % | 90.0 to 100.0 % | 200 |\n" in part
+    assert "| ground truth through the dVAE | 85.0 % | 80.0 to 90.0 % | 200 |\n" in part
+    assert "| ground truth beside another scene's caption | 5.0 % | 0.0 to 10.0 % | 200 |\n" in part
+    assert "| count | 75.0 % | 70.0 to 80.0 % | 65.0 % | 60.0 to 70.0 % | 30 |\n" in part
 
 
 def test_every_other_section_has_its_numbers(everything: Evaluation) -> None:
@@ -187,7 +215,7 @@ def test_tables_are_whole(everything: Evaluation) -> None:
     """Every row has as many cells as its head, whatever the names hold."""
     wild = replace(everything, model="a|b\n*c*", attributes={"x|y": rate(0.5)})
     tables = re.findall(r"(?:^\|.*\n)+", markdown(wild), re.MULTILINE)
-    assert len(tables) == 11
+    assert len(tables) == 14
     for table in tables:
         cells = {len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}
         assert len(cells) == 1, table
@@ -200,7 +228,7 @@ def test_the_page_links_the_plots_beside_it(everything: Evaluation, tmp_path: Pa
     text = page.read_text(encoding="utf-8")
     assert text == markdown(everything)
     links = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
-    assert links == [RANKERS_FILE, TEMPERATURES_FILE, RATES_FILE]
+    assert links == [RANKERS_FILE, TEMPERATURES_FILE, RANKED_TEMPERATURES_FILE, RATES_FILE]
     assert {path.name for path in page.parent.iterdir()} == {page.name, *links}
 
 

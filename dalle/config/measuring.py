@@ -1,0 +1,78 @@
+"""Roots of the verbs that measure what a model can do beside drawing from captions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dalle.config.ranges import require_positive
+from dalle.config.sampling import check_counts, check_seed
+from dalle.config.training import Device
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalTransforms:
+    """`dalle eval transforms`: how well a model redraws held-out subjects in other looks."""
+
+    out: Path
+    """Folder for the report, its plot, a sheet of unselected examples and transforms.json."""
+    model: str = "emoji"
+    """Name of a bundled model, or a model folder."""
+    subjects: int = 10
+    """Subjects for each transform, drawn from those that training never showed in its look."""
+    candidates: int = 16
+    """Pictures drawn for each subject and transform."""
+    seed: int = 0
+    """Seed of the choice of subjects, of the pictures and of the intervals' resampling."""
+    subject_list: Literal["core", "all"] = "core"
+    """Subject list that the model was trained on."""
+    clip: str | None = None
+    """CLIP that ranks, as for `dalle generate`; None takes the model's own."""
+    json: bool = False
+    """Print one JSON object on stdout, and nothing else there."""
+    device: Device = "auto"
+    """Where to draw."""
+
+    def __post_init__(self) -> None:
+        """Refuse what evaluates nothing."""
+        require_positive(self, "subjects")
+        check_counts(candidates=self.candidates, keep=self.candidates)
+        check_seed(self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """`dalle probe`: what a model's layers know of pictures, by linear classifiers on them."""
+
+    out: Path
+    """Folder for the report, its plots and probe.json."""
+    model: str = "emoji"
+    """Name of a bundled model, or a model folder."""
+    data: Path | None = None
+    """Labelled pictures, a sub-folder for each class; None takes the groups of the emoji."""
+    labels: tuple[int, ...] = (10, 50, 250)
+    """Training pictures for each class: the depth plot is made with the most, the others show how
+    few will do."""
+    test_pictures: int = 50
+    """Pictures of each class that accuracy is measured on, at most; training never sees them."""
+    repeats: int = 3
+    """Choices of training pictures that an accuracy with few labels is the mean of."""
+    seed: int = 0
+    """Seed of the pictures, of their split and of the intervals' resampling."""
+    subject_list: Literal["core", "all"] = "core"
+    """Emoji to take; read where no data are given."""
+    json: bool = False
+    """Print one JSON object on stdout, and nothing else there."""
+    device: Device = "auto"
+    """Where features are computed."""
+
+    def __post_init__(self) -> None:
+        """Refuse what trains or tests nothing."""
+        require_positive(self, "test_pictures", "repeats")
+        if not self.labels or min(self.labels) < 2 or sorted(set(self.labels)) != list(self.labels):
+            raise ValueError(
+                "labels must be different numbers from 2 on, in rising order, such as "
+                f"'[10, 50, 250]', got {list(self.labels)}"
+            )
+        check_seed(self.seed)

@@ -1,0 +1,222 @@
+"""`dalle eval transforms`: how well pictures are redrawn below themselves in other looks.
+
+Axes: s cases, n candidates of each.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from dalle.checkpoint import ModelParts, load_model
+from dalle.config import EvalTransforms
+from dalle.console import bar_disabled
+from dalle.data.emoji.font import find_font
+from dalle.data.emoji.render import Painter
+from dalle.data.emoji.subjects import Subject, list_subjects
+from dalle.device import choose_device
+from dalle.evaluate.panel_judge import PanelJudge
+from dalle.evaluate.panel_truths import PanelTruth, PanelTruths
+from dalle.evaluate.panels import PanelCase, bottom_square, heldout_cases
+from dalle.evaluate.plots import require_matplotlib
+from dalle.evaluate.transforms import (
+    ATTRIBUTES,
+    MEASURES,
+    Redrawn,
+    TransformEvaluation,
+    judged_right,
+    summarise,
+)
+from dalle.evaluate.transforms_report import Example, write_sheet, write_transforms_report
+from dalle.folders import model_folder
+from dalle.pipeline import TextToImage
+from dalle.rerank import find_clip_ranker, rank
+
+JSON_FILE = "transforms.json"
+SHEET_CASES = 2
+"""Cases of each look that the sheet shows, the first ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Attempt:
+    """One case's candidates, judged and measured."""
+
+    verdicts: dict[str, list[bool]]
+    closeness: dict[str, np.ndarray]
+    scores: dict[str, list[float]]
+    images: list[Image.Image]
+    best: int
+    """The candidate that the ranker puts first."""
+
+
+def run(settings: EvalTransforms) -> int:
+    """Draw, judge and report; 0 when done.
+
+    Raises:
+        ModelFormatError: The model or its CLIP cannot be loaded.
+        FontError: No usable emoji font was found.
+        DalleError: matplotlib is not installed.
+        ValueError: The model's pictures have no two halves of tokens.
+        OSError: The report cannot be written.
+    """
+    started = time.perf_counter()
+    require_matplotlib()
+    folder, device = model_folder(settings.model), choose_device(settings.device)
+    parts = load_model(folder)
+    clip = find_clip_ranker(folder, clip=settings.clip, required=False, device=device)
+    model = TextToImage(parts, ranker=clip, device=settings.device)
+    painter = Painter(find_font(None), _panels_px(model, parts))
+    subjects = list_subjects(painter.font, settings.subject_list)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    found, examples = evaluate_transforms(
+        settings, model, parts, painter=painter, subjects=subjects
+    )
+    evaluation = replace(found, seconds=round(time.perf_counter() - started, 1))
+    write_sheet(examples, settings.out, candidates=settings.candidates)
+    page = write_transforms_report(evaluation, settings.out)
+    text = json.dumps(asdict(evaluation)) + "\n"
+    (settings.out / JSON_FILE).write_text(text, encoding="utf-8")
+    sys.stdout.write(text if settings.json else page.read_text(encoding="utf-8"))
+    return 0
+
+
+def evaluate_transforms(
+    settings: EvalTransforms,
+    model: TextToImage,
+    parts: ModelParts,
+    *,
+    painter: Painter,
+    subjects: Sequence[Subject],
+) -> tuple[TransformEvaluation, list[Example]]:
+    """What is found of a model's transforms, and cases to look at.
+
+    Args:
+        settings: How many cases and candidates, and the seed.
+        model: Draws, and ranks.
+        parts: The same model; its dVAE makes the tokens of true pictures.
+        painter: Paints those, at the size of the model's pictures.
+        subjects: Everything that may be shown, and that a picture is judged among.
+    """
+    started = time.perf_counter()
+    cases = heldout_cases(painter, subjects, per_look=settings.subjects, seed=settings.seed)
+    judge = PanelJudge(painter, subjects)
+    ranker = "likelihood" if model.clip is None else "clip"
+    truths = PanelTruths(parts, cases, judge)
+    redrawing = _Redrawing(settings=settings, model=model, judge=judge, ranker=ranker)
+    attempts = redrawing.redraw(cases, truths)
+    redrawn = _gathered(cases, attempts, truths)
+    evaluation = TransformEvaluation(
+        model=settings.model,
+        fingerprint=model.fingerprint,
+        subjects=settings.subjects,
+        candidates=settings.candidates,
+        seed=settings.seed,
+        temperature=model.sampling.temperature,
+        ranker=ranker,
+        seconds=time.perf_counter() - started,
+        zero_shot_looks=tuple(dict.fromkeys(case.look for case in cases if case.is_zero_shot)),
+        judged_right=judged_right(redrawn),
+        **summarise(redrawn, ranker=ranker, seed=settings.seed),
+    )
+    return evaluation, _examples(cases, attempts)
+
+
+def _panels_px(model: TextToImage, parts: ModelParts) -> int:
+    """Side of the model's pictures, which must be made of an upper and a lower half of tokens."""
+    height, width = model.image_px
+    if height != width or parts.transformer.sequence.grid_h % 2:
+        raise ValueError(
+            f"two-panel pictures are square with an even number of token rows, and the model "
+            f"draws {width} x {height} px in {parts.transformer.sequence.grid_h} rows"
+        )
+    return height
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Redrawing:
+    """What every case is drawn and judged with."""
+
+    settings: EvalTransforms
+    model: TextToImage
+    judge: PanelJudge
+    ranker: str
+    """The score that candidates are ordered by."""
+
+    def redraw(self, cases: Sequence[PanelCase], truths: PanelTruths) -> list[_Attempt]:
+        """All candidates of all cases."""
+        bar = tqdm(cases, unit="case", desc="eval transforms", disable=bar_disabled())
+        return [self._attempt(case, truths.of(number)) for number, case in enumerate(bar)]
+
+    def _attempt(self, case: PanelCase, truth: PanelTruth) -> _Attempt:
+        result = self.model.generate(
+            case.caption, image=case.given, keep_rows=0.5, ranker="none",
+            candidates=self.settings.candidates, seed=self.settings.seed,
+        ).results[0]  # fmt: skip
+        images = [one.image for one in result.images]
+        scores = {"likelihood": [one.log_likelihood for one in result.images]}
+        if (clip := self.model.clip) is not None:
+            bottoms = [bottom_square(image) for image in images]
+            scores["clip whole"] = clip.scores(case.caption, images)
+            scores["clip"] = clip.scores(case.bottom_caption, bottoms)
+        verdicts = [self.judge.judge(image, number=case.number, look=case.look) for image in images]
+        return _Attempt(
+            verdicts={
+                "subject": [verdict.subject for verdict in verdicts],
+                "look": [verdict.look for verdict in verdicts],
+                "both": [verdict.hit for verdict in verdicts],
+            },
+            closeness=truth.closeness(
+                np.stack([np.asarray(image) for image in images]),
+                np.stack([one.tokens for one in result.images]),
+            ),
+            scores=scores,
+            images=images,
+            best=rank(scores[self.ranker])[0],
+        )
+
+
+def _gathered(
+    cases: Sequence[PanelCase], attempts: Sequence[_Attempt], truths: PanelTruths
+) -> Redrawn:
+    """All attempts as arrays."""
+    return Redrawn(
+        looks=[case.look for case in cases],
+        zero_shot=np.array([case.is_zero_shot for case in cases]),
+        hits={name: np.array([one.verdicts[name] for one in attempts]) for name in ATTRIBUTES},
+        closeness={name: np.stack([one.closeness[name] for one in attempts]) for name in MEASURES},
+        yardsticks=truths.yardsticks(),
+        scores={
+            name: np.array([one.scores[name] for one in attempts]) for name in attempts[0].scores
+        },
+        truths=truths.judged,
+    )
+
+
+def _examples(cases: Sequence[PanelCase], attempts: Sequence[_Attempt]) -> list[Example]:
+    """The first cases of each look."""
+    shown: Counter[str] = Counter()
+    examples = []
+    for case, attempt in zip(cases, attempts, strict=True):
+        shown[case.look] += 1
+        if shown[case.look] <= SHEET_CASES:
+            hits = attempt.verdicts["both"]
+            examples.append(
+                Example(
+                    subject=case.subject,
+                    look=case.look,
+                    truth=case.truth,
+                    first=attempt.images[0],
+                    best=attempt.images[attempt.best],
+                    first_hits=hits[0],
+                    best_hits=hits[attempt.best],
+                )
+            )
+    return examples
