@@ -92,10 +92,27 @@ class _Words:
         return self._left.pop(0)
 
     def value_of_option(self, option: Option) -> str:
-        """The value of an option; a truth value may be left out and is then true."""
+        """The value of an option; a truth value may be left out and is then true.
+
+        Numbers of a list may follow one by one.
+        """
+        if option.is_numbers:
+            numbers = [self.value_of(f"--{option.key}", option.rule)]
+            while self._left and _is_number(self._left[0]):
+                numbers.append(self._left.pop(0))
+            one_by_one = all(map(_is_number, numbers))
+            return f"[{', '.join(numbers)}]" if one_by_one else numbers[0]
         if option.kind is not bool:
             return self.value_of(f"--{option.key}", option.rule)
         return self._left.pop(0) if self._left[:1] in (["true"], ["false"]) else "true"
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _refuse_short_flag(word: str, *, positional: str | None) -> None:

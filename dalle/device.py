@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import math
+import time
 
 import torch
 
@@ -37,6 +39,24 @@ def autocast_dtype(wanted: Precision, device: torch.device) -> torch.dtype | Non
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else None
+
+
+def gemm_rate(dtype: torch.dtype, device: torch.device, *, size: int = 1024) -> float:
+    """Operations per second of square products of side `size`, two for each multiply-add.
+
+    The best of four, after one that does not count; a tenth of a second or two on a CPU.
+    """
+    left = torch.randn(size, size, device=device).to(dtype)
+    right = torch.randn(size, size, device=device).to(dtype)
+    shortest = math.inf
+    for run in range(5):
+        start = time.perf_counter()
+        left @ right
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if run:
+            shortest = min(shortest, time.perf_counter() - start)
+    return 2 * size**3 / shortest
 
 
 def keep_freed_memory() -> None:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from einops import rearrange
 from PIL import Image
@@ -19,19 +18,18 @@ from torch import Tensor
 from dalle.captions import CaptionTokenizer
 from dalle.checkpoint import ModelParts
 from dalle.config import SamplingConfig
+from dalle.engine import Engine, Engines
 from dalle.given_picture import read_picture
 from dalle.image_prompt import CropMode, Layout, prepare
+from dalle.image_tokenizer import ImageTokenizer
 from dalle.picture import GeneratedImage, Recipe
 from dalle.prompts import check_prompt
 from dalle.results import PromptShown
 from dalle.sampling import Drawn, sample_tokens
 from dalle.sequence import fit_caption, null_caption
-from vae.pixels import to_image_u8, to_pixels
 
 log = logging.getLogger(__name__)
 
-MICROBATCH = 16
-"""Candidates decoded together. Fixed, because rounding depends on it: see `Recipe.batch`."""
 Picture = Image.Image | bytes | Path | str
 """A picture that a person gives: in memory, as a file's content, or as its path."""
 UNDRAWN = (222, 222, 222)
@@ -71,6 +69,7 @@ class DrawBatch:
     """Candidate indices."""
     seed: int
     sampling: SamplingConfig
+    engine: Engine
 
 
 class Drawer:
@@ -83,12 +82,14 @@ class Drawer:
         self.vae = parts.vae.to(device).eval()
         self.tokenizer: CaptionTokenizer = parts.tokenizer
         self.fingerprint = parts.fingerprint
+        self.engines = Engines(self.transformer, device)
+        sequence = self.transformer.sequence
+        self.image_tokenizer = ImageTokenizer(self.vae, (sequence.grid_h, sequence.grid_w), device)
 
     @property
     def image_px(self) -> tuple[int, int]:
         """Height and width of the pictures."""
-        sequence, stride = self.transformer.sequence, self.vae.config.stride
-        return sequence.grid_h * stride, sequence.grid_w * stride
+        return self.image_tokenizer.image_px
 
     @property
     def rows(self) -> int:
@@ -123,7 +124,7 @@ class Drawer:
             rows=keep_rows,
             stride=self.vae.config.stride,
         )
-        grid = self._encode(prepared.whole)[: prepared.rows]  # r w
+        grid = self.image_tokenizer.encode(prepared.whole)[: prepared.rows]  # r w
         seen = prepared.image  # with no rows kept there is nothing to see
         if prepared.rows:
             (seen,) = self.previews(rearrange(grid, "h w -> 1 (h w)"))
@@ -133,14 +134,9 @@ class Drawer:
             rows=prepared.rows,
             rows_in_all=self.rows,
             notes=prepared.notes,
+            whole=prepared.whole if layout == "top-half" else None,
         )
         return ImagePrompt(tokens=rearrange(grid, "h w -> (h w)"), shown=shown)
-
-    @torch.inference_mode()
-    def _encode(self, image: Image.Image) -> Tensor:
-        """Token grid of a picture of the model's size, shape (h, w)."""
-        pixels = to_pixels(torch.from_numpy(np.array(image))[None])  # 1 c y x
-        return self.vae.encode(pixels.to(self.device))[0]
 
     def prepare(self, caption: str, prompt: ImagePrompt | None = None) -> Prepared:
         """`caption` as the transformer reads it, cut if it is too long.
@@ -178,12 +174,13 @@ class Drawer:
     def draw(self, batch: DrawBatch) -> Iterator[Drawn]:
         """The tokens of `batch`, row after row; its image prompts are equally long."""
         return sample_tokens(
-            self.transformer,
+            batch.engine.decoder,
             torch.stack([caption.text_ids for caption in batch.captions]),  # c t
             candidates=batch.indices,
             seed=batch.seed,
             sampling=batch.sampling,
             image_prompt=torch.stack([caption.image_tokens for caption in batch.captions]),  # c r
+            chooser=batch.engine.chooser,
         )
 
     def images(self, batch: DrawBatch, drawn: Drawn, *, row: int) -> list[GeneratedImage]:
@@ -205,36 +202,27 @@ class Drawer:
                     batch=(len(batch.captions), len(batch.indices)),
                     model=self.fingerprint,
                     prompt=tuple(batch.captions[row].image_tokens.tolist()),
+                    dtype=batch.engine.dtype,
+                    compiled=batch.engine.compiled,
                 ),
             )
             for image, grid, likelihood, index in zip(
-                self._pictures(grids), grids.cpu().numpy(), likelihoods, batch.indices, strict=True
+                self.image_tokenizer.decode(grids),
+                grids.cpu().numpy(),
+                likelihoods,
+                batch.indices,
+                strict=True,
             )
         ]
 
     def previews(self, tokens: Tensor) -> Iterator[Image.Image]:
         """Full-size pictures of unfinished tokens (g, r), whose undrawn rows are grey."""
         height, width = self.image_px
-        for picture in self._pictures(self._grids(tokens)):
+        for picture in self.image_tokenizer.decode(self._grids(tokens)):
             canvas = Image.new("RGB", (width, height), UNDRAWN)
             canvas.paste(picture, (0, 0))
             yield canvas
 
-    @torch.inference_mode()
-    def _pictures(self, grids: Tensor) -> list[Image.Image]:
-        """Pictures of token grids (g, h, w)."""
-        return [Image.fromarray(image) for image in to_image_u8(self.vae.decode(grids))]
-
     def _grids(self, tokens: Tensor) -> Tensor:
         """Token grids (g, h, w) of raster tokens (g, h * w); h may be fewer than all rows."""
         return rearrange(tokens, "g (h w) -> g h w", w=self.transformer.sequence.grid_w)
-
-
-def microbatches(candidates: int) -> list[range]:
-    """Candidate indices in micro-batches of one size; the last may reach past the count.
-
-    Drawing a few too many keeps every product the same size, hence every picture the same
-    whatever the number of candidates beyond a micro-batch.
-    """
-    size = min(candidates, MICROBATCH)
-    return [range(start, start + size) for start in range(0, candidates, size)]

@@ -50,10 +50,17 @@ class Option:
         return type(None) in get_args(self.type)
 
     @property
+    def is_numbers(self) -> bool:
+        """Whether values are any count of numbers, which may follow the flag one by one."""
+        return get_origin(self.kind) is tuple and get_args(self.kind)[0] in (int, float)
+
+    @property
     def rule(self) -> str:
         """What a value must be, in words that follow "must be"."""
         if get_origin(self.kind) is Literal:
             words = "one of " + ", ".join(map(str, get_args(self.kind)))
+        elif self.is_numbers:
+            words = "numbers, such as 1 2.5 or '[1, 2.5]'"
         elif get_origin(self.kind) is tuple:
             words = "a list of texts such as '[a fox, a pizza]' (numbers in quotes)"
         else:
@@ -71,6 +78,8 @@ class Option:
         """What stands for a value in help."""
         if get_origin(self.kind) is Literal:
             return "{" + ",".join(map(str, get_args(self.kind))) + "}"
+        if self.is_numbers:
+            return "NUMBER ..."
         if get_origin(self.kind) is tuple:
             return "LIST"
         return {bool: "{true,false}", int: "INT", float: "NUMBER", str: "TEXT", Path: "PATH"}[

@@ -16,16 +16,14 @@ import torch
 
 from dalle.checkpoint import ModelParts, load_model
 from dalle.clip import ClipScorer
-from dalle.config import Device, SamplingOptions
+from dalle.config import Device, Dtype, SamplingOptions
 from dalle.device import choose_device
 from dalle.drawing import (
-    MICROBATCH,
     DrawBatch,
     Drawer,
     ImagePrompt,
     Picture,
     Prepared,
-    microbatches,
 )
 from dalle.errors import DalleError
 from dalle.folders import model_folder
@@ -33,13 +31,7 @@ from dalle.image_prompt import keep_rows as keep_rows_of
 from dalle.picture import GeneratedImage, Recipe
 from dalle.ranked import named_ranker, ranked, scored
 from dalle.request import DrawOptions, ImageOptions, Request, check_request, split_options
-from dalle.rerank import (
-    ClipRanker,
-    LikelihoodRanker,
-    Ranker,
-    RankerName,
-    find_clip_ranker,
-)
+from dalle.rerank import ClipRanker, LikelihoodRanker, Ranker, RankerName, find_clip_ranker
 from dalle.results import CaptionFailure, CaptionResult, Frame, Generation
 
 log = logging.getLogger(__name__)
@@ -55,7 +47,13 @@ class TextToImage:
     """
 
     def __init__(
-        self, parts: ModelParts, *, ranker: Ranker | None = None, device: Device = "auto"
+        self,
+        parts: ModelParts,
+        *,
+        ranker: Ranker | None = None,
+        device: Device = "auto",
+        dtype: Dtype = "auto",
+        compile: bool = False,
     ) -> None:
         """Wrap loaded parts; most callers want `from_pretrained`.
 
@@ -64,18 +62,25 @@ class TextToImage:
             ranker: What candidates are ordered by unless a call says otherwise; None takes the
                 likelihood of their tokens.
             device: Where to draw.
+            dtype: Type of the transformer's weights while it draws; see `from_pretrained`.
+            compile: Compile the decode step if nobody has; see `from_pretrained`.
 
         Raises:
-            ValueError: `device` is cuda and there is no usable GPU.
+            ValueError: `device` is cuda and there is no usable GPU, or the GPU cannot do what
+                `dtype` and `compile` ask for.
+            DalleError: The decode step cannot be compiled.
         """
         self.device = choose_device(device)
         self._drawer = Drawer(parts, self.device)
+        self._engine = self._drawer.engines.preferred(dtype, compile=compile)
         self.ranker: Ranker = ranker or LikelihoodRanker()
         """What candidates are ordered by unless a call says otherwise."""
         self.sampling = parts.sampling
         """The sampling settings that the model's makers recommend."""
         self.fingerprint = parts.fingerprint
         """Identifies the model's files; stored in every picture."""
+        self.image_tokenizer = self._drawer.image_tokenizer
+        """Pictures to tokens and back, as the model sees them."""
 
     @classmethod
     def from_pretrained(
@@ -85,6 +90,8 @@ class TextToImage:
         clip: str | Path | None = None,
         require_clip: bool = False,
         device: Device = "auto",
+        dtype: Dtype = "auto",
+        compile: bool = False,
     ) -> TextToImage:
         """A bundled model by name, or the model in a folder; works offline.
 
@@ -98,18 +105,24 @@ class TextToImage:
                 `dalle.clip.published_clip_scorer` reads them; None takes the model's own.
             require_clip: Raise rather than go on without a CLIP.
             device: Where to draw.
+            dtype: Type of the transformer's weights while it draws: `fp32`, `bf16`, `int8` (CPU
+                only), or `auto`, the fastest that loses nothing worth the name.
+            compile: On a CPU, compile the decode step for this machine if nobody has: some seconds,
+                once. Where that has been done it is used, asked for or not.
 
         Raises:
             ModelFormatError: There is no such model or CLIP, or its files are damaged.
             ClipUnavailableError: `require_clip`, and there is none.
-            ValueError: There is no such CLIP, or `device` is cuda and there is no usable GPU.
+            ValueError: There is no such CLIP, `device` is cuda and there is no usable GPU, or the
+                GPU cannot do what `dtype` and `compile` ask for.
+            DalleError: The decode step cannot be compiled.
         """
         folder = model_folder(model)
         parts = load_model(folder)
         ranker = find_clip_ranker(
             folder, clip=clip, required=require_clip, device=choose_device(device)
         )
-        return cls(parts, ranker=ranker, device=device)
+        return cls(parts, ranker=ranker, device=device, dtype=dtype, compile=compile)
 
     @property
     def image_px(self) -> tuple[int, int]:
@@ -127,7 +140,7 @@ class TextToImage:
 
     def frames(self, candidates: int, prompt: ImagePrompt | None = None) -> int:
         """How many frames a `stream` of so many candidates has."""
-        return len(microbatches(candidates)) * self._drawer.rows_left(prompt)
+        return len(self._engine.microbatches(candidates)) * self._drawer.rows_left(prompt)
 
     # ------------------------------------------------------------------------------ the verbs
 
@@ -274,6 +287,7 @@ class TextToImage:
             indices=range(start, start + size),
             seed=recipe.seed,
             sampling=recipe.sampling,
+            engine=self._drawer.engines.exactly(recipe.dtype, compiled=recipe.compiled),
         )
         *_, drawn = self._drawer.draw(batch)
         image = self._drawer.images(batch, drawn, row=0)[recipe.index - start]
@@ -328,11 +342,17 @@ class TextToImage:
         self, captions: tuple[Prepared, ...], request: Request, *, together: int
     ) -> list[CaptionResult]:
         """Draw and rank `captions`, beside copies of the last if they are fewer than `together`."""
-        padded = captions + captions[-1:] * (together - len(captions))
+        # What the compiled step draws does not depend on the size of a batch.
+        missing = 0 if self._engine.compiled else together - len(captions)
+        padded = captions + captions[-1:] * missing
         found: list[list[GeneratedImage]] = [[] for _ in captions]
-        for indices in microbatches(request.candidates):
+        for indices in self._engine.microbatches(request.candidates):
             batch = DrawBatch(
-                captions=padded, indices=indices, seed=request.seed, sampling=request.sampling
+                captions=padded,
+                indices=indices,
+                seed=request.seed,
+                sampling=request.sampling,
+                engine=self._engine,
             )
             *_, drawn = self._drawer.draw(batch)
             for row, images in enumerate(found):
@@ -345,7 +365,7 @@ class TextToImage:
     def _generate_many(
         self, captions: Iterable[str], request: Request
     ) -> Iterator[CaptionResult | CaptionFailure]:
-        together = MICROBATCH // min(request.candidates, MICROBATCH)
+        together = self._engine.together(request.candidates)
         waiting: list[Prepared | CaptionFailure] = []
         ready = 0
         for caption in captions:
@@ -371,10 +391,14 @@ class TextToImage:
     def _stream(self, caption: Prepared, request: Request, *, previews: bool) -> Iterator[Frame]:
         images: list[GeneratedImage] = []
         rows = self._drawer.rows
-        for indices in microbatches(request.candidates):
+        for indices in self._engine.microbatches(request.candidates):
             shown = min(len(indices), request.candidates - indices.start)
             batch = DrawBatch(
-                captions=(caption,), indices=indices, seed=request.seed, sampling=request.sampling
+                captions=(caption,),
+                indices=indices,
+                seed=request.seed,
+                sampling=request.sampling,
+                engine=self._engine,
             )
             for drawn in self._drawer.draw(batch):
                 result = None
@@ -389,6 +413,7 @@ class TextToImage:
                     previews=tuple(self._drawer.previews(drawn.tokens[0, :shown]))
                     if previews
                     else (),
+                    finished=tuple(images[: request.candidates]),
                     result=result,
                 )
 

@@ -114,7 +114,7 @@ class JointTransformer(nn.Module):
             elif "norm" not in name:
                 nn.init.normal_(parameter, std=_INIT_STD)
         residual_std = _INIT_STD / math.sqrt(2 * self.config.layers)
-        for block in self._blocks():
+        for block in self.block_list():
             nn.init.normal_(block.attention.out.weight, std=residual_std)
             nn.init.normal_(block.mlp_out.weight, std=residual_std)
 
@@ -129,7 +129,7 @@ class JointTransformer(nn.Module):
         text_len = self.sequence.text_len
         return JointLogits(
             text=linear(x[:, :text_len], self._text_unembedding()).float(),
-            image=linear(x[:, text_len:], self._image_unembedding()).float(),
+            image=linear(x[:, text_len:], self.image_unembedding_weight()).float(),
         )
 
     def prefill(
@@ -140,7 +140,7 @@ class JointTransformer(nn.Module):
         Args:
             text_ids: Captions with pads, shape (c, t), int64.
             image_prompt: First image tokens, shape (c, r), 0 <= r < m; None is r = 0.
-            candidates: Images that will be drawn for each caption (g).
+            candidates: Images that will be drawn for each caption (g); 0 makes no room for any.
 
         Returns:
             Scores for image token r, shape (c, k), float32; and a cache with room for the rest.
@@ -172,10 +172,10 @@ class JointTransformer(nn.Module):
         x = self._embed_image(tokens, positions)  # c g d
         slot = image_slot(position, self.sequence)
         visible = {
-            kind: cache.visible(slot, self._mask(kind)) for kind in dict.fromkeys(self._layer_masks)
+            kind: cache.visible(slot, self.mask(kind)) for kind in dict.fromkeys(self._layer_masks)
         }
         for block, kind, prefix, suffix in zip(
-            self._blocks(), self._layer_masks, cache.prefix, cache.suffix, strict=True
+            self.block_list(), self._layer_masks, cache.prefix, cache.suffix, strict=True
         ):
             x = block.decode(x, prefix, suffix, visible[kind])
         return self._next_logits(self.final_norm(x))
@@ -183,8 +183,8 @@ class JointTransformer(nn.Module):
     def _run(self, x: Tensor) -> tuple[Tensor, list[KeyValues]]:
         """Final states of embedded slots from 0 on, shape (b, s, d), and each layer's memory."""
         memory = []
-        for block, kind in zip(self._blocks(), self._layer_masks, strict=True):
-            mask = self._mask(kind)
+        for block, kind in zip(self.block_list(), self._layer_masks, strict=True):
+            mask = self.mask(kind)
             x, key_values = block(x, None if mask is None else mask[: x.shape[1], : x.shape[1]])
             memory.append(key_values)
         return self.final_norm(x), memory
@@ -209,16 +209,19 @@ class JointTransformer(nn.Module):
             return self.text_embedding.weight[: self.sequence.text_vocab + 1]
         return self.text_unembedding
 
-    def _image_unembedding(self) -> Tensor:
+    def image_unembedding_weight(self) -> Tensor:
+        """The image vocabulary's output projection, shape (k, d)."""
         return self.image_embedding.weight if self.config.tie_embeddings else self.image_unembedding
 
     def _next_logits(self, x: Tensor) -> Tensor:
         """Scores to sample from, in float32 even under autocast: rounded ones tie or flip."""
         with torch.autocast(x.device.type, enabled=False):
-            return linear(x.float(), self._image_unembedding().float())
+            return linear(x.float(), self.image_unembedding_weight().float())
 
-    def _mask(self, kind: LayerMask) -> Tensor | None:
+    def mask(self, kind: LayerMask) -> Tensor | None:
+        """Which slots each slot sees, shape (n, n), bool; None where that is all up to its own."""
         return None if kind == "dense" else self.get_buffer(f"{kind}_mask")
 
-    def _blocks(self) -> list[Block]:
+    def block_list(self) -> list[Block]:
+        """The blocks, first layer first."""
         return cast(list[Block], list(self.blocks))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from dalle.checksums import write_sums
 from dalle.errors import ModelFormatError
@@ -55,7 +56,7 @@ def stored(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
 
 def filled(construct: Callable[[], Module], weights: Path) -> Module:
     """The module `construct` makes, in eval mode, with the weights in a file that fits it."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled(shapes_only=True):
         expected = construct().state_dict()
     try:
         with safe_open(weights, framework="pt") as file:
@@ -65,10 +66,43 @@ def filled(construct: Callable[[], Module], weights: Path) -> Module:
         raise ModelFormatError(
             f"{weights} cannot be read as safetensors: {err}; copy the file again"
         ) from err
-    with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced at once
+    with torch.random.fork_rng(devices=[]), _Unfilled(shapes_only=False):
         module = construct()
     module.load_state_dict(tensors)
     return module.eval()
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out `torch.nn.init`: what it draws would be replaced at once.
+
+    On the meta device, where there are only shapes, such functions even import torch's compiler and
+    sympy, which takes longer than all else that happens before the first picture.
+    """
+
+    def __init__(self, *, shapes_only: bool) -> None:
+        super().__init__()
+        self.shapes_only = shapes_only
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = dict(kwargs or {})
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return named["tensor"] if "tensor" in named else args[0]
+        if self.shapes_only:
+            func = _SAME_SHAPE.get(func, func)
+        return func(*args, **named)
+
+
+_SAME_SHAPE: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.randn: torch.empty,
+    torch.zeros_like: lambda like: torch.empty(like.shape, dtype=like.dtype),
+}
+"""What gives the same shape on the meta device, where nothing has content, at less cost."""
 
 
 def _check_fit(expected: Mapping[str, Tensor], file: Any, weights: Path) -> None:

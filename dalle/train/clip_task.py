@@ -113,6 +113,7 @@ class ClipTask:
 
     name = "clip"
     unit = "images"
+    flops_per_sample = 0
 
     def __init__(self, run: TrainClip) -> None:
         """Open the data and make a model with fresh weights.

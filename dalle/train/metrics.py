@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.jsonl"
+SKIPPED_FILE = "skipped.jsonl"
 EVENTS_FOLDER = "tensorboard"
 
 
@@ -69,6 +70,16 @@ class MetricsLog:
         partial = self.path.with_name(f"{METRICS_FILE}.partial")
         partial.write_text("".join(kept), encoding="utf-8")
         partial.replace(self.path)
+
+
+def note_skipped(folder: Path, step: int, reason: str, samples: Sequence[str]) -> None:
+    """Append to `skipped.jsonl` in a run folder which samples a step without update had."""
+    line = json.dumps({"step": step, "reason": reason, "samples": list(samples)})
+    try:
+        with (folder / SKIPPED_FILE).open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+    except OSError as err:
+        log.warning("a skipped step could not be noted in %s: %s", folder / SKIPPED_FILE, err)
 
 
 class Window:

@@ -46,6 +46,8 @@ class Task(Protocol):
     unit: str
     """What throughput is counted in: images or tokens."""
     units_per_sample: int
+    flops_per_sample: int
+    """Operations of training on a sample, two for each multiply-add; 0 where nobody counts them."""
 
     @property
     def model(self) -> nn.Module:

@@ -22,6 +22,7 @@ from dalle.data.order import Draw
 from dalle.data.pictures import split_indices
 from dalle.data.tokens import TokenFolder
 from dalle.errors import DataError, ModelFormatError
+from dalle.flops import Shape, training_flops
 from dalle.folders import model_folder
 from dalle.model_config import SequenceConfig
 from dalle.prompts import check_prompt
@@ -132,6 +133,9 @@ class TransformerTask:
             image_vocab=folder.meta.codebook_size,
         )
         self.units_per_sample = self.sequence.total_len
+        self.flops_per_sample = training_flops(
+            Shape(sequence=self.sequence, config=run.model), batch=1
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(run.loop.seed, "init"))
             self.model: JointTransformer = JointTransformer(self.sequence, run.model)

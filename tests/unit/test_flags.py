@@ -396,3 +396,47 @@ def parsed_or_refused(*argv: str) -> str:
         return flags.dump(parse(*argv))
     except ValueError as err:
         return str(err)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scales:
+    """`dalle scales`: scales that exist for these tests only."""
+
+    names: tuple[str, ...] = ()
+    """What is weighed."""
+    loads: tuple[float, ...] = ()
+    """Loads in kg to compare."""
+    dishes: int = 2
+    """How many dishes."""
+
+
+def weigh(*argv: str) -> Scales:
+    return flags.parse(Scales, argv, prog="dalle scales", positional="names")
+
+
+@pytest.mark.parametrize(
+    ("words", "loads"),
+    [
+        (["--loads", "0.5"], (0.5,)),
+        (["--loads", "0.5", "1", "2e3"], (0.5, 1.0, 2000.0)),
+        (["--loads", "-1", "2"], (-1.0, 2.0)),
+        (["--loads", "[0.5, 1]"], (0.5, 1.0)),
+        (["--loads=[0.5, 1]"], (0.5, 1.0)),
+        (["--loads", "1", "2", "--dishes", "3"], (1.0, 2.0)),
+    ],
+)
+def test_numbers_of_a_list_may_follow_one_by_one(
+    words: list[str], loads: tuple[float, ...]
+) -> None:
+    scales = weigh(*words)
+    assert scales.loads == loads
+    assert all(type(load) is float for load in scales.loads)
+
+
+def test_what_follows_the_numbers_is_no_number() -> None:
+    assert weigh("--loads", "1", "2", "a fox").names == ("a fox",)
+    for words in (["--loads", "heavy"], ["--loads", "[1, heavy]"]):
+        with pytest.raises(ValueError, match=r"loads must be numbers, such as 1 2.5 or '\[1, 2.5"):
+            weigh(*words)
+    with pytest.raises(ValueError, match="--loads needs a value, numbers"):
+        weigh("--loads", "--dishes", "3")

@@ -18,8 +18,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("app",),
     ("dalle", "dalle.__main__"),
     ("dalle.cli",),
+    ("dalle.page",),
     ("dalle.transform_command",),
-    ("dalle.generate_command", "dalle.pack_command", "dalle.eval_command"),
+    (
+        *("dalle.generate_command", "dalle.pack_command", "dalle.eval_command"),
+        *("dalle.eval_transforms_command", "dalle.probe_command", "dalle.bench_command"),
+    ),
+    ("dalle.bench",),
     ("dalle.pipeline", "dalle.train", "dalle.evaluate"),
     (
         *("dalle.flags", "dalle.flag_help", "dalle.command_line", "dalle.options"),
@@ -28,10 +33,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("dalle.sheets", "dalle.checksums", "dalle.schema", "dalle.results"),
         *("dalle.image_prompt", "dalle.given_picture", "dalle.ground", "dalle.transforms"),
         *("dalle.request", "dalle.drawing", "dalle.weights", "dalle.ranked"),
+        *("dalle.caption_file", "dalle.labels", "dalle.image_tokenizer"),
+        *("dalle.engine", "dalle.native"),
     ),
     (
         *("dalle.transformer", "dalle.clip", "dalle.attention", "dalle.sequence"),
-        *("dalle.captions", "dalle.model_config"),
+        *("dalle.captions", "dalle.model_config", "dalle.flops"),
     ),
     ("dalle.errors", "dalle.version", "dalle.seeds", "dalle.console", "dalle.prompts"),
     ("vae",),

@@ -18,7 +18,8 @@ import torch
 from dalle import CaptionFailure, CaptionResult, DalleError, GeneratedImage, TextToImage
 from dalle.attention import KVCache
 from dalle.checkpoint import load_model
-from dalle.drawing import MICROBATCH, UNDRAWN
+from dalle.drawing import UNDRAWN
+from dalle.engine import MICROBATCH
 from dalle.model_config import TransformerConfig
 from dalle.sequence import pad_caption
 from dalle.transformer import JointTransformer

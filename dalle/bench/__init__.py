@@ -1,0 +1,1 @@
+"""How fast everything is, and how fast this machine could be."""

@@ -1,0 +1,129 @@
+"""What this machine can do, measured; and what a measurement took."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from dalle.config import WeightType
+from dalle.device import gemm_rate
+
+GEMM_SIZE = 2048
+"""Side of the square products that the rates are measured with; training's are of this order."""
+READ_BYTES = 1 << 30
+"""Read to measure bandwidth: more than any cache holds."""
+_REPEATS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """The machine's own limits."""
+
+    flops: dict[WeightType, float]
+    """Operations per second of large products, two for each multiply-add."""
+    bytes_per_s: float
+    """Bytes read per second from memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Seconds that something took, over several runs."""
+
+    median: float
+    shortest: float
+    longest: float
+    runs: int
+    lost_cores: float
+    """Cores that other programs had meanwhile, on average; figures with much of it are too high."""
+
+
+def measure(work: Callable[[], object], *, runs: int, device: torch.device) -> Timing:
+    """Time `work`, after one run that does not count."""
+    _finished(work, device)
+    seconds = []
+    own, busy, begun = time.process_time(), _busy_seconds(), time.perf_counter()
+    for _ in range(runs):
+        start = time.perf_counter()
+        _finished(work, device)
+        seconds.append(time.perf_counter() - start)
+    elapsed = time.perf_counter() - begun
+    lost = (_busy_seconds() - busy) - (time.process_time() - own)
+    return Timing(
+        median=statistics.median(seconds),
+        shortest=min(seconds),
+        longest=max(seconds),
+        runs=runs,
+        lost_cores=max(0.0, lost / elapsed),
+    )
+
+
+def measure_rates(device: torch.device) -> Rates:
+    """Measure what the machine can do; takes a second or two."""
+    flops: dict[WeightType, float] = {
+        "fp32": gemm_rate(torch.float32, device, size=GEMM_SIZE),
+        "bf16": gemm_rate(torch.bfloat16, device, size=GEMM_SIZE),
+    }
+    flops["int8"] = _int8_rate(device)
+    block = torch.ones(READ_BYTES // 4, device=device)
+    seconds = _best(block.sum, device)
+    return Rates(flops=flops, bytes_per_s=READ_BYTES / seconds)
+
+
+def describe(device: torch.device) -> dict[str, str | int]:
+    """The machine and the programs that a figure belongs to."""
+    name = platform.processor() or platform.machine()
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    elif (info := Path("/proc/cpuinfo")).exists():
+        lines = (line.partition(":") for line in info.read_text(encoding="utf-8").splitlines())
+        name = next((value.strip() for key, _, value in lines if key.strip() == "model name"), name)
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count() or 0,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory this process has had: of the GPU, or its peak resident set."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _int8_rate(device: torch.device) -> float:
+    left = torch.randint(-128, 128, (GEMM_SIZE, GEMM_SIZE), dtype=torch.int8, device=device)
+    right = left.t()
+    return 2 * GEMM_SIZE**3 / _best(lambda: torch._int_mm(left, right), device)
+
+
+def _best(work: Callable[[], object], device: torch.device) -> float:
+    """The shortest of some runs: a limit is what can be reached, not what usually is."""
+    return measure(work, runs=_REPEATS, device=device).shortest
+
+
+def _finished(work: Callable[[], object], device: torch.device) -> None:
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _busy_seconds() -> float:
+    """Seconds that all cores together have worked since the system began; 0 where unknown."""
+    try:
+        first = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0].split()[1:9]
+    except OSError:
+        return 0.0
+    ticks = [int(field) for field in first]
+    idle, waiting = ticks[3], ticks[4]
+    return (sum(ticks) - idle - waiting) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,85 @@
+"""`dalle bench`: a table with ratios, one JSON file, and plots of the growth."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+
+import torch
+
+from dalle.bench.machine import Rates, describe, measure_rates, peak_memory_bytes
+from dalle.bench.parts import (
+    decode_row,
+    growth_rows,
+    image_rows,
+    prefill_rows,
+    start_rows,
+    train_rows,
+    ways,
+)
+from dalle.bench.results import Report, Row, read_medians
+from dalle.bench.workloads import Workload, load_workload
+from dalle.config import Bench
+from dalle.device import choose_device, keep_freed_memory
+from dalle.native.build import compile_library
+
+log = logging.getLogger(__name__)
+
+
+def run(settings: Bench) -> int:
+    """Measure and report; 0 when everything is measured.
+
+    Raises:
+        ModelFormatError: There is no such workload or model.
+        BuildError: The decode step cannot be compiled.
+        DalleError: Plots are asked for and matplotlib is not installed.
+        ValueError: There is no such device, or nothing to compare with.
+        OSError: A file cannot be written.
+    """
+    device = choose_device(settings.device)
+    earlier = None if settings.compare is None else read_medians(settings.compare)
+    if settings.compile and device.type == "cpu":
+        compile_library()
+    workload = load_workload(settings.workload, device)
+    rates = measure_rates(device)
+    rows = []
+    for row in _rows(settings, workload, rates, device):
+        log.info("%s, %s, batch %d: %.3g s", row.part, row.way, row.batch, row.timing.median)
+        rows.append(row)
+    report = Report(
+        workload=workload.name,
+        machine=describe(device),
+        rates=rates,
+        rows=rows,
+        peak_bytes=peak_memory_bytes(device),
+    )
+    if settings.out is not None:
+        settings.out.parent.mkdir(parents=True, exist_ok=True)
+        settings.out.write_text(report.to_json() + "\n", encoding="utf-8")
+    if settings.plots is not None:
+        from dalle.bench.plots import draw_plots
+
+        draw_plots(report, settings.plots)
+    sys.stdout.write(report.to_json() + "\n" if settings.json else report.to_table(earlier))
+    return 0
+
+
+def _rows(settings: Bench, workload: Workload, rates: Rates, device: torch.device) -> Iterator[Row]:
+    """Rows of every part that is asked for."""
+    runs, parts = settings.runs, settings.parts
+    engines = ways(workload, settings.dtypes, device)
+    if "prefill" in parts:
+        yield from prefill_rows(workload, engines, rates, runs=runs)
+    if "decode" in parts:
+        for batch in settings.batches:
+            for engine in engines:
+                yield decode_row(workload, engine, rates, captions=batch, candidates=1, runs=runs)
+    yield from image_rows(workload, runs=runs, parts=parts)
+    if "growth" in parts:
+        yield from growth_rows(workload, settings.dtypes, rates, runs=runs)
+    if "train" in parts:
+        keep_freed_memory()  # as the training loop does
+        yield from train_rows(workload, rates, settings.dtypes, runs=runs)
+    if "start" in parts:
+        yield from start_rows(workload, runs=runs)

@@ -1,0 +1,178 @@
+"""Compiling `decode.cpp` once per machine, and finding the result again.
+
+The library lies in the user's own cache folder (`DALLE_CACHE`, or `dalle` in the usual place),
+under a name made from everything it depends on: the source, the compiler and the processor. Nothing
+is compiled unless somebody asks for it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+
+from dalle.errors import DalleError
+
+log = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_name("decode.cpp")
+VERSION = 1
+"""What `dalle_version` of the library must say."""
+COMPILERS = ("g++", "c++")
+"""Tried in this order where the environment names none in CXX."""
+FLAGS = (
+    *("-std=c++17", "-O3", "-march=native", "-fPIC", "-fopenmp", "-ffp-contract=fast"),
+    *("-fno-exceptions", "-fno-math-errno", "-fno-trapping-math", "-w"),
+)
+BUILD_TIMEOUT_S = 300
+
+
+class BuildError(DalleError):
+    """The decode step cannot be compiled here, or what was compiled does not run."""
+
+
+def compile_library() -> Path:
+    """Compile the decode step, unless it has been; returns the library.
+
+    Raises:
+        BuildError: There is no compiler, or it fails.
+        OSError: The cache folder cannot be written.
+    """
+    compiler = _compiler()
+    if compiler is None:
+        raise BuildError(
+            "the fast decode step needs a C++ compiler and there is none; install one (Debian: "
+            "apt-get install g++), or leave out --compile"
+        )
+    library = _library_path(compiler)
+    if not library.is_file():
+        library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _compile(compiler, library)
+        log.info("compiled the decode step: %s", library)
+    return library
+
+
+@functools.cache
+def load_library() -> ctypes.CDLL | None:
+    """The compiled decode step, or None where nobody has compiled it, or it does not run here."""
+    compiler = _compiler()
+    if compiler is None or not (path := _library_path(compiler)).is_file():
+        return None
+    try:
+        return open_library(path)
+    except BuildError as err:
+        log.warning("%s; drawing goes on without it, more slowly", err)
+        return None
+
+
+def open_library(path: Path) -> ctypes.CDLL:
+    """Load a compiled decode step, its functions declared.
+
+    Raises:
+        BuildError: It does not load, is of another version, or the system forbids what it needs.
+    """
+    try:
+        # A damaged library would end the process, so its hash is compared first.
+        if hashlib.sha256(path.read_bytes()).hexdigest() != _sum_file(path).read_text("ascii"):
+            raise BuildError(f"the compiled decode step {path} is damaged; delete it")
+        # OpenMP is torch's own, already loaded: two of them would fight for the processor.
+        library = ctypes.CDLL(str(path))
+        version, level = library.dalle_version, library.dalle_level
+    except (OSError, AttributeError) as err:
+        raise BuildError(f"the compiled decode step {path} does not load: {err}") from err
+    version.restype = level.restype = ctypes.c_int64
+    if version() != VERSION or level() < 0:
+        raise BuildError(
+            f"the compiled decode step {path} does not run here (version {version()}, level "
+            f"{level()}); delete it and compile again"
+        )
+    library.dalle_scratch_floats.restype = ctypes.c_int64
+    library.dalle_step.restype = library.dalle_choose.restype = None
+    return library
+
+
+def _sum_file(library: Path) -> Path:
+    """The file that holds a library's SHA-256."""
+    return library.with_suffix(".sha256")
+
+
+def _compiler() -> str | None:
+    """Path of the C++ compiler; None if there is none, or none that knows torch's OpenMP."""
+    if platform.system() != "Linux":
+        return None
+    named = os.environ.get("CXX")
+    found = (shutil.which(name) for name in ([named] if named else COMPILERS))
+    return next((path for path in found if path), None)
+
+
+def _library_path(compiler: str) -> Path:
+    """Where the library for this machine lies, or will."""
+    return _cache_folder() / f"decode-{_fingerprint(compiler)}.so"
+
+
+@functools.cache
+def _fingerprint(compiler: str) -> str:
+    """16 hexadecimal digits for everything that the library depends on."""
+    parts = [
+        SOURCE.read_bytes(),
+        " ".join(FLAGS).encode(),
+        Path(compiler).resolve().name.encode(),
+        torch.__version__.encode(),
+        _processor().encode(),
+    ]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def _cache_folder() -> Path:
+    if own := os.environ.get("DALLE_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dalle"
+
+
+def _processor() -> str:
+    """What the processor is and can do: a home folder may be shared by unlike machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
+    except OSError:
+        return platform.machine()
+    kept = ("vendor_id", "cpu family", "model", "stepping", "flags", "Features", "CPU part")
+    return "\n".join(line for line in lines if line.partition(":")[0].strip() in kept)
+
+
+def _compile(compiler: str, library: Path) -> None:
+    """Compile and link into `library`, which appears whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        compiled, linked = Path(folder) / "decode.o", Path(folder) / "decode.so"
+        # Linked without -fopenmp, so that OpenMP's functions are looked for in the process.
+        _call([compiler, *FLAGS, "-c", str(SOURCE), "-o", str(compiled)])
+        _call([compiler, "-shared", str(compiled), "-o", str(linked)])
+        digest = hashlib.sha256(linked.read_bytes()).hexdigest()
+        _sum_file(linked).write_text(digest, encoding="ascii")
+        open_library(linked)
+        _sum_file(linked).replace(_sum_file(library))
+        linked.replace(library)
+    load_library.cache_clear()
+
+
+def _call(command: list[str]) -> None:
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as err:
+        raise BuildError(f"compiling the decode step failed: {err}; leave out --compile") from err
+    if done.returncode:
+        first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr)
+        raise BuildError(
+            f"compiling the decode step failed: {first.strip()[:300]}; leave out --compile, or set "
+            "CXX to another compiler"
+        )

@@ -1,0 +1,35 @@
+"""The compiled decode step, made once for the tests that want it."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from dalle.native.build import compile_library, load_library
+
+
+@pytest.fixture(scope="session")
+def compiled_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A cache folder that holds the compiled step."""
+    if not (shutil.which("g++") or shutil.which("c++")):
+        pytest.skip("there is no C++ compiler")
+    folder = tmp_path_factory.mktemp("native")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DALLE_CACHE", str(folder))
+        compile_library()
+    load_library.cache_clear()
+    return str(folder)
+
+
+@pytest.fixture
+def library(compiled_cache: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ctypes.CDLL]:
+    """The compiled step; while a test asks for it, the whole program finds it."""
+    monkeypatch.setenv("DALLE_CACHE", compiled_cache)
+    load_library.cache_clear()
+    found = load_library()
+    assert found is not None
+    yield found
+    load_library.cache_clear()

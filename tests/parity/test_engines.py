@@ -1,0 +1,200 @@
+"""Whole pictures by every way to draw: what is chosen, what is remembered, what stays the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dalle import Recipe, TextToImage, read_recipe
+from dalle.cli import main
+from dalle.config import Dtype, WeightType
+from dalle.engine import COMPILED_MICROBATCH, MICROBATCH, Engine, Engines
+from dalle.native.build import BuildError, compile_library, load_library
+from dalle.picture import GeneratedImage, _recipe
+
+CAPTIONS = ["a fox on a blue background", "two apples", "a pizza"]
+
+
+def same(left: GeneratedImage, right: GeneratedImage) -> bool:
+    return bool(
+        np.array_equal(left.tokens, right.tokens)
+        and left.log_likelihood == right.log_likelihood
+        and left.image.tobytes() == right.image.tobytes()
+    )
+
+
+def engine(*, compiled: bool) -> Engine:
+    return Engine(dtype="fp32", compiled=compiled, decoder=None)  # type: ignore[arg-type]
+
+
+def test_microbatches_of_torch_have_one_size() -> None:
+    assert engine(compiled=False).microbatches(5) == [range(5)]
+    assert engine(compiled=False).microbatches(20) == [range(16), range(16, 32)]
+    assert [engine(compiled=False).together(n) for n in (1, 5, 16, 20)] == [MICROBATCH, 3, 1, 1]
+
+
+def test_compiled_microbatches_are_large_and_even() -> None:
+    for candidates in (1, 64, 65, 100, 512, 4096):
+        batches = engine(compiled=True).microbatches(candidates)
+        assert {len(batch) for batch in batches} == {len(batches[0])}
+        assert len(batches) == -(-candidates // COMPILED_MICROBATCH), "no more than needed"
+        assert candidates <= batches[-1].stop < candidates + len(batches)
+
+
+@pytest.mark.parametrize("dtype", ["auto", "fp32", "bf16", "int8"])
+def test_without_a_compiled_step_torch_draws(dtype: Dtype, tiny_pipeline: TextToImage) -> None:
+    assert load_library() is None
+    chosen = tiny_pipeline._drawer.engines.preferred(dtype, compile=False)
+    assert not chosen.compiled
+    assert chosen.dtype == ("fp32" if dtype == "auto" else dtype)
+
+
+@pytest.mark.usefixtures("library")
+def test_where_it_is_compiled_it_draws_in_bf16(tiny_model: Path) -> None:
+    model = TextToImage.from_pretrained(tiny_model, device="cpu")
+    recipe = model.generate("a pizza", candidates=1).images[0].recipe
+    assert (recipe.dtype, recipe.compiled) == ("bf16", True)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8"])
+def test_a_recipe_brings_the_picture_back(
+    dtype: WeightType, compiled: bool, tiny_model: Path, request: pytest.FixtureRequest
+) -> None:
+    """Also from a model that draws otherwise; and after a way through a file."""
+    if compiled:
+        request.getfixturevalue("library")
+    model = TextToImage.from_pretrained(tiny_model, device="cpu", dtype=dtype)
+    other = TextToImage.from_pretrained(tiny_model, device="cpu", dtype="fp32")
+    for picture in model.generate(CAPTIONS[:2], candidates=18, keep=3, seed=5).images:
+        assert (picture.recipe.dtype, picture.recipe.compiled) == (dtype, compiled)
+        stored = read_recipe(picture.png())
+        assert stored == picture.recipe
+        assert same(other.redraw(stored), picture)
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8"])
+def test_compiled_tokens_depend_on_nothing_beside_them(dtype: WeightType, tiny_model: Path) -> None:
+    """Other than torch's, whose rounding depends on the size of a batch."""
+    model = TextToImage.from_pretrained(tiny_model, device="cpu", dtype=dtype)
+    many = {
+        (caption, image.recipe.index): image
+        for caption in CAPTIONS
+        for image in model.generate(caption, candidates=70, seed=3, ranker="none").images
+    }
+    for candidates in (1, 5, 33):
+        for result in model.generate_many(CAPTIONS, candidates=candidates, seed=3, ranker="none"):
+            for image in result.images:  # type: ignore[union-attr]
+                expected = many[image.recipe.caption, image.recipe.index]
+                assert np.array_equal(image.tokens, expected.tokens)
+                assert image.log_likelihood == expected.log_likelihood
+
+
+@pytest.mark.usefixtures("library")
+def test_fp32_draws_the_pictures_of_torch(tiny_model: Path, tiny_pipeline: TextToImage) -> None:
+    model = TextToImage.from_pretrained(tiny_model, device="cpu", dtype="fp32")
+    options = {"candidates": 3, "seed": 9, "temperature": 0.0}
+    fast = model.generate(CAPTIONS, **options)  # type: ignore[arg-type]
+    plain = tiny_pipeline.generate(CAPTIONS, **options)  # type: ignore[arg-type]
+    for left, right in zip(fast.images, plain.images, strict=True):
+        assert np.array_equal(left.tokens, right.tokens)
+
+
+def test_a_compiled_picture_without_the_step_is_drawn_with_a_warning(
+    tiny_pipeline: TextToImage, caplog: pytest.LogCaptureFixture
+) -> None:
+    picture = tiny_pipeline.generate("a pizza", candidates=2, ranker="none").images[0]
+    recipe = dataclasses.replace(picture.recipe, compiled=True)
+    with caplog.at_level(logging.WARNING):
+        redrawn = tiny_pipeline.redraw(recipe)
+    assert "not at hand" in caplog.text
+    assert not redrawn.recipe.compiled
+    assert np.array_equal(redrawn.tokens, picture.tokens)
+
+
+def parameters(recipe: Recipe) -> dict[str, object]:
+    return {
+        "format_version": 1,
+        **json.loads(json.dumps(dataclasses.asdict(recipe))),
+    }
+
+
+def test_pictures_of_before_were_drawn_by_torch_in_fp32(tiny_pipeline: TextToImage) -> None:
+    recipe = tiny_pipeline.generate("a pizza", candidates=1).images[0].recipe
+    values = parameters(recipe)
+    del values["dtype"], values["compiled"]
+    assert _recipe(values) == recipe
+    for change, message in (
+        ({"dtype": "fp8"}, "dtype must be one of fp32, bf16, int8, got 'fp8'"),
+        ({"compiled": 1}, "compiled must be true or false, got 1"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            _recipe(parameters(recipe) | change)
+
+
+# -------------------------------------------------------------------------------------- compiling
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DALLE_CACHE", str(tmp_path / "cache"))
+    load_library.cache_clear()
+    return tmp_path / "cache"
+
+
+def test_a_missing_compiler_is_named(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(BuildError, match="needs a C\\+\\+ compiler and there is none; install one"):
+        compile_library()
+    assert load_library() is None
+
+
+def test_a_failing_compiler_leaves_nothing(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "false")
+    with pytest.raises(BuildError, match="compiling the decode step failed"):
+        compile_library()
+    assert list(empty_cache.iterdir()) == []
+
+
+def test_a_damaged_library_is_left_aside(
+    compiled_cache: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    for good in Path(compiled_cache).iterdir():
+        content = good.read_bytes()
+        (tmp_path / good.name).write_bytes(content[:1000] if good.suffix == ".so" else content)
+    monkeypatch.setenv("DALLE_CACHE", str(tmp_path))
+    load_library.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert load_library() is None
+    assert "is damaged; delete it; drawing goes on without it" in caplog.text
+    load_library.cache_clear()
+
+
+def test_compiling_is_for_processors(tiny_pipeline: TextToImage) -> None:
+    engines = Engines(tiny_pipeline._drawer.transformer, torch.device("meta"))
+    for dtype, compile in (("int8", False), ("auto", True)):
+        with pytest.raises(ValueError, match="dtype int8 and compile are for CPUs, got dtype"):
+            engines.preferred(dtype, compile=compile)  # type: ignore[arg-type]
+
+
+def test_the_command_line_chooses(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["generate", "a pizza", "--model", str(tiny_model), "--candidates", "1", "--json"]
+    assert main(["--quiet", *words, "true", "--dtype", "int8", "--out", str(tmp_path)]) == 0
+    (file,) = (
+        Path(i["file"]) for i in json.loads(capsys.readouterr().out)["captions"][0]["images"]
+    )
+    assert read_recipe(file).dtype == "int8"
+    assert main(["generate", "--like", str(file), "--dtype", "bf16"]) == 2
+    assert "--dtype bf16 would change nothing" in capsys.readouterr().err
