@@ -7,6 +7,9 @@ from pathlib import Path
 
 from dalle.errors import ModelFormatError
 
+PICKLED = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
+"""Endings of weights that are pickles, which can run code when they are opened."""
+
 
 def bundled_models() -> dict[str, Path]:
     """Names and folders of the models that come with the package."""
@@ -20,7 +23,8 @@ def model_folder(name: str | Path) -> Path:
     """The folder of a bundled model's name, of a model folder, or of a finished run.
 
     Raises:
-        ModelFormatError: There is neither a bundled model nor a folder of that name.
+        ModelFormatError: There is neither a bundled model nor a folder of that name, or it names a
+            file.
     """
     path = Path(name)
     if (path / "config.json").is_file():
@@ -33,6 +37,16 @@ def model_folder(name: str | Path) -> Path:
     if path.is_dir():
         raise ModelFormatError(
             f"{path} is not a model folder: neither it nor its subfolder `model` has a config.json"
+        )
+    if path.suffix.lower() in PICKLED:
+        raise ModelFormatError(
+            f"{path} is refused: {path.suffix} files are pickles, which can run code when they are "
+            "opened, so they are never loaded; give the folder of a model with config.json and "
+            "safetensors, such as `dalle train` and `dalle pack` write"
+        )
+    if path.is_file():
+        raise ModelFormatError(
+            f"{path} is a file, not a model folder; give the folder that holds config.json"
         )
     raise ModelFormatError(
         f"there is no model {str(name)!r}: it is neither a folder nor one of the bundled models "

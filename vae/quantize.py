@@ -51,6 +51,9 @@ class GumbelQuantizer(nn.Module):
     Source: arXiv:2102.12092, section 2.1; Jang et al., arXiv:1611.01144.
     """
 
+    FOLLOWS_FEATURES = False
+    """Whether `after_step` looks at the features of the step."""
+
     def __init__(self, channels: int, codebook_size: int, codebook_dim: int) -> None:
         super().__init__()
         self.head = nn.Conv2d(channels, codebook_size, kernel_size=1)
@@ -104,6 +107,8 @@ class NearestQuantizer(nn.Module):
     counts: Tensor
     sums: Tensor
 
+    FOLLOWS_FEATURES = True
+    """Whether `after_step` looks at the features of the step."""
     EMA_DECAY = 0.99
     REVIVE_BELOW = 0.03
     """A code whose running count per batch falls below this is moved."""

@@ -5,6 +5,7 @@ Cuts follow the DALL-E paper (arXiv:2102.12092, listings 1 and 2) with its 256 p
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -43,11 +44,15 @@ def open_rgb(data: bytes, *, max_pixels: int = 40_000_000) -> Image.Image:
     """
     try:
         image = Image.open(BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as err:
+        # Pillow's own cap is higher than ours, and it keeps the two sides to itself.
+        pixels = re.search(r"\d+", str(err))
+        raise _too_large(pixels[0] if pixels else "far more", max_pixels) from err
     except _DECODER_ERRORS as err:
         raise DataError("the picture is damaged, or is not PNG, JPEG or WebP") from err
     width, height = image.size
     if width * height > max_pixels:
-        raise DataError(f"the picture has {width}x{height} pixels, over the limit of {max_pixels}")
+        raise _too_large(f"{width}x{height}", max_pixels)
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise DataError(f"the picture is too thin: {width}x{height}, over {MAX_ASPECT:g} to 1")
     try:
@@ -55,6 +60,13 @@ def open_rgb(data: bytes, *, max_pixels: int = 40_000_000) -> Image.Image:
         return _to_rgb(ImageOps.exif_transpose(image))
     except _DECODER_ERRORS as err:
         raise DataError(f"the picture is damaged: {err}") from err
+
+
+def _too_large(pixels: str, max_pixels: int) -> DataError:
+    return DataError(
+        f"the picture is too large: it has {pixels} pixels, over the limit of {max_pixels}; give a "
+        "smaller copy"
+    )
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,9 +1,9 @@
 """The training loop, for every stage.
 
 A run folder holds `config.yaml` (resolved), `versions.json`, `metrics.jsonl`, `samples/`,
-`checkpoints/` and, once finished, `model/`. A run that is stopped, by Ctrl-C, by SIGTERM or by a
-crash, goes on bit for bit from its newest checkpoint on the same machine: all randomness is
-derived from (seed, step), none of it from history.
+`checkpoints/`, `skipped.jsonl` if steps were left out and, once finished, `model/`. A run that is
+stopped, by Ctrl-C, by SIGTERM or by a crash, goes on bit for bit from its newest checkpoint on the
+same machine: all randomness is derived from (seed, step), none of it from history.
 """
 
 from __future__ import annotations
@@ -18,20 +18,26 @@ from pathlib import Path
 from typing import NoReturn
 
 import torch
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dalle.config import LoopConfig, OptimConfig
 from dalle.console import bar_disabled
-from dalle.data.order import StepBatches
-from dalle.device import autocast_dtype, choose_device, keep_freed_memory
+from dalle.device import autocast_dtype, choose_device, gemm_rate, keep_freed_memory
 from dalle.errors import DataError, TrainingError
 from dalle.seeds import generator
-from dalle.train.metrics import MetricsLog, Window
+from dalle.train.loading import step_batches, worker_deaths_explained
+from dalle.train.metrics import SKIPPED_FILE, MetricsLog, Window, note_skipped
 from dalle.train.optim import build_optimizers, update_average
 from dalle.train.schedules import ema_decay, learning_rate
-from dalle.train.signals import StopRequest, ignore_interrupts
-from dalle.train.state import Progress, Trained, load_state, newest_complete, save_state
+from dalle.train.signals import StopRequest
+from dalle.train.state import (
+    Progress,
+    Trained,
+    load_state,
+    newest_complete,
+    newest_good,
+    save_state,
+)
 from dalle.train.task import Batch, Task
 
 log = logging.getLogger(__name__)
@@ -75,9 +81,11 @@ class Trainer:
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.optimizers = build_optimizers(self.model, optim)
         self.window = Window()
+        self.peak_flops = self._measure_peak()
         self.seen = 0
         self.bad = 0
         self.skipped_in_a_row = 0
+        self.rolled_back = False
 
     def run(self, *, resume: bool) -> int:
         """Train to the end, or until asked to stop.
@@ -89,8 +97,8 @@ class Trainer:
             0 when finished, else the exit code of the signal that stopped it.
 
         Raises:
-            TrainingError: Step after step had to be skipped, memory ran out, or a checkpoint could
-                not be read or written.
+            TrainingError: Step after step had to be skipped, memory ran out, a process that loads
+                data died, or a checkpoint could not be read or written.
             DataError: Too many samples were unreadable.
             DalleError: TensorBoard events are asked for and TensorBoard is not installed.
             OSError: The finished model could not be written.
@@ -104,7 +112,8 @@ class Trainer:
         )  # fmt: skip
         keep_freed_memory()
         with closing(metrics), StopRequest() as stop, self._bar(start) as bar:
-            step = self._train(start, stop, bar, metrics)
+            with worker_deaths_explained(self.loop):
+                step = self._train(start, stop, bar, metrics)
             if step < self.loop.steps:
                 self._stopped(step)
                 return stop.exit_code
@@ -114,7 +123,7 @@ class Trainer:
 
     def _train(self, step: int, stop: StopRequest, bar: tqdm[NoReturn], metrics: MetricsLog) -> int:
         """Steps from `step` on; returns the number made, saved if that is not all of them."""
-        batches = self._batches(step)
+        batches = step_batches(self.task, self.loop, start=step)
         saved = step
         while step < self.loop.steps and not stop.requested:
             self._step(step, batches)
@@ -157,28 +166,6 @@ class Trainer:
             unit="step",
             dynamic_ncols=True,
             disable=bar_disabled(),
-        )
-
-    def _batches(self, start: int) -> Iterator[Batch]:
-        dataset = self.task.dataset()
-        order = StepBatches(
-            size=len(dataset),  # type: ignore[arg-type]  # torch's Dataset does not declare __len__
-            microbatch=self.loop.batch // self.loop.accumulate,
-            accumulate=self.loop.accumulate,
-            seed=self.loop.seed,
-            start=start,
-            stop=self.loop.steps,
-        )
-        return iter(
-            DataLoader(
-                dataset,
-                batch_sampler=order,
-                collate_fn=self.task.collate,
-                num_workers=self.loop.workers,
-                worker_init_fn=ignore_interrupts,
-                # A generator of its own keeps the loader from drawing on the global stream.
-                generator=generator(self.loop.seed, "loader"),
-            )
         )
 
     def _precision(self) -> AbstractContextManager[object]:
@@ -253,16 +240,39 @@ class Trainer:
         return batch
 
     def _skip(self, step: int, reason: str, keys: list[str]) -> None:
-        """Leave out the update of a step; too many in a row stop the run."""
+        """Leave out the update of a step; too many in a row lead back once, then stop the run."""
         self.skipped_in_a_row += 1
         self.window.skip()
         log.warning("step %d skipped: %s", step, reason)
-        if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-            raise TrainingError(
-                f"{MAX_SKIPPED_IN_A_ROW} steps in a row had to be skipped, up to step {step} "
-                f"({reason}; samples {', '.join(keys[:8]) or 'unreadable'}); lower optim.lr, or "
-                "look at those samples, and resume from the newest checkpoint"
-            )
+        note_skipped(self.out, step, reason, keys)
+        if self.skipped_in_a_row < MAX_SKIPPED_IN_A_ROW or (keys and self._roll_back(step)):
+            return
+        raise TrainingError(
+            f"{MAX_SKIPPED_IN_A_ROW} steps in a row had to be skipped, up to step {step} "
+            f"({reason}; samples {', '.join(keys[:8]) or 'unreadable'}; all are in "
+            f"{self.out / SKIPPED_FILE}); lower optim.lr, or look at those samples, and resume "
+            "from the newest checkpoint"
+        )
+
+    def _roll_back(self, step: int) -> bool:
+        """Take the weights and moments of the newest good checkpoint, once in a run.
+
+        Steps are counted on: the same samples would only lead to the same end.
+
+        Returns:
+            Whether there was such a checkpoint, and the run had not gone back before.
+        """
+        checkpoint = None if self.rolled_back else newest_good(self.out / "checkpoints")
+        if checkpoint is None:
+            return False
+        load_state(checkpoint, self._trained())
+        self.rolled_back, self.skipped_in_a_row = True, 0
+        log.warning(
+            "%d steps in a row were skipped, so step %d is followed by the next samples with the "
+            "weights of %s; if that happens again, the run stops",
+            MAX_SKIPPED_IN_A_ROW, step, checkpoint,
+        )  # fmt: skip
+        return True
 
     def _log(self, step: int, bar: tqdm[NoReturn], metrics: MetricsLog) -> None:
         window, self.window = self.window, Window()
@@ -273,12 +283,28 @@ class Trainer:
             **self.task.window_metrics(),
             "lr": float(self.optimizers[0].param_groups[0]["lr"]),
             f"{self.task.unit}_per_s": throughput,
+            **self._flops(window.steps_per_s()),
             "skipped_steps": float(window.skipped),
             "bad_samples": float(self.bad),
         }
         metrics.write(step, values)
         loss = values.get("loss", math.nan)
-        bar.set_postfix_str(f"loss {loss:.3f}, {throughput:,.0f} {self.task.unit}/s")
+        text = f"loss {loss:.3f}, {throughput:,.0f} {self.task.unit}/s"
+        if "flops_per_s" in values:
+            text += f", {values['flops_per_s'] / self.peak_flops:.0%} MFU"
+        bar.set_postfix_str(text)
+
+    def _measure_peak(self) -> float:
+        """Operations per second of large products here, which MFU is a share of."""
+        if not self.task.flops_per_sample:
+            return math.inf
+        return gemm_rate(self.autocast or torch.float32, self.device)
+
+    def _flops(self, steps_per_s: float) -> dict[str, float]:
+        """The model's operations per second, for tasks that count them."""
+        if not self.task.flops_per_sample:
+            return {}
+        return {"flops_per_s": steps_per_s * self.loop.batch * self.task.flops_per_sample}
 
     @torch.inference_mode()
     def _evaluate(self, step: int, metrics: MetricsLog) -> None:
@@ -310,6 +336,7 @@ class Trainer:
             seen=self.seen,
             bad=self.bad,
             skipped_in_a_row=self.skipped_in_a_row,
+            rolled_back=self.rolled_back,
             window=self.window.state(),
             task_window=self.task.window(),
         )
@@ -336,6 +363,7 @@ class Trainer:
             )
         self.seen, self.bad = progress.seen, progress.bad
         self.skipped_in_a_row = progress.skipped_in_a_row
+        self.rolled_back = progress.rolled_back
         self.window.restore(progress.window)
         self.task.restore_window(progress.task_window)
         log.info("resumed from %s", checkpoint)

@@ -54,6 +54,8 @@ class Progress:
     """What the loop has gathered for its next log line."""
     task_window: Mapping[str, Any]
     """What the task has gathered for it."""
+    rolled_back: bool = False
+    """Whether the run has gone back to an older checkpoint's weights once."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,7 +111,7 @@ def load_state(checkpoint: Path, trained: Trained) -> Progress:
     try:
         with _quiet():
             dcp.load(state, checkpoint_id=checkpoint, no_dist=True)
-        progress = Progress(**json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8")))
+        progress = _progress(checkpoint)
     except (RuntimeError, TypeError, ValueError, KeyError, dcp.CheckpointException) as err:
         raise TrainingError(
             f"{checkpoint} does not fit this run: {_cause(err)}; use the settings and the version "
@@ -132,6 +134,18 @@ def newest_complete(folder: Path) -> Path | None:
         else:
             return checkpoint
     return None
+
+
+def newest_good(folder: Path) -> Path | None:
+    """The newest complete checkpoint whose last step was an update; None if there is none."""
+    for checkpoint in _newest_first(folder):
+        if _fault(checkpoint) is None and not _progress(checkpoint).skipped_in_a_row:
+            return checkpoint
+    return None
+
+
+def _progress(checkpoint: Path) -> Progress:
+    return Progress(**json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8")))
 
 
 def _tensors(trained: Trained) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from dalle.seeds import derive_seed
 from dalle.sheets import picture_grid
 from dalle.train.schedules import half_cosine
 from dalle.train.task import Batch, Loss
+from vae.fidelity import Fidelity
 from vae.losses import mean_pixels, reconstruction_nll
 from vae.model import DiscreteVAE
 from vae.pixels import to_image_u8, to_pixels
@@ -39,6 +40,7 @@ class VaeTask:
     name = "vae"
     unit = "images"
     units_per_sample = 1
+    flops_per_sample = 0
 
     def __init__(self, run: TrainVae) -> None:
         """Open the data and make a model with fresh weights.
@@ -64,7 +66,7 @@ class VaeTask:
         self.counts = torch.zeros(run.model.codebook_size, dtype=torch.int64)
         """How often each code occurred since the last log line."""
         self.features: list[Tensor] = []
-        """Encoder output of each micro-batch of step `features_step`."""
+        """Encoder output of each micro-batch of step `features_step`, if a codebook follows it."""
         self.features_step = -1
 
     def dataset(self) -> Dataset[Any]:
@@ -90,9 +92,10 @@ class VaeTask:
         self.counts += torch.bincount(
             out.quantized.tokens.flatten().cpu(), minlength=self.counts.numel()
         )
-        if step != self.features_step:
-            self.features, self.features_step = [], step
-        self.features.append(out.features.detach())
+        if self.model.quantizer.FOLLOWS_FEATURES:
+            if step != self.features_step:
+                self.features, self.features_step = [], step
+            self.features.append(out.features.detach())
         metrics = {"reconstruction": nll, "kl_nats_per_token": out.quantized.kl}
         if isinstance(self.model.quantizer, NearestQuantizer):
             metrics = {"reconstruction": nll, "commitment": out.quantized.commitment}
@@ -101,6 +104,8 @@ class VaeTask:
 
     def after_step(self, step: int, noise: torch.Generator) -> None:
         """Let a nearest-code codebook follow the features of the whole step."""
+        if not self.model.quantizer.FOLLOWS_FEATURES:
+            return
         assert step == self.features_step, "after_step follows the losses of its step"
         self.model.quantizer.after_step(torch.cat(self.features), noise)
         self.features = []
@@ -131,23 +136,20 @@ class VaeTask:
         """Reconstruction of held-out pictures through hard codes: score, PSNR, codebook health."""
         assert isinstance(model, DiscreteVAE), "the loop averages the task's own model"
         device = next(model.parameters()).device
-        nll, squared = 0.0, 0.0
-        counts = torch.zeros_like(self.counts)
+        fidelity = Fidelity(model.config.codebook_size)
+        nll = 0.0
         for chunk in self.heldout.split(self.batch):
             pixels = to_pixels(chunk.to(device))
             tokens = model.encode(pixels)
             output = model.decoder(model.quantizer.embed(tokens))
             nll += float(reconstruction_nll(output, pixels, model.config.likelihood)) * len(chunk)
-            error = (mean_pixels(output, model.config.likelihood) - pixels) / 2
-            squared += float(error.square().mean()) * len(chunk)
-            counts += torch.bincount(tokens.flatten().cpu(), minlength=counts.numel())
-        health = codebook_health(counts)
-        mse = squared / len(self.heldout)
+            rebuilt = to_image_u8(mean_pixels(output, model.config.likelihood))
+            fidelity.add(chunk.numpy(), rebuilt, tokens)
         return {
-            "heldout_reconstruction": nll / len(self.heldout),
-            "heldout_psnr_db": -10 * float(torch.log10(torch.tensor(mse))),
-            "heldout_codebook_usage": health.usage,
-            "heldout_codebook_perplexity": health.perplexity,
+            "heldout_reconstruction": nll / fidelity.pictures,
+            "heldout_psnr_db": fidelity.psnr_db,
+            "heldout_codebook_usage": fidelity.codebook.usage,
+            "heldout_codebook_perplexity": fidelity.codebook.perplexity,
         }
 
     def sample_sheet(self, model: nn.Module) -> Image.Image:

@@ -65,7 +65,7 @@ def test_everything_is_measured_and_written(
     out = tmp_path / "report"
     words = [
         "eval", "--model", str(model), "--captions", "4", "--candidates", "3",
-        "--temperatures", "[0.5, 1.0]", "--train_data", str(SCENES), "--out", str(out), "--json",
+        "--temperatures", "0.5", "1.0", "--train_data", str(SCENES), "--out", str(out), "--json",
     ]  # fmt: skip
     assert main(words) == 0
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
@@ -82,6 +82,15 @@ def test_everything_is_measured_and_written(
     assert [point["k"] for point in found["hit_at_k"]["likelihood"]] == [1, 2, 3]
     assert set(found["temperatures"]) == {"0.5", "1"}
     assert len(found["envelope"]) == 3
+    assert found["ranked_by"] == "likelihood"
+    assert set(found["ranked_temperatures"]) == {"0.5", "1"}
+    assert len(found["ranked_envelope"]) == 3
+    assert found["gap_closed"] == {"likelihood": None}, "no candidate hits, so there is no gap"
+    judge = found["judge"]
+    assert judge["images"]["rate"] >= 0.75, "weights have no part in it"
+    assert judge["rebuilt"]["rate"] == 0, "random weights keep nothing"
+    assert judge["images"]["n"] == judge["rebuilt"]["n"] == judge["others"]["n"] == 4
+    assert judge["caught"].keys() == judge["caught_rebuilt"].keys() >= {"background"}
     assert found["attributes"]["subject"]["n"] == 4
     assert found["bits_per_token"]["image"]["rate"] == pytest.approx(4, abs=0.2)  # log2 of 16 codes
     assert found["reconstruction"]["pictures"] == 4

@@ -17,7 +17,7 @@ from PIL import Image, PngImagePlugin
 
 from dalle import TextToImage, read_recipe
 from dalle.cli import main
-from dalle.generate_command import file_name, shown
+from dalle.labels import file_name, shown
 
 ROOT = Path(__file__).parents[2]
 FOX = "a fox on a blue background"
@@ -234,6 +234,28 @@ def test_like_refuses_what_it_cannot_repeat(generate: Generate, tmp_path: Path) 
     assert "give one caption or several to draw" in err
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--seed", "3"], "--seed 3 would change nothing; leave it out"),
+        (["--candidates", "4", "--keep", "2"], "--candidates 4, --keep 2 would change nothing; "),
+        (["--top-k", "0", "--top-p", "0.5"], "--top-k 0, --top-p 0.5 would"),
+        (["--temperature", "0.5"], "--temperature 0.5 would"),
+        (["--guidance-scale", "1"], "--guidance-scale 1.0 would"),
+        (["--ranker", "none"], "--ranker none would"),
+        (["--keep-rows", "2"], "keep_rows 2 says how much of a picture is kept"),
+    ],
+)
+def test_settings_beside_like_are_refused_by_name(
+    words: list[str], named: str, generate: Generate, tmp_path: Path
+) -> None:
+    """They were once ignored without a word; nothing is read before they are refused."""
+    status, out, err = generate("--like", "gone.png", *words)
+    assert (status, out) == (2, "")
+    assert named in err
+    assert files(tmp_path / "out") == []
+
+
 # --------------------------------------------------------------------------------------- bad input
 
 
@@ -404,6 +426,9 @@ def test_a_picture_is_completed_without_a_caption(generate: Generate, given: Pat
     assert status == 0
     assert out.startswith("(no caption) (best first by likelihood):")
     assert "kept 2 of 4 rows of tokens: " in out
+    (sheet,) = re.findall(r"all together: (\S+)", out)
+    with Image.open(sheet) as shown:
+        assert shown.width == 4 * (128 + 8) + 8, "what was given, two completions, the original"
 
 
 def test_variations_keep_the_first_rows(generate: Generate, tmp_path: Path) -> None:

@@ -57,3 +57,26 @@ def test_an_unknown_name_is_refused_with_what_there_is(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelFormatError, match="neither a folder nor one of the bundled models"):
         model_folder(name)
+
+
+@pytest.mark.parametrize("name", ["model.pt", "pytorch_model.bin", "last.CKPT", "no/such/a.pth"])
+def test_a_pickle_is_refused_and_never_opened(name: str, tmp_path: Path) -> None:
+    """It was once said not to exist."""
+    path = tmp_path / name
+    if path.parent.is_dir():
+        path.write_bytes(b"")
+        path.chmod(0)
+    message = rf"{name} is refused: .* are pickles, .* never loaded; give the folder of a model"
+    with pytest.raises(ModelFormatError, match=message):
+        model_folder(path)
+
+
+def test_another_file_is_no_folder(tmp_path: Path) -> None:
+    path = tmp_path / "transformer.safetensors"
+    path.write_bytes(b"")
+    with pytest.raises(ModelFormatError, match="is a file, not a model folder; give the folder"):
+        model_folder(path)
+
+
+def test_a_folder_may_end_as_pickles_do(tmp_path: Path) -> None:
+    assert model_folder(make_model(tmp_path / "best.ckpt")) == tmp_path / "best.ckpt"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,15 +85,35 @@ def test_complete_transform_and_rank_take_uploads(client: Client, uploaded: Any)
     assert ranked[0]["score"] == pytest.approx(ranked[1]["score"], abs=1e-5)
 
 
-def test_curl_works_as_the_readme_says(server: RunningPage) -> None:
-    import httpx
+def readme_block(language: str, server: RunningPage) -> str:
+    """The README's only block of a language, for this server and with few candidates."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (content,) = re.findall(rf"^```{language}\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
+    assert "http://127.0.0.1:7860" in content
+    return str(content).replace("http://127.0.0.1:7860", server.url)
 
-    url = f"{server.url}/gradio_api/call/v2/generate"
-    event = httpx.post(url, json={"caption": "a fox", "candidates": 1, "keep": 1}).json()
-    answer = httpx.get(f"{server.url}/gradio_api/call/generate/{event['event_id']}", timeout=120)
-    assert "event: complete" in answer.text
-    line = answer.text.rsplit("data: ", 1)[1]
-    assert json.loads(line)[0]["caption"] == "a fox"
+
+def test_the_readmes_program_runs(
+    server: RunningPage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(FOX, tmp_path / "fox.png")
+    monkeypatch.chdir(tmp_path)
+    program = readme_block("py", server).replace("candidates=16", "candidates=2")
+    program = program.replace('subject="fox"', 'subject="fox", candidates=1, keep=1')
+    names: dict[str, Any] = {}
+    exec(compile(program, "README.md", "exec"), names)
+    assert Path(names["best"]["file"]).is_file()
+
+
+def test_the_readmes_curl_command_runs(server: RunningPage) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("needs curl")
+    script = readme_block("zsh", server)
+    script = script.replace('"a fox"}', '"a fox", "candidates": 1, "keep": 1}')
+    run = subprocess.run(
+        ["sh", "-e", "-c", script], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert "event: complete" in run.stdout
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,12 @@ import pytest
 import torch
 from PIL import Image
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+from torch.utils.data import Dataset, get_worker_info
 
 from dalle.checkpoint import load_vae
 from dalle.config import TrainVae
+from dalle.data.order import Draw
+from dalle.data.pictures import Fault, Picture, PictureSet
 from dalle.errors import DataError, TrainingError
 from dalle.train.loop import Trainer, too_many_bad
 from dalle.train.metrics import read_metrics
@@ -109,6 +115,44 @@ def test_processes_that_load_data_change_nothing(vae_run: VaeRun) -> None:
         assert torch.equal(tensor, weights[1][name]), name
 
 
+class Deadly(Dataset[Any]):
+    """Kills the process that loads one of the later samples."""
+
+    def __init__(self, pictures: PictureSet) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, draw: Draw) -> Picture | Fault:
+        if get_worker_info() is not None and draw.epoch == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.pictures[draw]
+
+
+def test_a_loading_process_that_is_killed_ends_the_run_with_one_line(vae_run: VaeRun) -> None:
+    class Deadlier(VaeTask):
+        def dataset(self) -> Dataset[Any]:
+            return Deadly(self.train_set)
+
+    run = vae_run(loop={"steps": 30, "workers": 1, "save_every": 2})
+    message = r"^a process that loads data died: DataLoader worker \(pid.* loop.workers \(now 1\)"
+    with pytest.raises(TrainingError, match=message) as caught:
+        train(run, Deadlier)
+    assert "\n" not in str(caught.value)
+    assert checkpoints(run), "what was saved stays"
+    train(run, resume=True)
+
+
+def test_other_errors_of_the_run_time_stay_what_they_are(vae_run: VaeRun) -> None:
+    class Broken(VaeTask):
+        def loss(self, batch: Batch, step: int, noise: torch.Generator) -> Loss:
+            raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        train(vae_run(), Broken)
+
+
 # --------------------------------------------------------------------------------- numbers gone bad
 
 
@@ -178,11 +222,72 @@ def test_a_skipped_step_leaves_weights_and_moments_alone(vae_run: VaeRun) -> Non
     assert not all(torch.equal(after[name], later[name]) for name in after)
 
 
-def test_five_in_a_row_end_the_run_and_nothing_is_saved_after_the_first(vae_run: VaeRun) -> None:
-    run = vae_run(loop={"steps": 30, "save_every": 3})
+def test_five_in_a_row_end_the_run_where_no_checkpoint_is_good(vae_run: VaeRun) -> None:
+    run = vae_run(loop={"steps": 30, "save_every": 10})
     with pytest.raises(TrainingError, match=r"5 steps in a row had to be skipped, up to step 8 "):
         train(run, poisoned(*range(4, 30)))
-    assert checkpoints(run) == ["step-00000003", "step-00000006"]
+    assert checkpoints(run) == []
+
+
+def test_bad_steps_that_go_on_after_going_back_end_the_run(vae_run: VaeRun) -> None:
+    run = vae_run(loop={"steps": 30, "save_every": 3})
+    with pytest.raises(TrainingError, match=r"5 steps in a row had to be skipped, up to step 13 "):
+        train(run, poisoned(*range(4, 30)))
+    assert checkpoints(run)[-1] == "step-00000012"
+    for name in checkpoints(run):
+        tensors = stored_tensors(run.out / "checkpoints" / name)
+        assert all(tensor.isfinite().all() for tensor in tensors.values())
+
+
+def test_five_in_a_row_lead_back_to_the_last_good_weights_once(
+    vae_run: VaeRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The checkpoint at 8 holds the very weights that led nowhere: its last steps were skipped."""
+    run = vae_run(loop={"steps": 11, "save_every": 4, "keep_checkpoints": 5})
+    train(run, poisoned(*range(6, 11)))
+    good, bad, after = (
+        stored_tensors(run.out / "checkpoints" / f"step-{step:08}") for step in (4, 8, 11)
+    )
+    assert all(torch.equal(good[name], after[name]) for name in good)
+    assert not all(torch.equal(bad[name], after[name]) for name in bad)
+    assert "the weights of " in caplog.text
+    assert "step-00000004; if that happens again, the run stops" in caplog.text
+    noted = [json.loads(line) for line in (run.out / "skipped.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in noted] == [6, 7, 8, 9, 10]
+    assert {len(line["samples"]) for line in noted} == {run.loop.batch}
+    assert noted[0]["reason"] == "loss nan, gradient norm nan"
+
+
+def test_weights_gone_bad_for_good_are_replaced(vae_run: VaeRun) -> None:
+    run = vae_run(loop={"steps": 15, "save_every": 5})
+    trainer = train(run, poisoned(5, heals=False))
+    assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
+    assert sum(line["skipped_steps"] for line in metrics(run)) == 5
+    assert (run.out / "model").exists()
+
+
+def test_a_second_row_of_bad_steps_ends_the_run_also_after_a_restart(vae_run: VaeRun) -> None:
+    run = vae_run(loop={"steps": 30, "save_every": 2, "keep_checkpoints": 30})
+    bad = poisoned(*range(3, 8), *range(12, 17))
+    message = r"5 steps in a row had to be skipped, up to step 16 .* all are in .*skipped\.jsonl"
+    with pytest.raises(TrainingError, match=message):
+        train(run, bad)
+    for step in (12, 14, 16):
+        shutil.rmtree(run.out / "checkpoints" / f"step-{step:08}")
+    with pytest.raises(TrainingError, match=message):
+        train(run, bad, resume=True)
+
+
+def test_a_run_that_went_back_resumes_bit_for_bit(vae_run: VaeRun) -> None:
+    run = vae_run(loop={"steps": 12, "save_every": 3, "keep_checkpoints": 9})
+    bad = poisoned(*range(4, 9))
+    whole = train(run, bad).model.state_dict()
+    for start in (6, 9):  # in the midst of the bad steps, and after them
+        shutil.rmtree(run.out / "checkpoints" / "step-00000012")
+        if start == 6:
+            shutil.rmtree(run.out / "checkpoints" / "step-00000009")
+        again = train(run, bad, resume=True).model.state_dict()
+        assert all(torch.equal(whole[name], again[name]) for name in whole), start
 
 
 def test_four_in_a_row_do_not(vae_run: VaeRun) -> None:

@@ -83,6 +83,17 @@ def test_the_codebook_follows_every_micro_batch_of_the_step(vae_run: VaeRun) -> 
     torch.testing.assert_close(tables[0], tables[1])
 
 
+def test_features_are_kept_only_for_a_codebook_that_follows_them(vae_run: VaeRun) -> None:
+    """They were once kept for the Gumbel codebook too, which gradients alone train."""
+    for quantizer, kept in (("gumbel", 0), ("nearest", 2)):
+        task = VaeTask(vae_run(model={"quantizer": quantizer}))
+        for part in ((0, 1), (2, 3)):
+            task.loss(batch_of(task, *part), 0, noise())
+        assert len(task.features) == kept
+        task.after_step(0, noise())
+        assert task.features == []
+
+
 def test_features_of_a_step_that_was_skipped_are_not_followed(vae_run: VaeRun) -> None:
     tables = []
     for skipped in (False, True):
@@ -143,8 +154,9 @@ def test_evaluation_rebuilds_from_hard_codes(vae_run: VaeRun) -> None:
     pixels = to_pixels(task.heldout)
     tokens = task.model.encode(pixels)
     error = (task.model.decode(tokens) - pixels).double() / 2
-    psnr = -10 * float(torch.log10(error.square().mean()))
-    assert values["heldout_psnr_db"] == pytest.approx(psnr, abs=1e-4)
+    psnr = -10 * torch.log10(error.square().mean(dim=(1, 2, 3)))  # of each picture by itself
+    # Published pictures have whole levels: rounding moves a value by at most half of 1/255.
+    assert values["heldout_psnr_db"] == pytest.approx(float(psnr.mean()), abs=0.02)
     assert values["heldout_codebook_usage"] == len(tokens.unique()) / 16
     assert set(values) == {
         "heldout_reconstruction", "heldout_psnr_db", "heldout_codebook_usage",
