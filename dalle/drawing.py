@@ -19,6 +19,7 @@ from dalle.captions import CaptionTokenizer
 from dalle.checkpoint import ModelParts
 from dalle.config import SamplingConfig
 from dalle.engine import Engine, Engines
+from dalle.errors import DalleError
 from dalle.given_picture import read_picture
 from dalle.image_prompt import CropMode, Layout, prepare
 from dalle.image_tokenizer import ImageTokenizer
@@ -138,6 +139,13 @@ class Drawer:
         )
         return ImagePrompt(tokens=rearrange(grid, "h w -> (h w)"), shown=shown)
 
+    def prepare_any(self, caption: str | None, prompt: ImagePrompt | None) -> Prepared:
+        """As `prepare`, but None is the null caption, which says nothing."""
+        if caption is None:
+            null = null_caption(self.transformer.sequence)
+            return self._prepared("", null, prompt, notice=None)
+        return self.prepare(caption, prompt)
+
     def prepare(self, caption: str, prompt: ImagePrompt | None = None) -> Prepared:
         """`caption` as the transformer reads it, cut if it is too long.
 
@@ -154,10 +162,6 @@ class Drawer:
             notice = f"only the first {sequence.text_len} tokens of the caption are used: {used!r}"
             log.warning("%s", notice)
         return self._prepared(caption, text_ids, prompt, notice=notice)
-
-    def prepare_null(self, prompt: ImagePrompt | None = None) -> Prepared:
-        """The null caption, which says nothing."""
-        return self._prepared("", null_caption(self.transformer.sequence), prompt, notice=None)
 
     def _prepared(
         self, caption: str, text_ids: Tensor, prompt: ImagePrompt | None, *, notice: str | None
@@ -182,6 +186,39 @@ class Drawer:
             image_prompt=torch.stack([caption.image_tokens for caption in batch.captions]),  # c r
             chooser=batch.engine.chooser,
         )
+
+    def redraw(self, recipe: Recipe) -> GeneratedImage:
+        """The picture that `recipe` describes, not yet scored.
+
+        Raises:
+            DalleError: The recipe belongs to another model.
+            ValueError: The recipe's caption cannot be drawn.
+        """
+        self.check_ours(recipe)
+        together, size = recipe.batch
+        start = recipe.index - recipe.index % size
+        prompt = ImagePrompt(tokens=torch.tensor(recipe.prompt, dtype=torch.int64))
+        batch = DrawBatch(
+            captions=(self.prepare_any(recipe.caption or None, prompt),) * together,
+            indices=range(start, start + size),
+            seed=recipe.seed,
+            sampling=recipe.sampling,
+            engine=self.engines.exactly(recipe.dtype, compiled=recipe.compiled),
+        )
+        *_, drawn = self.draw(batch)
+        return self.images(batch, drawn, row=0)[recipe.index - start]
+
+    def check_ours(self, recipe: Recipe) -> None:
+        """Refuse the recipe of another model's picture.
+
+        Raises:
+            DalleError: It is.
+        """
+        if recipe.model != self.fingerprint:
+            raise DalleError(
+                f"the picture was drawn by model {recipe.model}, but this one is "
+                f"{self.fingerprint}; load the model it was drawn with"
+            )
 
     def images(self, batch: DrawBatch, drawn: Drawn, *, row: int) -> list[GeneratedImage]:
         """Finished pictures of caption number `row` of `batch`, not yet scored."""

@@ -25,7 +25,6 @@ from dalle.drawing import (
     Picture,
     Prepared,
 )
-from dalle.errors import DalleError
 from dalle.folders import model_folder
 from dalle.image_prompt import keep_rows as keep_rows_of
 from dalle.picture import GeneratedImage, Recipe
@@ -185,10 +184,8 @@ class TextToImage:
         sampling, image_options = split_options(options)
         request = self._request(candidates, keep, seed=seed, ranker=ranker, sampling=sampling)
         prompt = self._prompt(image, image_options)
-        if captions is None:
-            prepared = [self._drawer.prepare_null(prompt)]
-        else:
-            prepared = [self._drawer.prepare(caption, prompt) for caption in _listed(captions)]
+        wanted = [None] if captions is None else _listed(captions)
+        prepared = [self._drawer.prepare_any(caption, prompt) for caption in wanted]
         results = [self._finish((one,), request, together=1)[0] for one in prepared]
         return Generation(results=tuple(results))
 
@@ -240,7 +237,7 @@ class TextToImage:
         """
         sampling, image_options = split_options(options)
         request = self._request(candidates, keep, seed=seed, ranker=ranker, sampling=sampling)
-        prepared = self._prepare(caption, self._prompt(image, image_options))
+        prepared = self._drawer.prepare_any(caption, self._prompt(image, image_options))
         return self._stream(prepared, request, previews=previews)
 
     def read_image(self, picture: Picture, **options: Unpack[ImageOptions]) -> ImagePrompt:
@@ -267,7 +264,7 @@ class TextToImage:
             ValueError: It is out of range.
             DalleError: Another model drew the picture.
         """
-        self._check_ours(picture.recipe)
+        self._drawer.check_ours(picture.recipe)
         rows = keep_rows_of(keep_rows, grid_h=self._drawer.rows)
         return ImagePrompt(tokens=torch.from_numpy(picture.tokens[:rows].reshape(-1)))  # (h w)
 
@@ -278,28 +275,7 @@ class TextToImage:
             DalleError: The recipe belongs to another model.
             ValueError: The recipe's caption cannot be drawn.
         """
-        self._check_ours(recipe)
-        together, size = recipe.batch
-        start = recipe.index - recipe.index % size
-        prompt = ImagePrompt(tokens=torch.tensor(recipe.prompt, dtype=torch.int64))
-        batch = DrawBatch(
-            captions=(self._prepare(recipe.caption or None, prompt),) * together,
-            indices=range(start, start + size),
-            seed=recipe.seed,
-            sampling=recipe.sampling,
-            engine=self._drawer.engines.exactly(recipe.dtype, compiled=recipe.compiled),
-        )
-        *_, drawn = self._drawer.draw(batch)
-        image = self._drawer.images(batch, drawn, row=0)[recipe.index - start]
-        return scored(recipe.caption, [image], self.ranker)[0]
-
-    def _check_ours(self, recipe: Recipe) -> None:
-        """Refuse the recipe of another model's picture."""
-        if recipe.model != self.fingerprint:
-            raise DalleError(
-                f"the picture was drawn by model {recipe.model}, but this one is "
-                f"{self.fingerprint}; load the model it was drawn with"
-            )
+        return scored(recipe.caption, [self._drawer.redraw(recipe)], self.ranker)[0]
 
     # -------------------------------------------------------------------------- inner workings
 
@@ -318,12 +294,6 @@ class TextToImage:
         chosen = named_ranker(ranker, self.ranker)
         chosen.prepare()
         return replace(request, ranker=chosen)
-
-    def _prepare(self, caption: str | None, prompt: ImagePrompt | None) -> Prepared:
-        """A caption as the transformer reads it; None is the null caption."""
-        if caption is None:
-            return self._drawer.prepare_null(prompt)
-        return self._drawer.prepare(caption, prompt)
 
     def _prompt(
         self, image: Picture | ImagePrompt | None, options: ImageOptions

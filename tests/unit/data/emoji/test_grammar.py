@@ -20,7 +20,7 @@ def draw_many(core: dict[str, Subject], count: int = 4000) -> list[Scene]:
 
 def test_every_kind_of_scene_comes_about_as_often_as_it_should(core: dict[str, Subject]) -> None:
     scenes = draw_many(core)
-    kinds = Counter(scene.kind for scene in scenes)
+    kinds = Counter[str](scene.kind for scene in scenes)
     weights = asdict(SceneMixture())
     total = sum(weights.values())
     for kind, weight in weights.items():
