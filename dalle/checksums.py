@@ -34,14 +34,16 @@ def write_sums(folder: Path) -> None:
 
 
 def verify_sums(folder: Path, required: Collection[str]) -> str:
-    """Check every file that SHA256SUMS lists, and return the folder's fingerprint.
+    """Check every file that SHA256SUMS lists, and return a fingerprint of the required ones.
+
+    Other files, such as a model's card, may change without making it another model.
 
     Args:
         folder: Where the list and its files are.
         required: Names that must be on the list, since they are about to be read.
 
     Returns:
-        First 16 hex digits of the SHA-256 of the list itself.
+        First 16 hex digits of the SHA-256 of the required files' lines.
 
     Raises:
         ModelFormatError: The list is missing or malformed, a required file is not on it, or a file
@@ -63,7 +65,8 @@ def verify_sums(folder: Path, required: Collection[str]) -> str:
             raise ModelFormatError(
                 f"{path} is damaged: its SHA-256 differs from {SUMS_FILE}; copy the file again"
             )
-    return file_sha256(folder / SUMS_FILE)[:16]
+    lines = "".join(f"{expected[name]}  {name}\n" for name in sorted(required))
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
 def _read_sums(folder: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dalle.checksums import SUMS_FILE, file_sha256, verify_sums, write_sums
+from dalle.checksums import SUMS_FILE, verify_sums, write_sums
 from dalle.errors import ModelFormatError
 
 
@@ -32,7 +32,18 @@ def test_every_file_is_listed_and_verified(folder: Path) -> None:
     assert lines[0] == f"{hashlib.sha256(b'abc').hexdigest()}  a.bin"
     assert [line[66:] for line in lines] == ["a.bin", "b b.txt"]
     fingerprint = verify_sums(folder, ["a.bin"])
-    assert fingerprint == file_sha256(folder / SUMS_FILE)[:16]
+    assert fingerprint == hashlib.sha256(f"{lines[0]}\n".encode()).hexdigest()[:16]
+
+
+def test_only_the_required_files_decide_the_fingerprint(folder: Path) -> None:
+    before = verify_sums(folder, ["a.bin"])
+    (folder / "b b.txt").write_text("another card")
+    write_sums(folder)
+    assert verify_sums(folder, ["a.bin"]) == before
+    assert verify_sums(folder, ["a.bin", "b b.txt"]) != before
+    (folder / "a.bin").write_bytes(b"abd")
+    write_sums(folder)
+    assert verify_sums(folder, ["a.bin"]) != before
 
 
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs coreutils' sha256sum")
@@ -55,13 +66,13 @@ def test_every_single_flipped_bit_of_a_file_is_found(folder: Path) -> None:
 def test_every_flipped_byte_of_the_list_itself_is_found_or_changes_the_fingerprint(
     folder: Path,
 ) -> None:
-    whole = verify_sums(folder, ["a.bin"])
+    whole = verify_sums(folder, ["a.bin", "b b.txt"])
     content = (folder / SUMS_FILE).read_bytes()
     for place in range(len(content)):
         flipped = content[:place] + bytes([content[place] ^ 0x11]) + content[place + 1 :]
         (folder / SUMS_FILE).write_bytes(flipped)
         try:
-            assert verify_sums(folder, ["a.bin"]) != whole
+            assert verify_sums(folder, ["a.bin", "b b.txt"]) != whole
         except ModelFormatError:
             continue
 
