@@ -50,7 +50,11 @@ def test_neither_the_person_nor_the_log_reads_a_caption(caplog: pytest.LogCaptur
 
 
 def test_who_asks_for_details_reads_them(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG), pytest.raises(PageFault), guarded("drawing"):
+    with (
+        caplog.at_level(logging.DEBUG, logger="dalle.page.faults"),
+        pytest.raises(PageFault),
+        guarded("drawing"),
+    ):
         breaks()
     assert SECRET in caplog.text
 
