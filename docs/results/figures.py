@@ -83,22 +83,21 @@ COMPLETIONS = 6
 
 COLUMNS = 8
 
+_TRANSFORMER_CURVES = {
+    "image_loss": "image, training",
+    "heldout_image_loss": "image, held out",
+    "text_loss": "text, training",
+    "heldout_text_loss": "text, held out",
+}
+
 STAGES = {
     "vae": (
         "dVAE: reconstruction loss",
         "mean absolute error",
         {"reconstruction": "training", "heldout_reconstruction": "held out"},
     ),
-    "transformer": (
-        "joint transformer",
-        "nats per token",
-        {
-            "image_loss": "image, training",
-            "heldout_image_loss": "image, held out",
-            "text_loss": "text, training",
-            "heldout_text_loss": "text, held out",
-        },
-    ),
+    "transformer": ("joint transformer, first pass", "nats per token", _TRANSFORMER_CURVES),
+    "transformer-second": ("joint transformer, second pass", "nats per token", _TRANSFORMER_CURVES),
     "clip": (
         "CLIP: held-out retrieval",
         "share",
