@@ -21,6 +21,7 @@ from dalle.page.facts import ModelFacts
 from dalle.page.faults import PageFault, guarded
 from dalle.page.html import html
 from dalle.page.prompt_tab import PromptTab
+from dalle.page.received import only_received
 from dalle.page.service import Service
 
 TITLE = "Captions in, pictures out"
@@ -37,18 +38,24 @@ element.addEventListener('click', (event) => {
 
 
 class Page(gr.Blocks):
-    """Gradio's blocks, but an error tells the person an id and the log no caption."""
+    """Gradio's blocks, but files must be uploads, errors tell an id, and the log no caption."""
 
-    async def process_api(self, *args: Any, **kwargs: Any) -> Any:
+    async def process_api(self, block_fn: Any, inputs: list[Any], *args: Any, **more: Any) -> Any:
         """Answer one event; see `gradio.Blocks.process_api`."""
         try:
             with guarded("answering"):
                 try:
-                    return await super().process_api(*args, **kwargs)
+                    received = only_received(inputs)
+                    return await super().process_api(block_fn, received, *args, **more)  # type: ignore[arg-type]
                 except gr.Error as err:  # of a widget that refuses its value
                     raise PageFault(str(err.message)) from None
         except PageFault as fault:
-            raise gr.Error(escape(str(fault), quote=False), print_exception=False) from None
+            raise gr.Error(_shown(fault), print_exception=False) from None
+
+
+def _shown(fault: PageFault) -> str:
+    """A fault as text that can be sent, whatever the value was that it quotes."""
+    return escape(str(fault).encode("utf-8", "backslashreplace").decode(), quote=False)
 
 
 def build_page(service: Service, *, ranks: bool) -> gr.Blocks:

@@ -26,6 +26,10 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 CALLS = "/gradio_api/call/"
+UNUSED = re.compile(
+    r"/gradio_api/(process_recording|vibe-|undo-vibe-edit|deep_link|run-history|proxy=)"
+)
+"""What Gradio offers and this page has no use for: it starts programs, writes files, or fetches."""
 FORM_OVERHEAD_BYTES = 64 * 1024
 """What a form adds to the file in it."""
 MAX_BODY_BYTES = 2 * 1024**2
@@ -107,6 +111,8 @@ class Doorkeeper:
         _, found, name = path.partition("/file=")
         if found and re.match(r"[a-z][a-z0-9+.-]*:/", name.lstrip().lower()):
             return 403, "files of other hosts are not fetched"
+        if UNUSED.match(path):
+            return 404, "there is nothing here"
         if method == "POST" and path.startswith(CALLS):
             name = path.removeprefix(CALLS).removeprefix("v2/").strip("/")
             if name not in self._endpoints:

@@ -15,12 +15,13 @@ import gradio as gr
 from gradio.components import Component
 from gradio.data_classes import FileData
 from gradio.events import api
-from gradio.utils import get_function_description, get_upload_folder
+from gradio.utils import get_function_description
 from PIL import Image
 
 from dalle.page.asking import client_of
 from dalle.page.exports import save_pictures
 from dalle.page.faults import PageFault
+from dalle.page.received import is_received
 from dalle.page.service import Service, Task
 from dalle.page.settings import check_caption
 from dalle.page.widgets import check
@@ -190,7 +191,7 @@ class Endpoints:
     def _read(self, picture: object) -> Image.Image:
         """An uploaded picture; only what this server received itself is opened."""
         path = picture.get("path") if isinstance(picture, dict) else None
-        if not isinstance(path, str) or not _is_upload(path):
+        if not isinstance(path, str) or not is_received(path):
             raise PageFault("a picture must be an uploaded file; upload it first")
         return self._service.uploads.read(path)
 
@@ -236,13 +237,6 @@ def _name(picture: object) -> str:
     """The name that an uploaded file had, for settings that name it; never a path."""
     name = picture.get("orig_name") if isinstance(picture, dict) else None
     return Path(name).name if isinstance(name, str) and Path(name).name else "picture.png"
-
-
-def _is_upload(path: str) -> bool:
-    try:
-        return Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve())
-    except (OSError, ValueError):  # such as a NUL in it
-        return False
 
 
 def _label(blocks: gr.Blocks, function: Callable[..., Any]) -> None:

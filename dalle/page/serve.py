@@ -147,6 +147,9 @@ def _serve(service: Service, settings: Demo, listener: socket.socket) -> int:
         css=css(),
         js=script(),
     )
+    # What Gradio's own `launch` sets: without it, no path is checked before a file is copied, and
+    # uploaded SVG files are shown as part of the page.
+    page.has_launched = page.is_running = True
     local = _is_loopback(settings.host)
     hosts = (*LOOPBACK, settings.host) if local else None
     door = Doorkeeper(app, limits=service.limits, hosts=hosts, endpoints=ENDPOINTS)

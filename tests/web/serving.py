@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import json
 import os
 import re
 import signal
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import httpx
     from playwright.sync_api import Browser, Page
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +72,35 @@ def running_page(folder: Path, *flags: str) -> Iterator[RunningPage]:
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+@functools.cache
+def http_client() -> httpx.Client:
+    """What asks the server; one for all, since each reads all certificates when it is made."""
+    import httpx
+
+    return httpx.Client(timeout=30)
+
+
+def call(
+    page: RunningPage, endpoint: str, body: object, *, client: str, seconds: float = 60
+) -> str:
+    """What an endpoint answers to a client of that address: its events, or why it refuses.
+
+    The server believes a proxy on its own machine about who asks, and so us.
+    """
+    address = f"{page.url}/gradio_api/call"
+    headers = {"x-forwarded-for": client, "content-type": "application/json"}
+    asked = http_client().post(
+        f"{address}/v2/{endpoint}", content=json.dumps(body), headers=headers, timeout=seconds
+    )
+    assert asked.status_code < 500, asked.text
+    if asked.status_code != 200:
+        return asked.text
+    event = asked.json()["event_id"]
+    answer = http_client().get(f"{address}/{endpoint}/{event}", headers=headers, timeout=seconds)
+    assert answer.status_code == 200
+    return answer.text
 
 
 @contextlib.contextmanager

@@ -1,0 +1,130 @@
+"""Many people at once: a bounded queue, fair shares, honest refusals, flat memory."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from dalle.page.limits import Limits
+from tests.web.serving import RunningPage, call, running_page
+
+CLIENTS = 30
+INSIDE = Limits().running + Limits().waiting
+MANY = {"caption": "a fox", "candidates": 32, "keep": 1}
+ONE = {"caption": "two apples", "candidates": 1, "keep": 1}
+
+
+@pytest.fixture(scope="module")
+def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that is slow enough for others to wait: 16 x 16 tokens, random weights."""
+    import torch
+
+    from dalle.captions import CaptionTokenizer
+    from dalle.checkpoint import ModelParts, save_model
+    from dalle.config import SamplingConfig
+    from dalle.model_config import SequenceConfig, TransformerConfig
+    from dalle.transformer import JointTransformer
+    from vae import DiscreteVAE, VaeConfig
+
+    tokenizer = CaptionTokenizer.train(["a fox on a blue background", "two apples"] * 3, 290)
+    sequence = SequenceConfig(
+        text_len=12, text_vocab=tokenizer.vocab_size, grid_h=16, grid_w=16, image_vocab=32
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        parts = ModelParts(
+            vae=DiscreteVAE(
+                VaeConfig(
+                    channels=8, groups=3, blocks_per_group=1, codebook_size=32, codebook_dim=8
+                )
+            ),
+            transformer=JointTransformer(sequence, TransformerConfig(width=32, layers=2, heads=2)),
+            tokenizer=tokenizer,
+            sampling=SamplingConfig(temperature=0.9, top_k=24),
+            fingerprint="",
+        )
+    folder = tmp_path_factory.mktemp("models") / "slow"
+    save_model(folder, parts, card="A model of random weights, for tests.\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def busy(
+    slow_model: Path, tmp_path_factory: pytest.TempPathFactory, needs_gradio: None
+) -> Iterator[RunningPage]:
+    with running_page(tmp_path_factory.mktemp("busy"), "--model", str(slow_model)) as page:
+        page.wait_for_model()
+        yield page
+
+
+def rush(page: RunningPage, subnet: int) -> list[tuple[str, float]]:
+    """What everybody is told who comes at once, the first with a long job, and after how long."""
+
+    def ask(number: int) -> tuple[str, float]:
+        started = time.monotonic()
+        body = ONE if number else MANY
+        answer = call(page, "generate", body, client=f"10.0.{subnet}.{number}", seconds=120)
+        return answer, time.monotonic() - started
+
+    with ThreadPoolExecutor(CLIENTS) as people:
+        return list(people.map(ask, range(CLIENTS)))
+
+
+def resident_mib(page: RunningPage) -> float:
+    """Memory that the server takes up."""
+    status = Path(f"/proc/{page.process.pid}/status")
+    if not status.exists():
+        pytest.skip("this system does not tell how much memory a process takes up")
+    found = re.search(r"VmRSS:\s+(\d+) kB", status.read_text())
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def test_thirty_at_once_are_served_or_refused_and_memory_stays_flat(busy: RunningPage) -> None:
+    rush(busy, 0)  # after which everything is loaded that ever will be
+    before = resident_mib(busy)
+    answers = rush(busy, 1)
+    served = [seconds for answer, seconds in answers if "event: complete" in answer]
+    refused = [(answer, seconds) for answer, seconds in answers if "event: error" in answer]
+    assert len(served) + len(refused) == CLIENTS
+    # Whoever comes after the first has left finds a place that was not there before.
+    assert INSIDE <= len(served) < CLIENTS
+    for answer, seconds in refused:
+        assert re.search(
+            r"too many people are drawing: \d+ jobs already waiting; try again in about \d+ s",
+            answer,
+        )
+        assert seconds < max(served), "a refusal does not wait for its turn"
+    # The allocator keeps a few MiB for each thread; pictures or jobs kept would be more.
+    assert resident_mib(busy) - before < 80
+
+
+def test_a_flood_of_one_takes_no_place_from_another(busy: RunningPage) -> None:
+    with ThreadPoolExecutor(9) as people:
+        flood = [
+            people.submit(call, busy, "generate", MANY, client="10.1.0.1", seconds=120)
+            for _ in range(8)
+        ]
+        other = people.submit(call, busy, "generate", ONE, client="10.1.0.2", seconds=120)
+        answers = [job.result() for job in flood]
+        assert "event: complete" in other.result()
+    refused = [answer for answer in answers if "event: error" in answer]
+    assert len(refused) >= len(flood) - 2 * Limits().per_client
+    for answer in refused:
+        assert re.search(r"\d jobs? of yours (is|are) still under way; try again in", answer)
+
+
+def test_a_job_over_the_time_limit_is_ended_with_a_message(
+    tiny_model: Path, tmp_path: Path, needs_gradio: None
+) -> None:
+    with running_page(tmp_path, "--model", str(tiny_model), "--max-seconds", "0.001") as page:
+        page.wait_for_model()
+        answer = call(page, "generate", MANY, client="10.2.0.1")
+        assert "the job was stopped after 0.001 s, the longest that one may take" in answer
+        assert "draw fewer pictures at once" in answer
+        assert "fault" not in page.log.read_text()
