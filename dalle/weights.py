@@ -66,6 +66,12 @@ def filled(construct: Callable[[], Module], weights: Path) -> Module:
         raise ModelFormatError(
             f"{weights} cannot be read as safetensors: {err}; copy the file again"
         ) from err
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ModelFormatError(
+                f"{weights}: {name} holds values that are not finite; get the weights again from "
+                "where they were published"
+            )
     with torch.random.fork_rng(devices=[]), _Unfilled(shapes_only=False):
         module = construct()
     module.load_state_dict(tensors)

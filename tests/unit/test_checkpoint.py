@@ -284,6 +284,16 @@ def test_truncated_weights_are_refused(
         load_model(folder)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_refused(folder: Path, value: float) -> None:
+    weights = load_file(folder / TRANSFORMER_FILE)
+    weights["final_norm.bias"][3] = value
+    save_file(weights, folder / TRANSFORMER_FILE)
+    write_sums(folder)
+    with pytest.raises(ModelFormatError, match=r"safetensors: final_norm\.bias holds values that"):
+        load_model(folder)
+
+
 def test_weights_that_do_not_fit_are_listed_together(folder: Path) -> None:
     weights = load_file(folder / TRANSFORMER_FILE)
     del weights["start"]
