@@ -57,7 +57,8 @@ def running_page(folder: Path, *flags: str) -> Iterator[RunningPage]:
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env={**os.environ, "TMPDIR": str(folder)},
+            # The browser wants the other core; spinning threads of OpenMP would take it.
+            env={**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"},
         )
     try:
         assert process.stdout is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import re
@@ -38,6 +39,19 @@ def chosen_png(page: Page) -> bytes:
     return base64.b64decode(url.removeprefix("data:image/png;base64,"))
 
 
+def choose(page: Page, place: int, *, shown: str) -> None:
+    """Choose a picture; again, where a click met the stage while it was being replaced."""
+    from playwright.sync_api import TimeoutError as Late
+
+    chosen = page.locator(".chosen:visible").filter(has_text=shown)
+    for _ in range(5):
+        page.locator(".stage:visible .pick").nth(place).click()
+        with contextlib.suppress(Late):
+            chosen.wait_for(timeout=4000)
+            return
+    chosen.wait_for()
+
+
 def settings_in(png: bytes) -> dict[str, object]:
     with Image.open(io.BytesIO(png)) as image:
         found: dict[str, object] = json.loads(image.info["parameters"])
@@ -69,13 +83,13 @@ def test_choosing_a_picture_shows_it_with_its_settings(page: Page) -> None:
     ask(page, "a pizza")
     wait_for_status(page, DRAWN)
     first = chosen_png(page)
-    page.locator(".stage:visible .pick").nth(2).click()
-    page.locator(".chosen:visible").filter(has_text="3 of 3").wait_for()
+    choose(page, 2, shown="3 of 3")
     third = chosen_png(page)
     assert first != third
     assert settings_in(third)["caption"] == "a pizza"
     assert settings_in(third)["seed"] == 5
     page.get_by_role("button", name="Copy as Python").filter(visible=True).click()
+    page.locator(".cm-content:visible").nth(1).wait_for()  # the editors open with the fold
     code = page.locator(".cm-content:visible").all_inner_texts()
     assert "seed=5" in code[0]
     assert code[1].startswith("dalle generate")
@@ -189,8 +203,7 @@ def test_a_dropped_png_restores_its_settings(page: Page, tmp_path: Path) -> None
     wait_for_status(page, DRAWN)
     kept = []
     for place in range(page.locator(".stage:visible .pick").count()):
-        page.locator(".stage:visible .pick").nth(place).click()
-        page.locator(".chosen:visible").filter(has_text=f"{place + 1} of").wait_for()
+        choose(page, place, shown=f"{place + 1} of")
         kept.append(chosen_png(page))
     pixels = [Image.open(io.BytesIO(content)).tobytes() for content in kept]
     assert Image.open(io.BytesIO(png)).tobytes() in pixels
