@@ -18,8 +18,12 @@ os.environ.pop("DALLE_DEBUG", None)
 import pytest
 from hypothesis import settings
 
+from tests.random_models import save_random_model
+
 if TYPE_CHECKING:
     from dalle import TextToImage
+    from dalle.data.emoji.font import EmojiFont
+    from dalle.data.emoji.render import Painter
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 settings.load_profile("repeatable")
@@ -32,38 +36,19 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     The weights are large enough that caption and drawn tokens sway every further token; what
     guidance, a wrong cache or a wrong caption would change does change.
     """
-    import torch
-
-    from dalle.captions import CaptionTokenizer
-    from dalle.checkpoint import ModelParts, save_model
     from dalle.config import SamplingConfig
-    from dalle.model_config import SequenceConfig, TransformerConfig
-    from dalle.transformer import JointTransformer
-    from vae import DiscreteVAE, VaeConfig
+    from dalle.model_config import TransformerConfig
+    from vae import VaeConfig
 
-    captions = ["a fox on a blue background", "two apples", "a robot above a car", "a pizza"]
-    tokenizer = CaptionTokenizer.train(captions * 3, 290)
-    sequence = SequenceConfig(
-        text_len=12, text_vocab=tokenizer.vocab_size, grid_h=4, grid_w=4, image_vocab=32
-    )
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        transformer = JointTransformer(sequence, TransformerConfig(width=32, layers=2, heads=2))
-        for name, parameter in transformer.named_parameters():
-            parameter.mul_(1 if "norm" in name else 8)
-        vae = DiscreteVAE(
-            VaeConfig(channels=8, groups=3, blocks_per_group=1, codebook_size=32, codebook_dim=8)
-        )
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    parts = ModelParts(
-        vae=vae,
-        transformer=transformer,
-        tokenizer=tokenizer,
+    return save_random_model(
+        tmp_path_factory.mktemp("models") / "tiny",
+        grid=4,
+        text_len=12,
+        transformer=TransformerConfig(width=32, layers=2, heads=2),
+        vae=VaeConfig(channels=8, groups=3, blocks_per_group=1, codebook_size=32, codebook_dim=8),
         sampling=SamplingConfig(temperature=0.9, top_k=24, guidance_scale=1.5),
-        fingerprint="",
+        gain=8,
     )
-    save_model(folder, parts, card="A model of random weights, for tests.\n")
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -72,3 +57,23 @@ def tiny_pipeline(tiny_model: Path) -> TextToImage:
     from dalle import TextToImage
 
     return TextToImage.from_pretrained(tiny_model, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def font() -> EmojiFont:
+    """The emoji font of this machine."""
+    from dalle.data.emoji.font import find_font
+    from dalle.errors import FontError
+
+    try:
+        return find_font()
+    except FontError as err:
+        pytest.skip(f"needs a colour emoji font: {err}")
+
+
+@pytest.fixture(scope="session")
+def painter(font: EmojiFont) -> Painter:
+    """Paints scenes of 64 px."""
+    from dalle.data.emoji.render import Painter
+
+    return Painter(font, 64)

@@ -13,6 +13,7 @@ from dalle.config import (
     DataConfig,
     LoopConfig,
     OptimConfig,
+    SamplingConfig,
     Tokenize,
     TrainClip,
     TrainTransformer,
@@ -22,6 +23,7 @@ from dalle.config import (
 from dalle.model_config import ClipConfig, TransformerConfig
 from dalle.train.runs import train_vae
 from dalle.train.tokenize import tokenize
+from tests.random_models import save_random_model
 from vae import VaeConfig
 
 SCENES = Path(__file__).parents[1] / "data" / "scenes"
@@ -30,6 +32,19 @@ STEPS = 14
 VaeSettings = Callable[..., TrainVae]
 TransformerSettings = Callable[..., TrainTransformer]
 ClipSettings = Callable[..., TrainClip]
+
+
+@pytest.fixture(scope="session")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of random weights for pictures of 64 px, of 8 x 8 tokens."""
+    return save_random_model(
+        tmp_path_factory.mktemp("models") / "random",
+        grid=8,
+        text_len=16,
+        transformer=TransformerConfig(width=16, layers=1, heads=2),
+        vae=VaeConfig(channels=8, groups=4, blocks_per_group=1, codebook_size=16, codebook_dim=4),
+        sampling=SamplingConfig(temperature=0.9),
+    )
 
 
 @pytest.fixture

@@ -7,64 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
-from dalle.captions import CaptionTokenizer
-from dalle.checkpoint import ModelParts, save_model
 from dalle.cli import main
-from dalle.config import EvalModel, SamplingConfig
-from dalle.data.emoji.font import find_font
-from dalle.errors import FontError
+from dalle.config import EvalModel
 from dalle.eval_command import run
 from dalle.evaluate.report import REPORT_FILE
-from dalle.model_config import SequenceConfig, TransformerConfig
-from dalle.transformer import JointTransformer
-from vae import DiscreteVAE, VaeConfig
 
 SCENES = Path(__file__).parents[1] / "data" / "scenes"
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of random weights for pictures of 64 px, of 8 x 8 tokens."""
-    tokenizer = CaptionTokenizer.train(["a fox on a blue background"], 270)
-    sequence = SequenceConfig(
-        text_len=16, text_vocab=tokenizer.vocab_size, grid_h=8, grid_w=8, image_vocab=16
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        parts = ModelParts(
-            vae=DiscreteVAE(
-                VaeConfig(
-                    channels=8, groups=4, blocks_per_group=1, codebook_size=16, codebook_dim=4
-                )
-            ),
-            transformer=JointTransformer(sequence, TransformerConfig(width=16, layers=1, heads=2)),
-            tokenizer=tokenizer,
-            sampling=SamplingConfig(temperature=0.9),
-            fingerprint="",
-        )
-    folder = tmp_path_factory.mktemp("models") / "random"
-    save_model(folder, parts, card="Random weights.\n")
-    return folder
-
-
-@pytest.fixture
-def _font() -> None:
-    try:
-        find_font(None)
-    except FontError as err:
-        pytest.skip(str(err))
-
-
-@pytest.mark.usefixtures("_font")
+@pytest.mark.usefixtures("font")
 def test_everything_is_measured_and_written(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "report"
     words = [
-        "eval", "--model", str(model), "--captions", "4", "--candidates", "3",
+        "eval", "--model", str(random_model), "--captions", "4", "--candidates", "3",
         "--temperatures", "0.5", "1.0", "--train_data", str(SCENES), "--out", str(out), "--json",
     ]  # fmt: skip
     assert main(words) == 0
@@ -102,11 +61,13 @@ def test_everything_is_measured_and_written(
         assert sheet.width > 64
 
 
-def test_captions_without_truth_are_drawn_and_not_judged(model: Path, tmp_path: Path) -> None:
+def test_captions_without_truth_are_drawn_and_not_judged(
+    random_model: Path, tmp_path: Path
+) -> None:
     captions = tmp_path / "captions.txt"
     captions.write_text("\ufeffa fox\n\na pizza\n", encoding="utf-8")
     settings = EvalModel(
-        out=tmp_path / "out", model=str(model), set=str(captions), candidates=2, device="cpu"
+        out=tmp_path / "out", model=str(random_model), set=str(captions), candidates=2, device="cpu"
     )
     assert run(settings) == 0
     found = json.loads((tmp_path / "out" / "eval.json").read_text(encoding="utf-8"))
@@ -123,9 +84,13 @@ def test_captions_without_truth_are_drawn_and_not_judged(model: Path, tmp_path: 
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_written(
-    words: list[str], message: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    message: str,
+    random_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out"
-    assert main(["eval", "--model", str(model), "--out", str(out), *words]) in (1, 2)
+    assert main(["eval", "--model", str(random_model), "--out", str(out), *words]) in (1, 2)
     assert message in capsys.readouterr().err
     assert not out.exists()

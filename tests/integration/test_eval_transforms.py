@@ -10,16 +10,13 @@ import pytest
 import torch
 
 from dalle import TextToImage
-from dalle.captions import CaptionTokenizer
-from dalle.checkpoint import ModelParts, load_model, save_model
+from dalle.checkpoint import load_model
 from dalle.cli import main
 from dalle.clip import build_clip, small_clip_scorer
-from dalle.config import EvalTransforms, SamplingConfig
-from dalle.data.emoji.font import find_font
+from dalle.config import EvalTransforms
 from dalle.data.emoji.render import Painter
 from dalle.data.emoji.subjects import list_subjects
 from dalle.data.emoji.wording import LOOK_NAMES
-from dalle.errors import FontError
 from dalle.eval_transforms_command import evaluate_transforms
 from dalle.evaluate.transforms import (
     ORACLE,
@@ -32,51 +29,16 @@ from dalle.evaluate.transforms import (
     TransformEvaluation,
 )
 from dalle.evaluate.transforms_report import REPORT_FILE, Example
-from dalle.model_config import ClipConfig, SequenceConfig, TransformerConfig
+from dalle.model_config import ClipConfig
 from dalle.rerank import ClipRanker
-from dalle.transformer import JointTransformer
-from vae import DiscreteVAE, VaeConfig
 
 Found = tuple[TransformEvaluation, list[Example]]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of random weights for pictures of 64 px, of 8 x 8 tokens."""
-    tokenizer = CaptionTokenizer.train(["the exact same fox on the top as a sketch"], 270)
-    sequence = SequenceConfig(
-        text_len=16, text_vocab=tokenizer.vocab_size, grid_h=8, grid_w=8, image_vocab=16
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        parts = ModelParts(
-            vae=DiscreteVAE(
-                VaeConfig(
-                    channels=8, groups=4, blocks_per_group=1, codebook_size=16, codebook_dim=4
-                )
-            ),
-            transformer=JointTransformer(sequence, TransformerConfig(width=16, layers=1, heads=2)),
-            tokenizer=tokenizer,
-            sampling=SamplingConfig(temperature=0.9),
-            fingerprint="",
-        )
-    folder = tmp_path_factory.mktemp("models") / "random"
-    save_model(folder, parts, card="Random weights.\n")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def painter() -> Painter:
-    try:
-        return Painter(find_font(None), 64)
-    except FontError as err:
-        pytest.skip(f"needs a colour emoji font: {err}")
-
-
-@pytest.fixture(scope="module")
-def found(model: Path, painter: Painter) -> Found:
+def found(random_model: Path, painter: Painter) -> Found:
     """Two subjects of a tenth of the list for each look, three candidates, ranked by a CLIP."""
-    parts = load_model(model)
+    parts = load_model(random_model)
     config = ClipConfig(
         image_px=32, patch_px=8, image_width=32, image_layers=1, text_len=16,
         text_width=32, text_layers=1, head_width=16, embed_dim=16,
@@ -144,12 +106,21 @@ def test_what_is_found_is_ready_for_json(found: Found) -> None:
 
 @pytest.mark.slow
 def test_the_command_writes_its_report(
-    model: Path, painter: Painter, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    random_model: Path, painter: Painter, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Slow, for it paints every subject in every look."""
     del painter  # asks only for a font
     out = tmp_path / "report"
-    words = ["--subjects", "1", "--candidates", "2", "--model", str(model), "--out", str(out)]
+    words = [
+        "--subjects",
+        "1",
+        "--candidates",
+        "2",
+        "--model",
+        str(random_model),
+        "--out",
+        str(out),
+    ]
     assert main(["eval", "transforms", *words, "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((out / "transforms.json").read_text(encoding="utf-8"))

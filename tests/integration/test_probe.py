@@ -11,21 +11,11 @@ pytest.importorskip("sklearn", reason="classifiers, extra `eval`")
 from PIL import Image
 
 from dalle.cli import main
-from dalle.data.emoji.font import find_font
-from dalle.errors import FontError
 from dalle.evaluate.features import CODE_COUNTS, CODES, PIXELS
 from dalle.evaluate.probe_report import DEPTH_FILE, LOW_DATA_FILE, REPORT_FILE
 
 
-@pytest.fixture
-def _font() -> None:
-    try:
-        find_font(None)
-    except FontError as err:
-        pytest.skip(str(err))
-
-
-@pytest.mark.usefixtures("_font")
+@pytest.mark.usefixtures("font")
 def test_the_groups_of_the_emoji_are_told_apart(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

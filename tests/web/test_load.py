@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dalle.page.limits import Limits
+from tests.random_models import save_random_model
 from tests.web.serving import RunningPage, call, running_page
 
 CLIENTS = 30
@@ -22,35 +23,18 @@ ONE = {"caption": "two apples", "candidates": 1, "keep": 1}
 @pytest.fixture(scope="module")
 def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that is slow enough for others to wait: 16 x 16 tokens, random weights."""
-    import torch
-
-    from dalle.captions import CaptionTokenizer
-    from dalle.checkpoint import ModelParts, save_model
     from dalle.config import SamplingConfig
-    from dalle.model_config import SequenceConfig, TransformerConfig
-    from dalle.transformer import JointTransformer
-    from vae import DiscreteVAE, VaeConfig
+    from dalle.model_config import TransformerConfig
+    from vae import VaeConfig
 
-    tokenizer = CaptionTokenizer.train(["a fox on a blue background", "two apples"] * 3, 290)
-    sequence = SequenceConfig(
-        text_len=12, text_vocab=tokenizer.vocab_size, grid_h=16, grid_w=16, image_vocab=32
+    return save_random_model(
+        tmp_path_factory.mktemp("models") / "slow",
+        grid=16,
+        text_len=12,
+        transformer=TransformerConfig(width=32, layers=2, heads=2),
+        vae=VaeConfig(channels=8, groups=3, blocks_per_group=1, codebook_size=32, codebook_dim=8),
+        sampling=SamplingConfig(temperature=0.9, top_k=24),
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        parts = ModelParts(
-            vae=DiscreteVAE(
-                VaeConfig(
-                    channels=8, groups=3, blocks_per_group=1, codebook_size=32, codebook_dim=8
-                )
-            ),
-            transformer=JointTransformer(sequence, TransformerConfig(width=32, layers=2, heads=2)),
-            tokenizer=tokenizer,
-            sampling=SamplingConfig(temperature=0.9, top_k=24),
-            fingerprint="",
-        )
-    folder = tmp_path_factory.mktemp("models") / "slow"
-    save_model(folder, parts, card="A model of random weights, for tests.\n")
-    return folder
 
 
 @pytest.fixture(scope="module")
