@@ -158,6 +158,12 @@ class CaptionTokenizer:
             for symbol in self._merge(word, probability, rng)
         ]
 
+    def spell(self, other: CaptionTokenizer) -> list[list[int]]:
+        """For each entry of another vocabulary, in order of its ids, the tokens that spell it."""
+        entries = sorted(other._ids, key=other._ids.__getitem__)
+        whole = np.random.default_rng(0)  # no merge is skipped, whatever it draws
+        return [[self._ids[part] for part in self._merge(entry, 0.0, whole)] for entry in entries]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`; bytes that are no valid UTF-8 become U+FFFD.
 

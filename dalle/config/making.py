@@ -164,8 +164,8 @@ class TrainTransformer:
     heldout_fraction: float = 0.02
     """Part of `tokens` set aside when `heldout_tokens` is not given."""
     init: Path | None = None
-    """Model folder to go on from (fine-tuning), of the same shape, dVAE and tokenizer; None starts
-    with random weights."""
+    """Model folder to go on from (fine-tuning), of the same shape and dVAE, with this vocabulary or
+    another; None starts with random weights."""
     text_len: int = 64
     """Caption tokens per sequence; the other lengths come from the token folder."""
     model: TransformerConfig = field(default_factory=TransformerConfig)

@@ -16,20 +16,20 @@ from torch.utils.data import Dataset
 
 from dalle.captions import CaptionTokenizer
 from dalle.card import model_card
-from dalle.checkpoint import TOKENIZER_FILE, ModelParts, load_model, save_model
+from dalle.checkpoint import ModelParts, save_model
 from dalle.config import TrainTransformer, TransformerObjectiveConfig
 from dalle.data.order import Draw
 from dalle.data.pictures import split_indices
 from dalle.data.tokens import TokenFolder
-from dalle.errors import DataError, ModelFormatError
+from dalle.errors import DataError
 from dalle.flops import Shape, training_flops
-from dalle.folders import model_folder
 from dalle.model_config import SequenceConfig
 from dalle.prompts import check_prompt
 from dalle.sampling import sample_tokens
 from dalle.seeds import derive_seed
 from dalle.sequence import fit_caption, joint_loss, null_caption, text_targets
 from dalle.sheets import picture_grid
+from dalle.train.start import start_from
 from dalle.train.task import Batch, Loss
 from dalle.transformer import JointTransformer
 from vae.pixels import to_image_u8
@@ -140,40 +140,14 @@ class TransformerTask:
             torch.manual_seed(derive_seed(run.loop.seed, "init"))
             self.model: JointTransformer = JointTransformer(self.sequence, run.model)
         if run.init is not None:
-            self._start_from(run.init)
+            start_from(
+                run.init, self.model, vae=self.vae, tokenizer=self.tokenizer, tokens=run.tokens
+            )
         self.train_set, heldout = self._sequence_sets(folder)
         self.data_fingerprint = f"{folder.fingerprint} {heldout.folder.fingerprint}"
         self.heldout = self.collate(
             [heldout[Draw(index=i, epoch=0)] for i in range(min(EVAL_SEQUENCES, len(heldout)))]
         )
-
-    def _start_from(self, init: Path) -> None:
-        """Take over the weights of a published model.
-
-        Raises:
-            ModelFormatError: It cannot be loaded, or is not of this run's shape, dVAE or tokenizer.
-        """
-        folder = model_folder(init)
-        parts = load_model(folder)
-        for name, theirs, ours in (
-            ("sequence", parts.transformer.sequence, self.sequence),
-            ("model", parts.transformer.config, self.run.model),
-        ):
-            if theirs != ours:
-                raise ModelFormatError(
-                    f"init {folder} has another shape: its {name} is {theirs}, and this run's is "
-                    f"{ours}; make them equal"
-                )
-        codes, own_codes = parts.vae.state_dict(), self.vae.state_dict()
-        same_vae = codes.keys() == own_codes.keys() and all(
-            torch.equal(tensor, own_codes[name]) for name, tensor in codes.items()
-        )
-        if not (same_vae and self.tokenizer.same_as(parts.tokenizer)):
-            raise ModelFormatError(
-                f"{self.run.tokens} was made with another dVAE or tokenizer than {folder} has; "
-                f"tokenize again with --vae {folder} --tokenizer {folder / TOKENIZER_FILE}"
-            )
-        self.model.load_state_dict(parts.transformer.state_dict())
 
     def _sequence_sets(self, folder: TokenFolder) -> tuple[SequenceSet, SequenceSet]:
         run = self.run

@@ -1,0 +1,79 @@
+"""Where training of a transformer begins: at the weights of a published model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dalle.captions import CaptionTokenizer
+from dalle.checkpoint import TOKENIZER_FILE, load_model
+from dalle.errors import ModelFormatError
+from dalle.folders import model_folder
+from dalle.transformer import JointTransformer
+from vae.model import DiscreteVAE
+
+_WORD_ROWS = ("text_embedding.weight", "text_unembedding")
+"""Weights with a row for each entry of the caption vocabulary; other rows may follow these."""
+
+
+def start_from(
+    init: Path,
+    model: JointTransformer,
+    *,
+    vae: DiscreteVAE,
+    tokenizer: CaptionTokenizer,
+    tokens: Path,
+) -> None:
+    """Give `model` the weights of a published model.
+
+    The published model may have another caption vocabulary. An entry that it lacks begins at the
+    mean of the pieces that it spells the entry with.
+
+    Args:
+        init: The published model: a folder, or the name of a bundled one.
+        model: Takes the weights over; of the same shape, the vocabulary aside.
+        vae: What the image tokens were made with.
+        tokenizer: The vocabulary of `model`.
+        tokens: Where the tokens lie, for the error.
+
+    Raises:
+        ModelFormatError: The published model cannot be loaded, or its shape or dVAE is another.
+    """
+    folder = model_folder(init)
+    parts = load_model(folder)
+    text_vocab = model.sequence.text_vocab
+    theirs = dataclasses.replace(parts.transformer.sequence, text_vocab=text_vocab)
+    for name, found, wanted in (
+        ("sequence", theirs, model.sequence),
+        ("model", parts.transformer.config, model.config),
+    ):
+        if found != wanted:
+            raise ModelFormatError(
+                f"init {folder} has another shape: its {name} is {found}, and this run's is "
+                f"{wanted}; make them equal"
+            )
+    codes, own_codes = parts.vae.state_dict(), vae.state_dict()
+    if codes.keys() != own_codes.keys() or any(
+        not torch.equal(tensor, own_codes[name]) for name, tensor in codes.items()
+    ):
+        raise ModelFormatError(
+            f"{tokens} was made with another dVAE than {folder} has; "
+            f"tokenize again with --vae {folder} --tokenizer {folder / TOKENIZER_FILE}"
+        )
+    weights = parts.transformer.state_dict()
+    if not tokenizer.same_as(parts.tokenizer):
+        spelt = parts.tokenizer.spell(tokenizer)
+        for name in _WORD_ROWS:
+            if name in weights:
+                weights[name] = _respelt(weights[name], spelt, parts.tokenizer.vocab_size)
+    model.load_state_dict(weights)
+
+
+def _respelt(rows: Tensor, spelt: Sequence[Sequence[int]], vocabulary: int) -> Tensor:
+    """Rows of another vocabulary, each the mean of its pieces' rows; those after it are kept."""
+    means = [rows[list(pieces)].mean(dim=0) for pieces in spelt]
+    return torch.cat([torch.stack(means), rows[vocabulary:]])
