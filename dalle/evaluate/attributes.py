@@ -30,8 +30,8 @@ from dalle.evaluate.references import LOOKS_SEEN, References, Stage
 SAME_DRAWING = 0.015
 """Root-mean-square feature distance under which two renderings count as one.
 
-Sketches of a red and of a blue heart are 0.013 apart, a snowflake and itself upside-down 0.014; of
-145,000 pairs of plain core subjects one is nearer: faces with horns, angry and smiling.
+Sketches of a red and of a blue heart are 0.013 apart, a snowflake and itself upside-down 0.014; no
+two of the plain core subjects are nearer than 0.03.
 """
 
 Attribute = Literal["subject", "background", "count", "size", "relation", "look", "panels"]
@@ -39,8 +39,8 @@ Attribute = Literal["subject", "background", "count", "size", "relation", "look"
 
 _HIDES_BACKGROUND = frozenset({"close-up", "neon"})
 _HALF_UPTO = 18  # units; between the drawings of pairs (14) and those that have a picture alone
-# Units between the grammar's small sides (10, 12) and normal ones (20 to 26), and large (30, 32).
-_SMALL_BELOW, _LARGE_FROM = 16, 28
+# Units between the grammar's small side (14) and normal ones (20, 24), and the large one (30).
+_SMALL_BELOW, _LARGE_FROM = 17, 27
 
 
 @dataclass(frozen=True, kw_only=True)

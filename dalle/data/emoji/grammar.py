@@ -26,18 +26,17 @@ _NEON_BACKGROUND = "black"
 # Looks that hide the background, rule out its colour, or would vanish on a dark one.
 _NO_BACKGROUND = frozenset({"close-up", "grayscale", "silhouette"})
 
-_NORMAL_SIDES = ((15, 20), (20, 22), (45, 24), (20, 26))
-_SMALL_SIDES = ((1, 10), (1, 12))
-_LARGE_SIDES = ((1, 30), (1, 32))
+# Few sizes, some of them shared by several kinds: a model learns each drawing anew at every size.
+_HALF_SIDE, _WHOLE_SIDE, _LARGE_SIDE = 14, 24, 30
+_NORMAL_SIDES = ((25, 20), (75, _WHOLE_SIDE))
 # A stamp fills the picture, a hat needs room above, large pixels should fall on the grid.
 _LOOK_CELLS = {
     "postage stamp": Cell(2, 2, 28),
     "hat": Cell(6, 8, 20),
-    "pixel art": Cell(4, 4, 24),
+    "pixel art": Cell(4, 4, _WHOLE_SIDE),
 }
-_HALF_SIDE = 14
 _NEAR, _MIDDLE, _FAR = 1, 9, 17  # left or top of a half-size cell
-_JITTER = (-2, 0, 0, 0, 2)
+_JITTER = (-2, 0, 0, 0, 0, 0, 0, 2)
 _MAX_PROPOSALS = 100_000
 _OWN_KIND_PROPOSALS = 50  # of a contrast; after them it is another background
 
@@ -139,7 +138,7 @@ class Grammar:
         return dice.pick(dice.pick(self._families))
 
     def _plain(self, dice: Dice, choose: Choose) -> Scene:
-        placed = Placed(subject=choose(), cell=_central_cell(dice, _NORMAL_SIDES))
+        placed = Placed(subject=choose(), cell=_central_cell(dice, dice.weigh(_NORMAL_SIDES)))
         return Scene(kind="plain", placed=(placed,), background=DEFAULT_BACKGROUND)
 
     def _background(self, dice: Dice, choose: Choose) -> Scene:
@@ -149,8 +148,8 @@ class Grammar:
 
     def _size(self, dice: Dice, choose: Choose) -> Scene:
         size: Literal["small", "large"] = "small" if dice.chance(0.5) else "large"
-        sides = _SMALL_SIDES if size == "small" else _LARGE_SIDES
-        placed = Placed(subject=choose(), cell=_central_cell(dice, sides))
+        side = _HALF_SIDE if size == "small" else _LARGE_SIDE
+        placed = Placed(subject=choose(), cell=_central_cell(dice, side))
         scene = Scene(kind="size", placed=(placed,), background=DEFAULT_BACKGROUND, size=size)
         return _with_extra_background(scene, dice)
 
@@ -181,7 +180,7 @@ class Grammar:
     def _look(self, dice: Dice, choose: Choose) -> Scene:
         subject = choose()
         look = self._fitting_look(subject, dice)
-        cell = _LOOK_CELLS.get(look) or _central_cell(dice, _NORMAL_SIDES)
+        cell = _LOOK_CELLS.get(look) or _central_cell(dice, _WHOLE_SIDE)
         placed = Placed(subject=subject, cell=cell, look=look)
         if look == "neon":
             return Scene(kind="look", placed=(placed,), background=_NEON_BACKGROUND, look=look)
@@ -231,16 +230,12 @@ def _reordered(scene: Scene, dice: Dice) -> Scene:
     return replace(scene, placed=placed, relation=relation)
 
 
-def _central_cell(dice: Dice, sides: Sequence[tuple[float, int]]) -> Cell:
-    """A cell about the middle whose corner is on even units, inside the picture."""
-    side = dice.weigh(sides)
+def _central_cell(dice: Dice, side: int) -> Cell:
+    """A cell about the middle whose centre is on even units; the largest stand still."""
     slack = UNITS - side
-    corner = [_snap(slack / 2 + dice.pick(_JITTER), slack) for _ in range(2)]
-    return Cell(corner[0], corner[1], side)
-
-
-def _snap(place: float, highest: int) -> int:
-    return max(0, min(highest, int(place) // 2 * 2))
+    shifts = _JITTER if slack // 2 >= max(_JITTER) else (0,)
+    left, top = (slack // 2 + dice.pick(shifts) for _ in range(2))
+    return Cell(left, top, side)
 
 
 def _with_extra_background(scene: Scene, dice: Dice) -> Scene:

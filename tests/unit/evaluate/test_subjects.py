@@ -57,7 +57,7 @@ def test_ground_truth_is_retrieved(judge: SubjectJudge, scenes: list[Judged]) ->
 
 
 def test_another_scenes_truth_is_not(judge: SubjectJudge, scenes: list[Judged]) -> None:
-    """With 539 subjects, chance is far below one in ten even where scenes share a background."""
+    """With 328 subjects, chance is far below one in ten even where scenes share a background."""
     shifted = [truth for _, truth in scenes[1:] + scenes[:1]]
     hits = [
         all(judge.retrieved(image, truth))
@@ -68,7 +68,7 @@ def test_another_scenes_truth_is_not(judge: SubjectJudge, scenes: list[Judged]) 
 
 @pytest.mark.parametrize(
     ("shown", "claimed"),
-    [("fox", "cat"), ("red heart", "blue heart"), ("blue heart", "green heart"), ("bus", "fox")],
+    [("fox", "cat"), ("tomato", "red apple"), ("bus", "fox")],
 )
 def test_a_wrong_subject_or_colour_is_caught(shown: str, claimed: str, judge: SubjectJudge) -> None:
     image, truth = plain(judge, shown)
