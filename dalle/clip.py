@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from dalle.captions import CaptionTokenizer
 from dalle.errors import ClipUnavailableError, ModelFormatError
 from dalle.model_config import ClipConfig
+from dalle.weights import require_finite
 from vae.pixels import to_pixels
 
 if TYPE_CHECKING:
@@ -172,12 +173,7 @@ def published_clip_scorer(spec: str, device: torch.device) -> ClipScorer:
     with _open_clip_errors(spec):
         model = open_clip.create_model(name, pretrained=weights, require_pretrained=True)
         tokenize = open_clip.get_tokenizer(name)
-    for parameter_name, parameter in model.named_parameters():
-        if not parameter.isfinite().all():
-            raise ModelFormatError(
-                f"CLIP {spec}: {parameter_name} holds values that are not finite; get the weights "
-                "again from where they were published"
-            )
+    require_finite(model.named_parameters(), f"CLIP {spec}")
     preprocessing = open_clip.get_model_preprocess_cfg(model)
     prepare = open_clip.image_transform(
         preprocessing["size"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,6 +54,20 @@ def stored(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
     return tensors
 
 
+def require_finite(tensors: Iterable[tuple[str, Tensor]], origin: str) -> None:
+    """Refuse weights that would make every picture a blank one.
+
+    Raises:
+        ModelFormatError: A tensor holds NaN or an infinity.
+    """
+    for name, tensor in tensors:
+        if not tensor.isfinite().all():
+            raise ModelFormatError(
+                f"{origin}: {name} holds values that are not finite; get the weights again from "
+                "where they were published"
+            )
+
+
 def filled(construct: Callable[[], Module], weights: Path) -> Module:
     """The module `construct` makes, in eval mode, with the weights in a file that fits it."""
     with torch.device("meta"), _Unfilled(shapes_only=True):
@@ -66,12 +80,7 @@ def filled(construct: Callable[[], Module], weights: Path) -> Module:
         raise ModelFormatError(
             f"{weights} cannot be read as safetensors: {err}; copy the file again"
         ) from err
-    for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise ModelFormatError(
-                f"{weights}: {name} holds values that are not finite; get the weights again from "
-                "where they were published"
-            )
+    require_finite(tensors.items(), str(weights))
     with torch.random.fork_rng(devices=[]), _Unfilled(shapes_only=False):
         module = construct()
     module.load_state_dict(tensors)

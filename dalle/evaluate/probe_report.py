@@ -11,6 +11,7 @@ from dalle.evaluate.probing import BEST_LAYER, ProbeFindings
 from dalle.evaluate.tables import (
     duration,
     interval_text,
+    joined,
     percent,
     plain,
     rate_cells,
@@ -68,7 +69,7 @@ def write_probe_report(report: ProbeReport, folder: Path) -> Path:
 def markdown(report: ProbeReport) -> str:
     """The page; it links plots of `write_probe_report`'s names in its own folder."""
     sections = (_header(report), _depths(report), _few(report), _classes(report))
-    return "\n".join(line for lines in sections for line in lines).rstrip() + "\n"
+    return joined(sections)
 
 
 def _header(report: ProbeReport) -> list[str]:

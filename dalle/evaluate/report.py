@@ -11,6 +11,7 @@ from dalle.evaluate.results import EnvelopePoint, Evaluation, HitAtK, Nearness
 from dalle.evaluate.tables import (
     duration,
     interval_text,
+    joined,
     percent,
     plain,
     rate_cells,
@@ -89,7 +90,7 @@ def markdown(evaluation: Evaluation) -> str:
         _reconstruction(evaluation),
         _memorisation(evaluation),
     )
-    return "\n".join(line for section in sections for line in section).rstrip() + "\n"
+    return joined(sections)
 
 
 def _header(evaluation: Evaluation) -> list[str]:

@@ -13,6 +13,11 @@ def section(title: str, sentence: str, *lines: str) -> list[str]:
     return [f"## {title}", "", sentence, "", *lines]
 
 
+def joined(sections: Iterable[Iterable[str]]) -> str:
+    """The lines of all sections as one text."""
+    return "\n".join(line for lines in sections for line in lines).rstrip() + "\n"
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """A Markdown table, the first column to the left, numbers to the right."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]

@@ -13,6 +13,7 @@ from dalle.evaluate.plots import draw_rates
 from dalle.evaluate.tables import (
     duration,
     interval_text,
+    joined,
     percent,
     plain,
     rate_cells,
@@ -132,7 +133,7 @@ def markdown(evaluation: TransformEvaluation) -> str:
         _trust(evaluation),
         _examples(evaluation),
     )
-    return "\n".join(line for lines in sections for line in lines).rstrip() + "\n"
+    return joined(sections)
 
 
 def _header(evaluation: TransformEvaluation) -> list[str]:

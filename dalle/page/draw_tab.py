@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
 from dalle.page import tiles
 from dalle.page.asking import place_of
-from dalle.page.drawn import Drawn, History
-from dalle.page.easel import Easel, Shared, Updates, new_seed
+from dalle.page.drawn import History
+from dalle.page.easel import Easel, Shared, Updates
 from dalle.page.faults import PageFault, guarded
 from dalle.page.html import html
 from dalle.page.restore import read_settings, settings_of
 from dalle.page.service import Task
 from dalle.page.settings import DrawSettings
+from dalle.page.variations import varying
 from dalle.page.widgets import SettingsPanel
 
 CANDIDATES, KEEP = 16, 9
@@ -88,7 +88,7 @@ class DrawTab:
         inputs = [self.caption, self.shared.history, panel.fresh, *panel.inputs]
         gr.on([easel.go.click, self.caption.submit], self._draw, inputs, **draw)
         inputs = [easel.current, easel.picked, *inputs[1:]]
-        easel.vary.click(self._vary, inputs, **draw)
+        easel.vary.click(varying(easel, self.panel), inputs, **draw)
         quiet: dict[str, Any] = {
             "api_visibility": "private", "show_progress": "hidden", "queue": False,
         }  # fmt: skip
@@ -104,37 +104,10 @@ class DrawTab:
         self, request: gr.Request, caption: str, history: History, fresh: bool, *values: Any
     ) -> Iterator[Updates]:
         def steps() -> Iterator[Updates]:
-            settings = self.panel.read(values, caption=caption)
-            task = self._seeded(Task(settings=settings), fresh)
-            yield from self.easel.drawing(
-                [task], history, request, also={self.panel.seed: str(task.settings.seed)}
-            )
+            task = Task(settings=self.panel.read(values, caption=caption))
+            yield from self.easel.seeded(task, self.panel, history, request, fresh=fresh)
 
         yield from self.easel.guarded(steps)
-
-    def _vary(
-        self,
-        request: gr.Request,
-        current: Drawn | None,
-        picked: int,
-        history: History,
-        fresh: bool,
-        *values: Any,
-    ) -> Iterator[Updates]:
-        def steps() -> Iterator[Updates]:
-            task = self.easel.variation(current, picked, self.panel, values)
-            task = self._seeded(task, fresh)
-            yield from self.easel.drawing(
-                [task], history, request, also={self.panel.seed: str(task.settings.seed)}
-            )
-
-        yield from self.easel.guarded(steps)
-
-    def _seeded(self, task: Task, fresh: bool) -> Task:
-        """`task`, with a seed that nobody chose if it is to have one."""
-        if not fresh:
-            return task
-        return replace(task, settings=replace(task.settings, seed=new_seed()))
 
     def _example(self, event: gr.EventData) -> Any:
         place = place_of(event)

@@ -32,8 +32,6 @@ Updates = dict[Any, Any]
 """Components and what they become; the others stay as they are."""
 MAX_SEED = 1_000_000
 """Seeds that nobody chose are below this, short enough to be read out."""
-VARIED_ROWS = 0.25
-"""Part of a picture that its variations share."""
 PICK = """
 element.addEventListener('click', (event) => {
   const tile = event.target.closest('[data-pick]');
@@ -64,7 +62,8 @@ def new_seed() -> int:
 class Easel:
     """A stage with a button that draws on it and one that stops.
 
-    Build it by calling `ask_row`, `stage_column` and `side_column` where they belong in the layout.
+    Build it by calling `buttons`, `stage_parts`, `chosen_parts` and `code_parts` where they belong
+    in the layout.
     """
 
     def __init__(
@@ -351,22 +350,20 @@ class Easel:
             raise PageFault("choose a picture first")
         return current.images[picked]
 
-    def variation(
-        self, current: Drawn | None, picked: int, panel: SettingsPanel, values: Sequence[Any]
-    ) -> Task:
-        """New pictures with the first rows of the chosen one.
-
-        Raises:
-            PageFault: None is chosen, or a setting is out of range.
-        """
-        image = self.chosen_image(current, picked)
-        settings = panel.read(
-            values,
-            caption=image.recipe.caption,
-            vary=f"{tiles.file_stem(image)}.png",
-            keep_rows=VARIED_ROWS,
-        )
-        return Task(settings=settings, own=image)
+    def seeded(
+        self,
+        task: Task,
+        panel: SettingsPanel,
+        history: History,
+        request: gr.Request,
+        *,
+        fresh: bool,
+    ) -> Iterator[Updates]:
+        """Draw `task`, if `fresh` with a seed that nobody chose; its seed is shown in the panel."""
+        if fresh:
+            task = replace(task, settings=replace(task.settings, seed=new_seed()))
+        shown = {panel.seed: str(task.settings.seed)}
+        yield from self.drawing([task], history, request, also=shown)
 
     def chosen_file(self, current: Drawn | None, picked: int) -> str:
         """The chosen picture as a file.

@@ -19,6 +19,7 @@ from dalle.page.given import given_picture
 from dalle.page.html import html
 from dalle.page.service import Task
 from dalle.page.settings import DrawSettings
+from dalle.page.variations import varying
 from dalle.page.widgets import SettingsPanel
 from dalle.transforms import TRANSFORMS, transform_caption
 
@@ -130,7 +131,7 @@ class PromptTab:
         given[5] = self.subject
         self.sheet.click(self._draw_all, [*given, *panel.inputs], **draw)
         easel.vary.click(
-            self._vary,
+            varying(easel, panel),
             [easel.current, easel.picked, self.shared.history, panel.fresh, *panel.inputs],
             **draw,
         )
@@ -201,9 +202,8 @@ class PromptTab:
             settings = self._settings(
                 values, path=path, layout=layout, crop=crop, rows=rows, caption=caption
             )
-            settings, note = self._seeded(settings, fresh)
-            tasks = [Task(settings=settings, picture=picture)]
-            yield from self.easel.drawing(tasks, history, request, also=note)
+            task = Task(settings=settings, picture=picture)
+            yield from self.easel.seeded(task, self.panel, history, request, fresh=fresh)
 
         yield from self.easel.guarded(steps)
 
@@ -244,28 +244,6 @@ class PromptTab:
             yield from self.easel.drawing(tasks, history, request, collection=sheet)
 
         yield from self.easel.guarded(steps)
-
-    def _vary(
-        self,
-        request: gr.Request,
-        current: Drawn | None,
-        picked: int,
-        history: History,
-        fresh: bool,
-        *values: Any,
-    ) -> Iterator[Updates]:
-        def steps() -> Iterator[Updates]:
-            tasks = [self.easel.variation(current, picked, self.panel, values)]
-            settings, note = self._seeded(tasks[0].settings, fresh)
-            tasks = [replace(tasks[0], settings=settings)]
-            yield from self.easel.drawing(tasks, history, request, also=note)
-
-        yield from self.easel.guarded(steps)
-
-    def _seeded(self, settings: DrawSettings, fresh: bool) -> tuple[DrawSettings, Updates]:
-        if fresh:
-            settings = replace(settings, seed=new_seed())
-        return settings, {self.panel.seed: str(settings.seed)}
 
     def _settings(
         self,

@@ -75,7 +75,7 @@ def running_page(folder: Path, *flags: str) -> Iterator[RunningPage]:
 
 
 def _as_installed() -> dict[str, str]:
-    """An environment where what `make setup` compiled is used, as whoever starts the page has it."""
+    """An environment where what `make setup` compiled is used, as for whoever starts the page."""
     # The browser wants the other core; spinning threads of OpenMP would take it.
     return {k: v for k, v in os.environ.items() if k != "DALLE_CACHE"} | {"OMP_NUM_THREADS": "1"}
 

@@ -1,0 +1,44 @@
+"""New pictures that begin as one of the session's own does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gradio as gr
+
+from dalle.page.drawn import Drawn, History
+from dalle.page.easel import Easel, Updates
+from dalle.page.service import Task
+from dalle.page.tiles import file_stem
+from dalle.page.widgets import SettingsPanel
+
+VARIED_ROWS = 0.25
+"""Part of a picture that its variations share."""
+
+
+def varying(easel: Easel, panel: SettingsPanel) -> Callable[..., Iterator[Updates]]:
+    """What draws pictures with the first rows of the chosen one, when its button is clicked."""
+
+    def vary(  # noqa: PLR0917 - Gradio hands over inputs by position
+        request: gr.Request,
+        current: Drawn | None,
+        picked: int,
+        history: History,
+        fresh: bool,
+        *values: Any,
+    ) -> Iterator[Updates]:
+        def steps() -> Iterator[Updates]:
+            image = easel.chosen_image(current, picked)
+            settings = panel.read(
+                values,
+                caption=image.recipe.caption,
+                vary=f"{file_stem(image)}.png",
+                keep_rows=VARIED_ROWS,
+            )
+            task = Task(settings=settings, own=image)
+            yield from easel.seeded(task, panel, history, request, fresh=fresh)
+
+        yield from easel.guarded(steps)
+
+    return vary
