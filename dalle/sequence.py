@@ -18,15 +18,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, nll_loss
 
 from dalle.captions import CaptionTokenizer
 from dalle.model_config import SequenceConfig
 
 _NOT_SCORED = -100
+
+_ROWS_AT_ONCE = 256
+"""Rows whose probabilities are computed together on a CPU: few enough to stay in its cache."""
 
 
 class SlotKind(IntEnum):
@@ -152,6 +156,56 @@ def text_targets(text_ids: Tensor, text_vocab: int) -> Tensor:
     return text_ids.masked_fill(is_pad, _NOT_SCORED).masked_fill(is_end, text_vocab)
 
 
+class _SummedCrossEntropy(torch.autograd.Function):
+    """Cross-entropy over the rows that are scored, some rows at a time and in float32.
+
+    No table of float32 scores, probabilities or gradients is ever whole in memory, which on a CPU
+    took longer to fill than to compute.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        """The sum, float32, for logits of shape (n, v) and classes of shape (n)."""
+        ctx.save_for_backward(logits, targets)
+        total = torch.zeros((), dtype=torch.float64)
+        for rows, classes in zip(
+            logits.split(_ROWS_AT_ONCE), targets.split(_ROWS_AT_ONCE), strict=True
+        ):
+            total += nll_loss(
+                rows.log_softmax(-1, dtype=torch.float32),
+                classes,
+                ignore_index=_NOT_SCORED,
+                reduction="sum",
+            )
+        return total.float()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """The gradient of the logits, in their own type."""
+        logits, targets = ctx.saved_tensors
+        of_logits = torch.empty_like(logits)
+        for of_rows, rows, classes in zip(
+            of_logits.split(_ROWS_AT_ONCE),
+            logits.split(_ROWS_AT_ONCE),
+            targets.split(_ROWS_AT_ONCE),
+            strict=True,
+        ):
+            scored = (classes != _NOT_SCORED)[:, None]
+            chosen = classes[:, None].clamp(min=0)
+            surprise = rows.softmax(-1, dtype=torch.float32)
+            surprise.scatter_add_(1, chosen, surprise.new_full((1, 1), -1.0).expand_as(chosen))
+            of_rows.copy_(surprise.mul_(grad * scored))
+        return of_logits, None
+
+
+def _summed_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Sum over the scored positions, for logits of shape (b, n, v) and classes (b, n)."""
+    logits, targets = logits.flatten(0, 1), targets.flatten()
+    if logits.device.type == "cpu":
+        return cast(Tensor, _SummedCrossEntropy.apply(logits, targets))
+    return cross_entropy(logits.float(), targets, ignore_index=_NOT_SCORED, reduction="sum")
+
+
 def joint_loss(
     text_logits: Tensor,
     image_logits: Tensor,
@@ -177,13 +231,8 @@ def joint_loss(
     """
     targets = text_targets(text_ids, text_logits.shape[-1] - 1)  # b t
     targets = targets.masked_fill(~scored_text[:, None], _NOT_SCORED)
-    text_sum = cross_entropy(
-        text_logits.float().flatten(0, 1),
-        targets.flatten(),
-        ignore_index=_NOT_SCORED,
-        reduction="sum",
-    )
+    text_sum = _summed_cross_entropy(text_logits, targets)
     text_loss = text_sum / (targets != _NOT_SCORED).sum().clamp(min=1)
-    image_loss = cross_entropy(image_logits.float().flatten(0, 1), image_tokens.flatten())
+    image_loss = _summed_cross_entropy(image_logits, image_tokens) / image_tokens.numel()
     loss = text_weight * text_loss + (1 - text_weight) * image_loss
     return JointLoss(loss=loss, text_loss=text_loss, image_loss=image_loss)

@@ -24,7 +24,7 @@ _INIT_STD = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class JointLogits:
-    """What the model says about each element, as float32.
+    """What the model says about each element; float32, except for `raw_logits`.
 
     The products are of the precision that training runs in: in bf16, where the processor has it,
     a whole training step is a fifth faster for it. Sampling always computes its own in float32.
@@ -125,11 +125,19 @@ class JointTransformer(nn.Module):
             text_ids: Captions with pads (`sequence.pad_caption`), shape (b, t), int64.
             image_tokens: Shape (b, m), int64; the last column is predicted but never read.
         """
+        logits = self.raw_logits(text_ids, image_tokens)
+        return JointLogits(text=logits.text.float(), image=logits.image.float())
+
+    def raw_logits(self, text_ids: Tensor, image_tokens: Tensor) -> JointLogits:
+        """What `forward` says, still in the type of its products, as `joint_loss` takes it.
+
+        Training saves the float32 copies of its largest tensors so, and those of their gradients.
+        """
         x, _ = self._run(self._embed(text_ids, image_tokens[:, :-1]))  # b n d
         text_len = self.sequence.text_len
         return JointLogits(
-            text=linear(x[:, :text_len], self._text_unembedding()).float(),
-            image=linear(x[:, text_len:], self.image_unembedding_weight()).float(),
+            text=linear(x[:, :text_len], self._text_unembedding()),
+            image=linear(x[:, text_len:], self.image_unembedding_weight()),
         )
 
     def prefill(

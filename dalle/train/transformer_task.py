@@ -187,7 +187,7 @@ class TransformerTask:
         return self._loss(self.model, batch.tensors)
 
     def _loss(self, model: JointTransformer, tensors: Mapping[str, Tensor]) -> Loss:
-        logits = model(tensors["text_ids"], tensors["image_tokens"])
+        logits = model.raw_logits(tensors["text_ids"], tensors["image_tokens"])
         result = joint_loss(
             logits.text,
             logits.image,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from einops import rearrange
 
-from dalle.attention import CausalSelfAttention, KeyValues, KVCache, causal_mask
+from dalle.attention import CausalSelfAttention, KeyValues, KVCache, _attend, causal_mask
 from dalle.model_config import LayerMask, SequenceConfig
 
 GRIDS = [(1, 1), (1, 5), (5, 1), (3, 4), (4, 4), (6, 3)]
@@ -120,3 +120,22 @@ def test_cache_holds_the_prefix_once_and_the_suffix_per_candidate() -> None:
             assert cache.prefix[layer].keys.shape == (2, 4, 7, 8)
             assert cache.suffix[layer].keys.shape == (2, 4, candidates, 5, 8)
             assert cache.suffix[layer].values.shape == (2, 4, candidates, 5, 8)
+
+
+def test_written_out_attention_and_its_gradient_equal_the_fused_kernel_s() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ours = torch.randn(3, 2, 2, 7, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    theirs = ours.detach().clone().requires_grad_()
+    weights = torch.randn(2, 7, 8, generator=generator, dtype=torch.float64)
+    mask = (torch.rand(7, 7, generator=generator) < 0.5).tril() | torch.eye(7, dtype=torch.bool)
+    for seen in (None, mask):
+        mixed = _attend(ours, seen)
+        queries, keys, values = theirs
+        fused = torch.nn.functional.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=seen, is_causal=seen is None
+        )
+        expected = fused.transpose(1, 2).flatten(2)
+        torch.testing.assert_close(mixed, expected)
+        (found,) = torch.autograd.grad((mixed * weights).sum(), ours)
+        (wanted,) = torch.autograd.grad((expected * weights).sum(), theirs)
+        torch.testing.assert_close(found, wanted)

@@ -10,6 +10,7 @@ import torch
 from dalle.model_config import SequenceConfig
 from dalle.sequence import (
     SlotKind,
+    _summed_cross_entropy,
     caption_lengths,
     image_slot,
     joint_loss,
@@ -155,3 +156,18 @@ def test_loss_is_computed_in_float32() -> None:
         for dtype in (torch.bfloat16, torch.float32)
     ]
     assert torch.equal(losses[0], losses[1])
+
+
+def test_the_gradient_of_the_loss_equals_autograd_s_over_more_rows_than_one_portion() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(5, 120, 9, generator=generator, requires_grad=True)
+    targets = torch.randint(9, (5, 120), generator=generator)
+    targets[2, 10:] = -100
+    total = _summed_cross_entropy(logits, targets)
+    expected = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), reduction="sum"
+    )
+    torch.testing.assert_close(total, expected)
+    (found,) = torch.autograd.grad(3 * total, logits)
+    (wanted,) = torch.autograd.grad(3 * expected, logits)
+    torch.testing.assert_close(found, wanted)
