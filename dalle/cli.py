@@ -56,6 +56,12 @@ def _data_emoji(settings: config.DataEmoji) -> int:
     return EXIT_DONE
 
 
+def _data_drawn(settings: config.DataDrawn) -> int:
+    from dalle.drawn_command import run
+
+    return run(settings)
+
+
 def _train_vae(settings: config.TrainVae) -> int:
     from dalle.train.runs import train_vae
 
@@ -136,6 +142,7 @@ def _eval_model(settings: config.EvalModel) -> int:
 
 VERBS = (
     Verb(words="data emoji", settings=config.DataEmoji, handler=_data_emoji),
+    Verb(words="data drawn", settings=config.DataDrawn, handler=_data_drawn),
     Verb(words="train vae", settings=config.TrainVae, handler=_train_vae),
     Verb(words="tokenize", settings=config.Tokenize, handler=_tokenize),
     Verb(words="train transformer", settings=config.TrainTransformer, handler=_train_transformer),

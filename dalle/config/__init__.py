@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dalle.config.benchmark import Bench, BenchPart
 from dalle.config.making import (
+    DataDrawn,
     DataEmoji,
     SceneMixture,
     Tokenize,
@@ -47,6 +48,7 @@ __all__ = [
     "BenchPart",
     "ClipObjectiveConfig",
     "DataConfig",
+    "DataDrawn",
     "DataEmoji",
     "Demo",
     "Device",

@@ -93,6 +93,32 @@ class DataEmoji:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataDrawn:
+    """`dalle data drawn`: let a model draw captions of a data set, as hard negatives for CLIP."""
+
+    data: Path
+    """Folder of tar shards, or of pictures with `.txt` captions beside them."""
+    model: Path
+    """Model folder, or the name of a bundled model; it samples as it recommends."""
+    out: Path
+    """Token folder to write."""
+    captions: int | None = None
+    """Captions to draw, the first of the set; None draws all."""
+    candidates: int = 2
+    """Pictures of each caption."""
+    seed: int = 0
+    """Seed of the pictures."""
+    device: Device = "auto"
+    """Where they are drawn."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts that draw nothing."""
+        require_positive(self, "candidates")
+        if self.captions is not None:
+            require_positive(self, "captions")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainVae:
     """`dalle train vae`: train the discrete VAE on pictures."""
 
@@ -212,6 +238,12 @@ class TrainClip:
     """Entries of the caption vocabulary when one is trained."""
     vae: Path | None = None
     """Folder of the dVAE it will rank for; None shows it undisturbed pictures only."""
+    drawn: Path | None = None
+    """Token folder of what the model that it will rank for drew for captions of `data.train`
+    (`dalle data drawn`): each must fit its caption less well than the true picture does."""
+    init: Path | None = None
+    """CLIP or model folder to go on from, of the same shape and tokenizer; None starts with random
+    weights."""
     model: ClipConfig = field(default_factory=ClipConfig)
     objective: ClipObjectiveConfig = field(default_factory=ClipObjectiveConfig)
     optim: OptimConfig = field(

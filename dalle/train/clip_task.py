@@ -1,6 +1,8 @@
 """CLIP's objective: a picture must fit its own caption better than all others of the batch.
 
-Axes: b pairs; y x pixel rows and columns; t caption tokens; e values of a shared vector.
+Where a model's drawings are given, the true picture must also fit better than what was drawn for
+the caption. Axes: b pairs; d drawings, of h w tokens; y x pixel rows and columns; t caption tokens;
+e values of a shared vector.
 """
 
 from __future__ import annotations
@@ -17,16 +19,18 @@ import torch
 from einops import rearrange
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, logsigmoid
 from torch.utils.data import Dataset
 
 from dalle.captions import CaptionTokenizer
-from dalle.checkpoint import ClipParts, load_vae, save_clip
+from dalle.checkpoint import TOKENIZER_FILE, ClipParts, load_clip, load_vae, save_clip
 from dalle.clip import build_clip, clip_text_ids
 from dalle.config import TrainClip
+from dalle.data.drawn import DrawnPictures
 from dalle.data.order import Draw
 from dalle.data.pictures import Fault, Picture, PictureSet, picture_sets
 from dalle.data.samples import samples_together
-from dalle.errors import DataError
+from dalle.errors import DataError, ModelFormatError
 from dalle.folders import model_folder
 from dalle.model_config import ClipConfig
 from dalle.seeds import derive_seed
@@ -51,6 +55,8 @@ class Pair:
     picture: Picture
     text_ids: Tensor
     """Shape (t), int64, the end token included."""
+    drawn: Tensor | None = None
+    """What a model drew for the caption: its token grid, shape (h, w), int64."""
 
 
 class PairGroups(Dataset[list[Pair | Fault]]):
@@ -64,6 +70,7 @@ class PairGroups(Dataset[list[Pair | Fault]]):
         config: ClipConfig,
         together: int,
         bpe_dropout: float,
+        drawn: DrawnPictures | None = None,
     ) -> None:
         """Groups of `pictures`.
 
@@ -73,12 +80,14 @@ class PairGroups(Dataset[list[Pair | Fault]]):
             config: Gives the text length.
             together: Pictures in a group.
             bpe_dropout: Probability that a merge is skipped.
+            drawn: Pictures that a model drew for some of the captions.
         """
         self.pictures = pictures
         self.tokenizer = tokenizer
         self.config = config
         self.together = together
         self.bpe_dropout = bpe_dropout
+        self.drawn = drawn
 
     def __len__(self) -> int:
         return len(self.pictures) // self.together
@@ -95,17 +104,16 @@ class PairGroups(Dataset[list[Pair | Fault]]):
         if isinstance(picture, Fault):
             return picture
         seed = derive_seed(self.pictures.seed, "caption", draw.epoch, draw.index)
+        rng = np.random.default_rng(seed)
         try:
-            ids = self.tokenizer.encode_dropout(
-                picture.caption, self.bpe_dropout, np.random.default_rng(seed)
-            )
-        except ValueError as err:
+            ids = self.tokenizer.encode_dropout(picture.caption, self.bpe_dropout, rng)
+            drawn = self.drawn.for_caption(picture.caption, rng) if self.drawn else None
+        except (ValueError, DataError) as err:
             return Fault(key=picture.key, reason=str(err))
         fitted, _ = self.tokenizer.fit(ids, self.config.text_len - 1)
         vocab = self.tokenizer.vocab_size
-        return Pair(
-            picture=picture, text_ids=clip_text_ids(fitted, config=self.config, text_vocab=vocab)
-        )
+        text_ids = clip_text_ids(fitted, config=self.config, text_vocab=vocab)
+        return Pair(picture=picture, text_ids=text_ids, drawn=drawn)
 
 
 class ClipTask:
@@ -123,7 +131,8 @@ class ClipTask:
 
         Raises:
             DataError: The pictures cannot be read.
-            ModelFormatError: The tokenizer or the dVAE cannot be read.
+            ModelFormatError: The tokenizer or the dVAE cannot be read, or the CLIP to start from
+                does not fit.
         """
         self.run = run
         train, heldout = picture_sets(run.data, run.loop.seed)
@@ -131,9 +140,13 @@ class ClipTask:
         self.vae: DiscreteVAE | None = None
         if run.vae is not None:
             self.vae = load_vae(model_folder(run.vae)).requires_grad_(False)
+        drawn = None if run.drawn is None else DrawnPictures(run.drawn, px=run.data.image_px)
+        self.drawn_vae = None if drawn is None else drawn.vae.requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(run.loop.seed, "init"))
             self.model: Any = build_clip(run.model, self.tokenizer.vocab_size)
+        if run.init is not None:
+            self._start_from(model_folder(run.init))
         # A random split would part what was made to be compared.
         whole = run.data.heldout is not None
         self.train_set = PairGroups(
@@ -141,9 +154,11 @@ class ClipTask:
             config=run.model,
             together=samples_together(run.data.train) if whole else 1,
             bpe_dropout=run.objective.bpe_dropout,
+            drawn=drawn,
         )  # fmt: skip
         self.units_per_sample = self.train_set.together
-        self.data_fingerprint = " ".join(one.samples.fingerprint for one in (train, heldout))
+        read = [one.samples for one in (train, heldout)] + ([drawn] if drawn else [])
+        self.data_fingerprint = " ".join(one.fingerprint for one in read)
         self.heldout_set = PairGroups(
             heldout, self.tokenizer,
             config=run.model,
@@ -151,6 +166,21 @@ class ClipTask:
             bpe_dropout=0.0,
         )  # fmt: skip
         self.heldout, self.heldout_captions = self._load_heldout()
+
+    def _start_from(self, folder: Path) -> None:
+        """Take over the weights of a published CLIP.
+
+        Raises:
+            ModelFormatError: It cannot be loaded, or is of another shape or tokenizer.
+        """
+        parts = load_clip(folder)
+        if parts.config != self.run.model or not self.tokenizer.same_as(parts.tokenizer):
+            raise ModelFormatError(
+                f"init {folder} holds a CLIP of another shape or tokenizer: its shape is "
+                f"{parts.config}, and this run's is {self.run.model}; make them equal, and train "
+                f"with --tokenizer {folder / TOKENIZER_FILE}"
+            )
+        self.model.load_state_dict(parts.model.state_dict())
 
     def _load_heldout(self) -> tuple[Batch, list[str]]:
         """The first held-out pairs, and their captions.
@@ -177,7 +207,10 @@ class ClipTask:
         return self.train_set
 
     def collate(self, samples: list[list[Pair | Fault]]) -> Batch:
-        """Readable pairs stacked: image_u8 (b, y, x, 3), text_ids (b, t); the others as faults."""
+        """Readable pairs stacked: image_u8 (b, y, x, 3), text_ids (b, t), drawn (d, h, w) if any.
+
+        The others are faults.
+        """
         entries = [entry for group in samples for entry in group]
         pairs = [entry for entry in entries if isinstance(entry, Pair)]
         tensors = {}
@@ -186,6 +219,9 @@ class ClipTask:
                 "image_u8": torch.stack([pair.picture.image_u8 for pair in pairs]),
                 "text_ids": torch.stack([pair.text_ids for pair in pairs]),
             }
+            drawn = [pair.drawn for pair in pairs if pair.drawn is not None]
+            if drawn:
+                tensors["drawn"] = torch.stack(drawn)
         return Batch(
             tensors=tensors,
             keys=tuple(pair.picture.key for pair in pairs),
@@ -201,9 +237,16 @@ class ClipTask:
             seen_through = chosen < self.run.objective.through_vae
             if seen_through.any():
                 pixels[seen_through] = self._through_vae(pixels[seen_through])
+        if "drawn" in batch.tensors:
+            pixels = torch.cat([pixels, self._drawn_pixels(batch.tensors["drawn"])])
         images, texts = self._features(self.model, pixels, batch.tensors["text_ids"])
         value = self._contrastive(self.model, images, texts)
         return Loss(value=value, metrics={"logit_scale": self.model.logit_scale.exp()})
+
+    @torch.no_grad()
+    def _drawn_pixels(self, grids: Tensor) -> Tensor:
+        assert self.drawn_vae is not None, "only called when pictures were drawn"
+        return self.drawn_vae.to(grids.device).decode(grids).float()
 
     @torch.no_grad()
     def _through_vae(self, pixels: Tensor) -> Tensor:
@@ -218,15 +261,25 @@ class ClipTask:
         return images, model.encode_text(text_ids, normalize=True).float()
 
     def _contrastive(self, model: Any, images: Tensor, texts: Tensor) -> Tensor:
+        """The loss of b captions, their b pictures, and pictures after those that fit none."""
         from open_clip.loss import ClipLoss, SigLipLoss
 
+        true, drawn = images.split([len(texts), len(images) - len(texts)])
         # Cosines in 16 bits would tie just where the hard negatives are.
         with torch.autocast(images.device.type, enabled=False):
             scale = model.logit_scale.exp()
             if self.run.model.loss == "siglip":
-                value: Tensor = SigLipLoss()(images, texts, scale, model.logit_bias)
+                value: Tensor = SigLipLoss()(true, texts, scale, model.logit_bias)
+                if len(drawn):
+                    logits = scale * drawn @ texts.T + model.logit_bias
+                    value = value - logsigmoid(-logits).sum() / len(texts)
+            elif len(drawn):
+                own = torch.arange(len(texts), device=texts.device)
+                to_texts = cross_entropy(scale * true @ texts.T, own)
+                to_images = cross_entropy(scale * texts @ images.T, own)
+                value = (to_texts + to_images) / 2
             else:
-                value = ClipLoss()(images, texts, scale)
+                value = ClipLoss()(true, texts, scale)
         return value
 
     def after_step(self, step: int, noise: torch.Generator) -> None:

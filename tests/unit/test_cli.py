@@ -99,7 +99,7 @@ def test_no_setting_has_the_name_of_a_flag_that_every_verb_knows() -> None:
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("", ("error: a verb is missing, one of data emoji, train vae, tokenize, train "
+        ("", ("error: a verb is missing, one of data emoji, data drawn, train vae, tokenize, train "
               "transformer, train clip, pack, generate, transform, demo, eval vae, eval "
               "transforms, eval, bench, probe; see `dalle --help`")),
         ("train", "error: `dalle train` needs one more word: vae or transformer or clip"),
