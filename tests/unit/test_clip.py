@@ -172,6 +172,23 @@ def test_weights_in_a_file_are_read_for_the_architecture_named(
         published_clip_scorer(f"ViT-B-32/{garbage}", CPU)
 
 
+def test_pickled_weights_cannot_run_code(tmp_path: Path) -> None:
+    """open_clip reads `.pt` files with torch's restricted unpickler; this would tell if not."""
+    witness = tmp_path / "witness"
+
+    class Payload:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (witness,))
+
+    weights = tmp_path / "weights.pt"
+    torch.save({"state_dict": Payload()}, weights)
+    with pytest.raises(ModelFormatError, match="cannot be loaded"):
+        published_clip_scorer(f"ViT-B-32/{weights}", CPU)
+    assert not witness.exists()
+    torch.load(weights, weights_only=False)
+    assert witness.exists(), "the payload works where it is let"
+
+
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     folder = published(tmp_path / "nan")
     weights = folder / "open_clip_model.safetensors"
