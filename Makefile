@@ -25,7 +25,7 @@ generate: $(STAMP) ## draw PROMPT with the bundled model, into pictures/
 	@$(BIN)/dalle generate $(ARGS) -- "$$PROMPT_TEXT"
 
 test: lint types ## everything that must pass: format, lint, types, tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup $(ARGS)
 
 lint: $(STAMP) ## check format and lint
 	$(BIN)/ruff format --check .

@@ -29,6 +29,23 @@ settings.register_profile("repeatable", deadline=None, derandomize=True, databas
 settings.load_profile("repeatable")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, each takes whole files, and one the browser's.
+
+    Files keep what they have prepared; two browsers would only wait for each other. What takes
+    longest comes first.
+    """
+
+    def folder(item: pytest.Item) -> str:
+        return item.path.relative_to(Path(__file__).parent).parts[0]
+
+    for item in items:
+        group = "web" if folder(item) == "web" else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    order = ["web", "integration", "parity"]
+    items.sort(key=lambda item: order.index(name) if (name := folder(item)) in order else 9)
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a real model of test size: random weights, 4 x 4 tokens, pictures of 16 px.

@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dalle.data.emoji.font import find_font
+from dalle.data.emoji.font import EmojiFont
 from dalle.data.emoji.render import Painter
 from dalle.data.emoji.scene import Cell, Placed, Scene
 from dalle.data.emoji.subjects import list_subjects
-from dalle.errors import FontError
 from dalle.image_prompt import (
     UNDRAWN,
     CropMode,
@@ -213,14 +212,10 @@ def test_left_out_margins_are_told() -> None:
 
 
 @pytest.mark.parametrize("px", [64, 128])
-def test_prepared_pictures_look_like_training_panels(px: int) -> None:
+def test_prepared_pictures_look_like_training_panels(px: int, font: EmojiFont) -> None:
     """One subject alone on white, made a prompt, against the top of a true two-panel scene."""
-    try:
-        font = find_font()
-    except FontError as err:
-        pytest.skip(f"needs a colour emoji font: {err}")
     apart, blank = [], []
-    for subject in list_subjects(font, "core")[::27]:
+    for subject in list_subjects(font, "core")[::16]:
         alone = Scene(
             kind="plain",
             placed=(Placed(subject=subject, cell=Cell(4, 6, 20)),),
@@ -240,7 +235,7 @@ def test_prepared_pictures_look_like_training_panels(px: int) -> None:
         panel = array(Painter(font, px).paint(both).image)[: px // 2]
         apart.append(np.abs(array(prompt.image)[: px // 2] - panel).mean())
         blank.append(np.abs(255 - panel).mean())
-    assert len(apart) == 20
+    assert len(apart) > 20
     assert np.mean(blank) > 15
     # Resampled twice, and where a side rounds the other way moved by half a pixel.
     assert np.mean(apart) < 1.2
