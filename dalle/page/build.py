@@ -108,7 +108,7 @@ def _build(service: Service, page: gr.Blocks, *, ranks: bool) -> None:
     }
     for easel in easels.values():
         _connect_sending(easel, tabs, prompt, explore)
-    _connect_restoring(shared, tabs, draw=draw, prompt=prompt, easels=easels)
+    _connect_restoring(shared, tabs, draw=draw, prompt=prompt, explore=explore, easels=easels)
     page.load(
         _watch_loading(service), None, ready, api_visibility="private", show_progress="hidden",
         concurrency_limit=None,
@@ -142,7 +142,13 @@ def _connect_sending(easel: Easel, tabs: gr.Tabs, prompt: PromptTab, explore: Ex
 
 
 def _connect_restoring(
-    shared: Shared, tabs: gr.Tabs, *, draw: DrawTab, prompt: PromptTab, easels: dict[Any, Easel]
+    shared: Shared,
+    tabs: gr.Tabs,
+    *,
+    draw: DrawTab,
+    prompt: PromptTab,
+    explore: ExploreTab,
+    easels: dict[Any, Easel],
 ) -> None:
     """Bring an earlier result back, onto the tab where it was drawn, with its settings."""
 
@@ -158,11 +164,13 @@ def _connect_restoring(
                 updates |= draw.showing(drawn.settings[0])
             elif drawn.place == "prompt":
                 updates |= prompt.showing(drawn)
+            elif drawn.place == "grid":
+                updates |= explore.showing(drawn)
         except PageFault as fault:
             updates[easels[drawn.place].status] = tiles.status(str(fault), tone="notice")
         return updates
 
-    outputs = [tabs, *draw.restored_parts, *prompt.restored_parts]
+    outputs = [tabs, *draw.restored_parts, *prompt.restored_parts, *explore.restored_parts]
     outputs += [part for easel in easels.values() for part in easel.outputs]
     shared.strip.restore(
         restore, shared.history, list(dict.fromkeys(outputs)), queue=False,

@@ -22,6 +22,20 @@ Place = Literal["draw", "prompt", "grid", "batch"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class GridChoices:
+    """What was chosen for an X/Y grid, as its widgets say it."""
+
+    settings: DrawSettings
+    """Before the axes change them; words to try stand in the caption, in their brackets."""
+    x: str
+    """What changes across."""
+    x_values: str
+    y: str
+    """What changes down."""
+    y_values: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Collection:
     """How one picture of each of several captions or settings is shown together."""
 
@@ -31,6 +45,8 @@ class Collection:
     """What stands below each picture."""
     columns: int | None = None
     """Pictures in a row; None for about as many as there are rows."""
+    grid: GridChoices | None = None
+    """What was chosen, if this is an X/Y grid."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -264,12 +264,12 @@ class Easel:
         }
 
     def _choosing(self, drawn: Drawn, picked: int) -> Updates:
-        settings = drawn.settings_of(picked)
+        settings, dtype = drawn.settings_of(picked), drawn.images[picked].recipe.dtype
         return {
             self.picked: picked,
             self.chosen: tiles.chosen(drawn, picked),
-            self.python: as_python(settings),
-            self.shell: as_command_line(settings),
+            self.python: as_python(settings, dtype),
+            self.shell: as_command_line(settings, dtype),
         }
 
     def _busy(self, busy: bool) -> Updates:

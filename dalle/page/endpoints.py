@@ -5,6 +5,7 @@ Their names, parameters and defaults are public; a test holds a snapshot of them
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,11 +19,11 @@ from gradio.events import api
 from gradio.utils import get_function_description
 from PIL import Image
 
-from dalle.page.asking import client_of
+from dalle.page.asking import client_of, has_left
 from dalle.page.exports import save_pictures
 from dalle.page.faults import PageFault
 from dalle.page.received import is_received
-from dalle.page.service import Service, Task
+from dalle.page.service import LEFT, Service, Task
 from dalle.page.settings import check_caption
 from dalle.page.widgets import check
 from dalle.transforms import transform_caption
@@ -175,7 +176,7 @@ class Endpoints:
         if not isinstance(pictures, list) or not 1 <= len(pictures) <= limits.candidates:
             raise PageFault(f"pictures must be a list of 1 to {limits.candidates} uploaded files")
         images = [self._read(picture) for picture in pictures]
-        with self._service.turn(client_of(request)) as model:
+        with self._service.turn(client_of(request), has_left=has_left) as model:
             clip = model.clip
             if clip is None:
                 raise PageFault("this model has no CLIP to rank by")
@@ -199,13 +200,23 @@ class Endpoints:
         """What CLIP takes a picture for; None without a CLIP."""
         from dalle.transform_command import likeliest_subject
 
-        with self._service.turn(client_of(request)) as model:
+        with self._service.turn(client_of(request), has_left=has_left) as model:
             return None if model.clip is None else likeliest_subject(model.clip, image)
 
     def _answer(self, task: Task, request: gr.Request) -> dict[str, Any]:
-        """Draw one task to its end and write its pictures."""
+        """Draw one task to its end and write its pictures; only as long as somebody waits for them.
+
+        Raises:
+            PageFault: It cannot be drawn now, no picture was complete, or the caller has left.
+        """
         steps = self._service.draw([task], client=client_of(request), key=f"api {uuid.uuid4()}")
-        *_, last = steps
+        last = None
+        with contextlib.closing(steps):  # type: ignore[type-var]
+            for step in steps:
+                if has_left():
+                    raise PageFault(LEFT)
+                last = step
+        assert last is not None, "a job ends with a step"
         if last.result is None:
             raise PageFault(f"{last.reason} No picture was complete.")
         return self._written(last.result, task.settings.keep, stopped=last.reason)

@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 
 from dalle.page import tiles
-from dalle.page.asking import client_of
-from dalle.page.drawn import Collection, History
+from dalle.page.asking import client_of, has_left
+from dalle.page.drawn import Collection, Drawn, GridChoices, History
 from dalle.page.easel import Easel, Shared, Updates
 from dalle.page.explore import explore
 from dalle.page.faults import PageFault, guarded
@@ -44,7 +44,7 @@ class ExploreTab:
         """Build the tab where it is called; `connect` brings it to life."""
         self.shared = shared
         self.service = shared.service
-        with gr.Tabs(elem_classes="inner-tabs"):
+        with gr.Tabs(elem_classes="inner-tabs") as self.views:
             with gr.Tab("How it sees"):
                 self._build_sight()
             with gr.Tab("X/Y grid", id="grid"):
@@ -134,7 +134,7 @@ class ExploreTab:
         try:
             with guarded("exploring"):
                 picture = self.service.uploads.read(path)
-                with self.service.turn(client_of(request)) as model:
+                with self.service.turn(client_of(request), has_left=has_left) as model:
                     found = explore(model, picture)
         except PageFault as fault:
             return tiles.status(str(fault), tone="fault")
@@ -152,27 +152,70 @@ class ExploreTab:
         *values: Any,
     ) -> Iterator[Updates]:
         def steps() -> Iterator[Updates]:
-            across = read_axis(AXES.get(x, x), x_values, caption=caption)
-            down = None if y == NO_AXIS else read_axis(AXES.get(y, y), y_values, caption=caption)
             settings = self.panel.read(values, caption=caption, keep=1)
-            grid = plan(settings, across, down, limits=self.service.limits)
+            chosen = GridChoices(settings=settings, x=x, x_values=x_values, y=y, y_values=y_values)
+            grid = self._plan(chosen)
             tasks = [Task(settings=cell.settings) for cell in grid.cells]
             sheet = Collection(
                 title=caption,
                 labels=tuple(_label(grid, cell) for cell in grid.cells),
                 columns=len(grid.x.values),
+                grid=chosen,
             )
             for updates in self.easel.drawing(
                 tasks, history, request, collection=sheet, also={self.joined: ""}
             ):
                 drawn = updates.get(self.easel.current)
-                if drawn is not None and len(drawn.images) == len(tasks):
-                    joined = join(grid, [image.image for image in drawn.images])
-                    alt = f"Grid of {caption}: {x} across, {y} down"
-                    updates = {**updates, self.joined: tiles.framed(joined, alt, "As one picture")}
+                if drawn is not None:
+                    updates = {**updates, self.joined: _joined(drawn, chosen, grid)}
                 yield updates
 
         yield from self.easel.guarded(steps)
+
+    def _plan(self, chosen: GridChoices) -> GridPlan:
+        caption = chosen.settings.caption
+        across = read_axis(AXES.get(chosen.x, chosen.x), chosen.x_values, caption=caption)
+        down = None
+        if chosen.y != NO_AXIS:
+            down = read_axis(AXES.get(chosen.y, chosen.y), chosen.y_values, caption=caption)
+        return plan(chosen.settings, across, down, limits=self.service.limits)
+
+    def showing(self, drawn: Drawn) -> Updates:
+        """The grid's widgets as they were for `drawn`, and the grid as one picture again.
+
+        Raises:
+            PageFault: They cannot show a value.
+        """
+        assert drawn.collection is not None, "a grid is a collection"
+        chosen = drawn.collection.grid
+        assert chosen is not None, "a grid knows its axes"
+        return {
+            self.views: gr.Tabs(selected="grid"),
+            self.caption: chosen.settings.caption or "",
+            self.x: chosen.x,
+            self.x_values: chosen.x_values,
+            self.y: chosen.y,
+            self.y_values: chosen.y_values,
+            self.joined: _joined(drawn, chosen, self._plan(chosen)),
+            **self.panel.filled(chosen.settings),
+        }
+
+    @property
+    def restored_parts(self) -> list[Any]:
+        """The components that `showing` changes."""
+        return [
+            *(self.views, self.caption, self.x, self.x_values, self.y, self.y_values),
+            *(self.joined, self.panel.fresh, *self.panel.inputs),
+        ]
+
+
+def _joined(drawn: Drawn, chosen: GridChoices, grid: GridPlan) -> str:
+    """The whole grid as one picture with labels; nothing if it was stopped before its end."""
+    if len(drawn.images) < len(grid.cells):
+        return ""
+    joined = join(grid, [image.image for image in drawn.images])
+    alt = f"Grid of {drawn.title}: {chosen.x} across, {chosen.y} down"
+    return tiles.framed(joined, alt, "As one picture")
 
 
 def _label(grid: GridPlan, cell: Cell) -> str:

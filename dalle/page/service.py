@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 POLL_S = 0.25
 """How often a job that waits looks whether it may go on, or has been stopped."""
 STOPPED = "Stopped."
+LEFT = "nobody waits for the answer any more"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,15 +141,20 @@ class Service:
     # ---------------------------------------------------------------------------------- jobs
 
     @contextlib.contextmanager
-    def turn(self, client: str) -> Iterator[TextToImage]:
+    def turn(self, client: str, *, has_left: Callable[[], bool]) -> Iterator[TextToImage]:
         """The model, lent for one piece of work that shows no progress.
 
+        Args:
+            client: Who asks, for `Admission.enter`.
+            has_left: Whether nobody waits for the work any more, asked until its turn has come.
+
         Raises:
-            PageFault: The client may not draw now, or the work failed.
+            PageFault: The client may not draw now, or has left; or the work failed.
         """
         with guarded("working"), self.admission.enter(client) as ticket:
             for _ in ticket.turns(every_s=POLL_S):
-                pass
+                if has_left():
+                    raise PageFault(LEFT)
             yield self.model()
 
     def stop(self, key: str) -> None:

@@ -6,18 +6,24 @@ import shlex
 import unicodedata
 from dataclasses import asdict
 
+from dalle.config import WeightType
 from dalle.page.settings import DrawSettings
 from dalle.prompts import normalise
 
 
-def as_python(settings: DrawSettings) -> str:
+def as_python(settings: DrawSettings, dtype: WeightType) -> str:
     """A program that draws the pictures of `settings` and saves them in its working directory.
 
     Every setting is spelt out, so that another default changes nothing, and every text is a Python
     literal, whatever it holds. Given pictures are named by their file alone.
+
+    Args:
+        settings: What to draw.
+        dtype: Type of the weights that drew the pictures; what a machine would choose by itself
+            depends on what it has.
     """
     lines = ["from pathlib import Path", "", "from dalle import TextToImage", ""]
-    lines.append(f"model = TextToImage.from_pretrained({settings.model!r})")
+    lines.append(f"model = TextToImage.from_pretrained({settings.model!r}, dtype={dtype!r})")
     options = {name: repr(value) for name, value in settings.options().items()}
     if settings.image is not None:
         options = {"image": repr(settings.image), **options}
@@ -38,15 +44,20 @@ def as_python(settings: DrawSettings) -> str:
     return "\n".join(lines) + "\n"
 
 
-def as_command_line(settings: DrawSettings) -> str:
+def as_command_line(settings: DrawSettings, dtype: WeightType) -> str:
     """One `dalle generate` command for a POSIX shell that draws the pictures of `settings`.
 
     A caption with control characters, which a terminal might obey and the model does not read, is
     written as the model reads it.
+
+    Args:
+        settings: What to draw.
+        dtype: Type of the weights that drew the pictures, as for `as_python`.
     """
     words = ["dalle", "generate"]
     if settings.model != "emoji":
         words.append(f"--model={settings.model}")
+    words.append(f"--dtype={dtype}")
     options = {
         "candidates": settings.candidates,
         "keep": settings.keep,

@@ -33,7 +33,7 @@ SEEN_CAPTIONS = (
     "a pizza",
     "a robot",
     "an owl",
-    "a hot air balloon",
+    "a balloon",
     "a strawberry",
     "a smiling face with sunglasses",
     "a bicycle",
@@ -98,6 +98,7 @@ STAGES = {
     ),
     "transformer": ("joint transformer, first pass", "nats per token", _TRANSFORMER_CURVES),
     "transformer-second": ("joint transformer, second pass", "nats per token", _TRANSFORMER_CURVES),
+    "transformer-third": ("joint transformer, third pass", "nats per token", _TRANSFORMER_CURVES),
     "clip": (
         "CLIP: held-out retrieval",
         "share",

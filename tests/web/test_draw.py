@@ -93,6 +93,9 @@ def test_choosing_a_picture_shows_it_with_its_settings(page: Page) -> None:
     code = page.locator(".cm-content:visible").all_inner_texts()
     assert "seed=5" in code[0]
     assert code[1].startswith("dalle generate")
+    dtype = settings_in(chosen_png(page))["dtype"]
+    assert f"dtype='{dtype}'" in code[0]
+    assert f"--dtype={dtype}" in code[1]
 
 
 def test_rows_appear_one_after_another(page: Page) -> None:

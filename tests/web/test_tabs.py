@@ -99,6 +99,40 @@ def test_a_grid_shows_every_combination(page: Page) -> None:
     page.get_by_alt_text(re.compile("^Grid of a ")).wait_for()
 
 
+def choose_axis(page: Page, label: str, name: str) -> None:
+    page.get_by_label(label, exact=True).click()
+    page.get_by_role("option", name=name, exact=True).click()
+
+
+def test_an_earlier_grid_comes_back_with_its_axes(page: Page) -> None:
+    """Its pictures once came back beside the axes, the caption and the sheet of a later grid."""
+    open_tab(page, "Explore")
+    open_tab(page, "X/Y grid")
+    use_settings(page, candidates=1)
+    caption = page.get_by_role("textbox", name="Caption").filter(visible=True)
+    for text, across, values, down, below in (
+        ("a [[red, blue]] fox", "words in [[ ]]", "", "temperature", "0.5"),
+        ("a pizza", "seed", "8", "nothing", ""),
+    ):
+        caption.fill(text)
+        choose_axis(page, "Across", across)
+        page.get_by_label("Values across").fill(values)
+        choose_axis(page, "Down", down)
+        page.get_by_label("Values down").fill(below)
+        page.get_by_role("button", name="Draw grid").click()
+        page.get_by_alt_text(f"Grid of {text}: {across} across").wait_for(timeout=120_000)
+    open_tab(page, "How it sees")
+    open_tab(page, "Draw")
+    page.locator(".history button").filter(has_text="fox").click()
+    page.get_by_alt_text("Grid of a [[red, blue]] fox: words in [[ ]] across").wait_for()
+    assert caption.input_value() == "a [[red, blue]] fox"
+    shown = [
+        page.get_by_label(label, exact=True).input_value()
+        for label in ("Across", "Values across", "Down", "Values down")
+    ]
+    assert shown == ["words in [[ ]]", "", "temperature", "0.5"]
+
+
 def test_a_file_of_captions_is_drawn_and_downloaded(page: Page, tmp_path: Path) -> None:
     captions = tmp_path / "captions.csv"
     captions.write_text("id,caption\n1,two apples\n2,<i>a robot</i>\n", encoding="utf-8")

@@ -15,7 +15,7 @@ from PIL import Image
 
 from dalle import GeneratedImage, TextToImage, flags, read_recipe
 from dalle.cli import main
-from dalle.config import Generate, SamplingConfig
+from dalle.config import Generate, SamplingConfig, WeightType
 from dalle.page.settings import DrawSettings
 from dalle.page.snippets import as_command_line, as_python
 from dalle.prompts import normalise
@@ -24,6 +24,8 @@ NASTY = (
     "it's a \"fox\"", "a fox\\", "$(touch x) `touch x` ${HOME}", "--out=/tmp", "-rf", '"""', "{x}",
     "a\nfox\t\x1b[31m\x00", "🦊 狐 \u202e\u2028", "'; import os; os.abort() #", "%s {} \\N{BULLET}",
 )  # fmt: skip
+DTYPE: WeightType = "int8"
+"""Not what any machine would choose by itself."""
 
 
 def settings(**changes: Any) -> DrawSettings:
@@ -48,13 +50,13 @@ def typed(command: str) -> Generate:
 @given(st.text(max_size=40).filter(lambda text: bool(text.isprintable() and text.strip())))
 def test_any_caption_survives_the_shell_and_python(caption: str) -> None:
     one = settings(caption=caption)
-    assert typed(as_command_line(one)).captions == (caption,)
-    compile(as_python(one), "snippet", "exec")
+    assert typed(as_command_line(one, DTYPE)).captions == (caption,)
+    compile(as_python(one, DTYPE), "snippet", "exec")
 
 
 @pytest.mark.parametrize("caption", NASTY)
 def test_a_command_is_one_line_that_means_the_caption(caption: str) -> None:
-    command = as_command_line(settings(caption=caption))
+    command = as_command_line(settings(caption=caption), DTYPE)
     assert normalise(typed(command).captions[0]) == normalise(caption)
     assert not any(ord(character) < 32 for character in command), "nothing steers a terminal"
 
@@ -62,7 +64,7 @@ def test_a_command_is_one_line_that_means_the_caption(caption: str) -> None:
 def test_a_real_shell_reads_the_same(tmp_path: Path) -> None:
     """`echo` stands for `dalle`; nothing in a caption runs."""
     for caption in NASTY:
-        command = as_command_line(settings(caption=caption))
+        command = as_command_line(settings(caption=caption), DTYPE)
         script = 'dalle() { for word; do printf "%s\\0" "$word"; done; }; ' + command
         run = subprocess.run(["sh", "-c", script], capture_output=True, cwd=tmp_path, check=True)
         assert run.stdout.decode().split("\0")[:-1] == shlex.split(command)[1:]
@@ -70,12 +72,14 @@ def test_a_real_shell_reads_the_same(tmp_path: Path) -> None:
 
 
 def test_a_command_holds_every_setting() -> None:
-    found = typed(as_command_line(settings(ranker="likelihood", model="my models/x")))
+    one = settings(ranker="likelihood", model="my models/x")
+    found = typed(as_command_line(one, DTYPE))
     assert found == Generate(
         captions=("a fox",), model="my models/x", candidates=3, keep=2, seed=-7, temperature=0.7,
-        top_k=9, top_p=0.9, guidance_scale=2.0, ranker="likelihood",
+        top_k=9, top_p=0.9, guidance_scale=2.0, ranker="likelihood", dtype=DTYPE,
     )  # fmt: skip
-    assert typed(as_command_line(settings(sampling=SamplingConfig()))).top_k == 0, "not the model's"
+    one = settings(sampling=SamplingConfig())
+    assert typed(as_command_line(one, DTYPE)).top_k == 0, "not the model's"
 
 
 @pytest.mark.parametrize(("keep_rows", "rows"), [(0.25, 0.25), (3, 3), (0, 0)])
@@ -83,11 +87,11 @@ def test_a_command_names_the_given_picture(keep_rows: float | int, rows: float |
     one = settings(
         caption=None, image="-my fox's.png", keep_rows=keep_rows, layout="top-half", crop="pad"
     )
-    found = typed(as_command_line(one))
+    found = typed(as_command_line(one, DTYPE))
     assert (found.captions, found.image, found.crop) == ((), Path("-my fox's.png"), "pad")
     assert (found.rows, type(found.rows)) == (rows, type(rows))
     assert found.prompt_layout == "top-half"
-    found = typed(as_command_line(settings(vary="own.png", keep_rows=keep_rows)))
+    found = typed(as_command_line(settings(vary="own.png", keep_rows=keep_rows), DTYPE))
     assert (found.vary, found.rows, found.captions) == (Path("own.png"), rows, ())
 
 
@@ -120,11 +124,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run_both(one: DrawSettings, folder: Path) -> tuple[dict[Any, bytes], dict[Any, bytes]]:
+def run_both(
+    one: DrawSettings, folder: Path, dtype: WeightType = "fp32"
+) -> tuple[dict[Any, bytes], dict[Any, bytes]]:
     """What the program and the command draw."""
-    exec(compile(as_python(one), "snippet", "exec"), {"__name__": "__main__"})
+    exec(compile(as_python(one, dtype), "snippet", "exec"), {"__name__": "__main__"})
     by_python = drawn(folder)
-    _, verb, *words = shlex.split(as_command_line(one))
+    _, verb, *words = shlex.split(as_command_line(one, dtype))
     assert main([verb, "--out=by-command", *words]) == 0
     return by_python, drawn(folder / "by-command")
 
@@ -137,6 +143,19 @@ def test_both_draw_the_pictures_of_the_page(
     wanted = expected(tiny_pipeline.generate(one.caption, **one.options()).images)
     assert len(wanted) == 2
     assert run_both(one, folder) == (wanted, wanted)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+def test_both_draw_in_the_type_of_weights_that_drew_the_pictures(
+    tiny_model: Path, folder: Path, dtype: WeightType
+) -> None:
+    """They once named none, so a machine that chose another by itself drew other pictures."""
+    one = settings(model=str(tiny_model))
+    model = TextToImage.from_pretrained(tiny_model, dtype=dtype)
+    wanted = expected(model.generate(one.caption, **one.options()).images)
+    assert run_both(one, folder, dtype) == (wanted, wanted)
+    assert {read_recipe(path).dtype for path in folder.rglob("picture-*.png")} == {dtype}
+    assert {read_recipe(path).dtype for path in folder.glob("by-command/a-fox*.png")} == {dtype}
 
 
 @pytest.mark.parametrize("layout", ["top-half", "place-on-top"])
