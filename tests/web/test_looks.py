@@ -34,8 +34,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def draw_something(page: Page) -> None:
-    use_settings(page, candidates=4, keep=4, seed=1)
-    ask(page, "a bear on a purple background")
+    use_settings(page, candidates=12, keep=4, seed=1)
+    ask(page, "a fox on a blue background")
     wait_for_status(page, DRAWN)
     page.wait_for_timeout(300)
 

@@ -102,6 +102,9 @@ def test_a_grid_shows_every_combination(page: Page) -> None:
 def choose_axis(page: Page, label: str, name: str) -> None:
     page.get_by_label(label, exact=True).click()
     page.get_by_role("option", name=name, exact=True).click()
+    page.get_by_role("listbox").wait_for(
+        state="hidden"
+    )  # it fades, and may not stand beside the next
 
 
 def test_an_earlier_grid_comes_back_with_its_axes(page: Page) -> None:
