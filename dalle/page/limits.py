@@ -33,6 +33,8 @@ class Limits:
     """Most jobs that one client begins a minute, once a first burst of as many is spent."""
     clients: int = 10_000
     """Most clients whose recent jobs are remembered."""
+    sessions: int = 500
+    """Most visitors whose results are remembered; each call of a program is one, too."""
     job_seconds: float = 300.0
     """Longest time that a job may draw."""
     upload_bytes: int = 20 * 1024**2

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.random_models import save_random_model
 from tests.web.serving import RunningPage, opened, running_page
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, needs_gradio: None) -> Iter
         yield page
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # it runs an event loop, which tests of other files start anew
 def browser(needs_gradio: None) -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
@@ -43,6 +45,23 @@ def browser(needs_gradio: None) -> Iterator[Browser]:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="session")
+def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that is slow enough for others to wait: 16 x 16 tokens, random weights."""
+    from dalle.config import SamplingConfig
+    from dalle.model_config import TransformerConfig
+    from vae import VaeConfig
+
+    return save_random_model(
+        tmp_path_factory.mktemp("models") / "slow",
+        grid=16,
+        text_len=12,
+        transformer=TransformerConfig(width=32, layers=2, heads=2),
+        vae=VaeConfig(channels=8, groups=3, blocks_per_group=1, codebook_size=32, codebook_dim=8),
+        sampling=SamplingConfig(temperature=0.9, top_k=24),
+    )
 
 
 @pytest.fixture
