@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import torch
 
+from dalle.allocator import keep_freed_memory
 from dalle.bench.machine import Rates, describe, measure_rates, peak_memory_bytes
 from dalle.bench.parts import (
     decode_row,
@@ -21,7 +22,7 @@ from dalle.bench.parts import (
 from dalle.bench.results import Report, Row, read_medians
 from dalle.bench.workloads import Workload, load_workload
 from dalle.config import Bench
-from dalle.device import choose_device, keep_freed_memory
+from dalle.device import choose_device
 from dalle.native.build import compile_library
 
 log = logging.getLogger(__name__)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import time
 
 import torch
 
 from dalle.config import Device, Precision
-
-# Parameters of glibc's mallopt(3), from malloc.h.
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_MAX = -4
 
 
 def choose_device(wanted: Device) -> torch.device:
@@ -57,18 +52,3 @@ def gemm_rate(dtype: torch.dtype, device: torch.device, *, size: int = 1024) -> 
         if run:
             shortest = min(shortest, time.perf_counter() - start)
     return 2 * size**3 / shortest
-
-
-def keep_freed_memory() -> None:
-    """Make the C library keep memory that tensors free, instead of giving it back each time.
-
-    Every training step asks for the same large blocks again; fetching them from the system anew
-    cost a quarter of a dVAE step on a two-core machine (117 against 150 images/s). Does nothing
-    where the C library is not glibc.
-    """
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    mallopt(_M_MMAP_MAX, 0)
-    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import numpy as np
 from tqdm import tqdm
 
-from dalle.checkpoint import load_model, load_vae
+from dalle.allocator import keep_freed_memory
+from dalle.checkpoint import load_model
 from dalle.config import DataDrawn
 from dalle.console import bar_disabled
 from dalle.data.order import in_groups
 from dalle.data.samples import SampleSet, open_samples
 from dalle.data.tokens import TokenWriter
-from dalle.device import keep_freed_memory
 from dalle.errors import DataError
 from dalle.folders import model_folder
 from dalle.pipeline import TextToImage
@@ -39,14 +39,13 @@ def run(settings: DataDrawn) -> int:
     """
     keep_freed_memory()
     samples = open_samples(settings.data)
-    folder = model_folder(settings.model)
-    parts = load_model(folder)
+    parts = load_model(model_folder(settings.model))
     model = TextToImage(parts, device=settings.device)
     wanted = min(settings.captions or len(samples), len(samples))
     skipped = 0
     with (
         TokenWriter(
-            settings.out, load_vae(folder), crops=settings.candidates, source=samples.fingerprint
+            settings.out, parts.vae, crops=settings.candidates, source=samples.fingerprint
         ) as writer,
         tqdm(total=wanted, desc="draw", unit="caption", disable=bar_disabled()) as bar,
     ):

@@ -54,18 +54,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     The weights are large enough that caption and drawn tokens sway every further token; what
     guidance, a wrong cache or a wrong caption would change does change.
     """
-    from dalle.config import SamplingConfig
-    from dalle.model_config import TransformerConfig
-    from vae import VaeConfig
-
     return save_random_model(
-        tmp_path_factory.mktemp("models") / "tiny",
-        grid=4,
-        text_len=12,
-        transformer=TransformerConfig(width=32, layers=2, heads=2),
-        vae=VaeConfig(channels=8, groups=3, blocks_per_group=1, codebook_size=32, codebook_dim=8),
-        sampling=SamplingConfig(temperature=0.9, top_k=24, guidance_scale=1.5),
-        gain=8,
+        tmp_path_factory.mktemp("models") / "tiny", grid=4, guidance_scale=1.5, gain=8
     )
 
 

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from dalle.config import SamplingConfig
-    from dalle.model_config import TransformerConfig
-    from vae import VaeConfig
+from typing import Any
 
 CAPTIONS = ("a fox on a blue background", "two apples", "a robot above a car", "a pizza")
 
@@ -17,22 +12,28 @@ def save_random_model(
     folder: Path,
     *,
     grid: int,
-    text_len: int,
-    transformer: TransformerConfig,
-    vae: VaeConfig,
-    sampling: SamplingConfig,
+    text_len: int = 12,
+    width: int = 32,
+    layers: int = 2,
+    groups: int = 3,
+    codes: int = 32,
+    code_dim: int = 8,
     gain: float = 1,
+    **sampling: Any,
 ) -> Path:
-    """Write a model folder; its dVAE decides the size of its pictures.
+    """Write a model folder.
 
     Args:
         folder: Where to write.
         grid: Rows, and columns, of tokens.
         text_len: Caption tokens.
-        transformer: Shape of the transformer.
-        vae: Shape of the dVAE.
-        sampling: Settings that the model recommends.
+        width: Width of the transformer, which has two heads.
+        layers: Its layers.
+        groups: Of the dVAE; a token stands for 2 ** (groups - 1) pixels a side.
+        codes: Size of its codebook.
+        code_dim: Width of a code.
         gain: What the transformer's weights, norms aside, are multiplied with.
+        **sampling: What the model recommends, where it is not temperature 0.9 and top-k 24.
 
     Returns:
         `folder`.
@@ -41,9 +42,10 @@ def save_random_model(
 
     from dalle.captions import CaptionTokenizer
     from dalle.checkpoint import ModelParts, save_model
-    from dalle.model_config import SequenceConfig
+    from dalle.config import SamplingConfig
+    from dalle.model_config import SequenceConfig, TransformerConfig
     from dalle.transformer import JointTransformer
-    from vae import DiscreteVAE
+    from vae import DiscreteVAE, VaeConfig
 
     tokenizer = CaptionTokenizer.train(list(CAPTIONS) * 3, 290)
     sequence = SequenceConfig(
@@ -51,18 +53,21 @@ def save_random_model(
         text_vocab=tokenizer.vocab_size,
         grid_h=grid,
         grid_w=grid,
-        image_vocab=vae.codebook_size,
+        image_vocab=codes,
+    )
+    vae = VaeConfig(
+        channels=8, groups=groups, blocks_per_group=1, codebook_size=codes, codebook_dim=code_dim
     )
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        model = JointTransformer(sequence, transformer)
+        model = JointTransformer(sequence, TransformerConfig(width=width, layers=layers, heads=2))
         for name, parameter in model.named_parameters():
             parameter.mul_(1 if "norm" in name else gain)
         parts = ModelParts(
             vae=DiscreteVAE(vae),
             transformer=model,
             tokenizer=tokenizer,
-            sampling=sampling,
+            sampling=SamplingConfig(**({"temperature": 0.9, "top_k": 24} | sampling)),
             fingerprint="",
         )
     save_model(folder, parts, card="A model of random weights, for tests.\n")

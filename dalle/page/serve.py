@@ -7,7 +7,6 @@ they are made: no telemetry, no other host, files in a folder of our own that go
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import inspect
 import ipaddress
 import logging
@@ -20,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dalle.allocator import share_arenas
 from dalle.config import Demo
 from dalle.errors import DalleError
 from dalle.page.doorkeeper import LOOPBACK, Doorkeeper
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SAFE_PILLOW = 13
-_M_ARENA_MAX = -8  # of malloc.h
 ENDPOINTS = frozenset({"generate", "complete", "transform", "rank"})
 
 
@@ -44,7 +43,7 @@ def run(settings: Demo) -> int:
         ModelFormatError: There is no such model, or it is damaged.
         DalleError: The page's packages are missing, or the port is taken.
     """
-    _share_arenas()
+    share_arenas()
     facts = read_facts(settings.model)
     folder = Path(tempfile.mkdtemp(prefix="dalle-page-"))
     try:
@@ -67,16 +66,6 @@ def _load(settings: Demo) -> TextToImage:
     from dalle.pipeline import TextToImage
 
     return TextToImage.from_pretrained(settings.model, clip=settings.clip, device=settings.device)
-
-
-def _share_arenas() -> None:
-    """Lets all threads allocate from the same few arenas, where the C library is glibc.
-
-    Otherwise each of the forty threads that answer in turn ends with memory of its own that it has
-    freed, but that nobody else may use.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").mallopt(_M_ARENA_MAX, 2)
 
 
 def _prepare_environment(folder: Path) -> None:

@@ -20,9 +20,10 @@ from typing import NoReturn
 import torch
 from tqdm import tqdm
 
+from dalle.allocator import keep_freed_memory
 from dalle.config import LoopConfig, OptimConfig
 from dalle.console import bar_disabled
-from dalle.device import autocast_dtype, choose_device, gemm_rate, keep_freed_memory
+from dalle.device import autocast_dtype, choose_device, gemm_rate
 from dalle.errors import DataError, TrainingError
 from dalle.seeds import generator
 from dalle.train.loading import step_batches, worker_deaths_explained

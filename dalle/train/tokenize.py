@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from tqdm import tqdm
 
+from dalle.allocator import keep_freed_memory
 from dalle.captions import CaptionTokenizer
 from dalle.checkpoint import load_vae
 from dalle.config import Tokenize
@@ -16,7 +17,7 @@ from dalle.data.order import Draw, in_groups
 from dalle.data.pictures import Fault, Picture, PictureSet
 from dalle.data.samples import SampleSet, open_samples
 from dalle.data.tokens import TokenWriter
-from dalle.device import choose_device, keep_freed_memory
+from dalle.device import choose_device
 from dalle.errors import DataError
 from dalle.folders import model_folder
 from dalle.prompts import normalise

@@ -13,7 +13,6 @@ from dalle.config import (
     DataConfig,
     LoopConfig,
     OptimConfig,
-    SamplingConfig,
     Tokenize,
     TrainClip,
     TrainTransformer,
@@ -41,9 +40,12 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tmp_path_factory.mktemp("models") / "random",
         grid=8,
         text_len=16,
-        transformer=TransformerConfig(width=16, layers=1, heads=2),
-        vae=VaeConfig(channels=8, groups=4, blocks_per_group=1, codebook_size=16, codebook_dim=4),
-        sampling=SamplingConfig(temperature=0.9),
+        width=16,
+        layers=1,
+        groups=4,
+        codes=16,
+        code_dim=4,
+        top_k=None,
     )
 
 

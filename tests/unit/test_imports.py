@@ -42,7 +42,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("dalle.captions", "dalle.model_config", "dalle.flops"),
         *("dalle.weights", "dalle.checksums"),
     ),
-    ("dalle.errors", "dalle.version", "dalle.seeds", "dalle.console", "dalle.prompts"),
+    (
+        "dalle.errors",
+        "dalle.version",
+        "dalle.seeds",
+        "dalle.console",
+        "dalle.prompts",
+        "dalle.allocator",
+    ),
     ("vae",),
 )
 MEMBERS_STAY_APART = ("dalle.pipeline", "dalle.train", "dalle.evaluate")

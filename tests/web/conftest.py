@@ -50,18 +50,7 @@ def browser(needs_gradio: None) -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that is slow enough for others to wait: 16 x 16 tokens, random weights."""
-    from dalle.config import SamplingConfig
-    from dalle.model_config import TransformerConfig
-    from vae import VaeConfig
-
-    return save_random_model(
-        tmp_path_factory.mktemp("models") / "slow",
-        grid=16,
-        text_len=12,
-        transformer=TransformerConfig(width=32, layers=2, heads=2),
-        vae=VaeConfig(channels=8, groups=3, blocks_per_group=1, codebook_size=32, codebook_dim=8),
-        sampling=SamplingConfig(temperature=0.9, top_k=24),
-    )
+    return save_random_model(tmp_path_factory.mktemp("models") / "slow", grid=16)
 
 
 @pytest.fixture

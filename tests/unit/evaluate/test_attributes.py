@@ -18,7 +18,7 @@ from PIL import Image, ImageFilter
 
 from dalle.config import DataEmoji
 from dalle.data.emoji.dice import Dice
-from dalle.data.emoji.font import find_font
+from dalle.data.emoji.font import EmojiFont, find_font
 from dalle.data.emoji.grammar import Grammar
 from dalle.data.emoji.looks import LOOKS
 from dalle.data.emoji.render import Painter
@@ -27,7 +27,7 @@ from dalle.data.emoji.subjects import Subject
 from dalle.data.emoji.truth import describe
 from dalle.data.emoji.wording import word
 from dalle.data.emoji.write import render_scene
-from dalle.errors import DataError, FontError
+from dalle.errors import DataError
 from dalle.evaluate.attributes import AttributeJudge, Verdict
 from dalle.evaluate.layouts import COUNT_PLACES, PAIR_PLACES
 
@@ -39,11 +39,8 @@ SAMPLE: tuple[tuple[Literal["train", "heldout"], int], ...] = (("train", 12), ("
 
 
 @pytest.fixture(scope="module")
-def judge() -> AttributeJudge:
-    try:
-        return AttributeJudge(image_px=64, which="core")
-    except FontError as err:
-        pytest.skip(f"needs a colour emoji font: {err}")
+def judge(font: EmojiFont) -> AttributeJudge:
+    return AttributeJudge(image_px=64, which="core", font=font.path)
 
 
 @pytest.fixture(scope="module")

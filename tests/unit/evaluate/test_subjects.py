@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from dalle.config import DataEmoji
+from dalle.data.emoji.font import EmojiFont
 from dalle.data.emoji.scene import Cell, Placed, Scene
 from dalle.data.emoji.write import render_scene
-from dalle.errors import DataError, FontError
+from dalle.errors import DataError
 from dalle.evaluate.subjects import EDGE_WEIGHT, FEATURE_PX, SubjectJudge, area_features
 
 Judged = tuple[Image.Image, Mapping[str, Any]]
@@ -22,11 +23,8 @@ SCENES = 22
 
 
 @pytest.fixture(scope="module")
-def judge() -> SubjectJudge:
-    try:
-        return SubjectJudge(image_px=64, which="core")
-    except FontError as err:
-        pytest.skip(f"needs a colour emoji font: {err}")
+def judge(font: EmojiFont) -> SubjectJudge:
+    return SubjectJudge(image_px=64, which="core", font=font.path)
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,9 @@ from PIL import Image
 
 from dalle.checkpoint import load_vae
 from dalle.cli import main
+from dalle.data.emoji.font import EmojiFont
 from dalle.data.emoji.subjects import Subject
-from dalle.errors import DataError, FontError
+from dalle.errors import DataError
 from dalle.evaluate.subjects import SubjectJudge
 from dalle.evaluate.vae import BATCH, Scene, evaluate_vae
 from vae import DiscreteVAE
@@ -55,11 +56,8 @@ def test_numbers_equal_a_plain_computation(dvae: DiscreteVAE) -> None:
 
 
 @pytest.fixture
-def judge() -> SubjectJudge:
-    try:
-        return SubjectJudge(image_px=16, which="core")
-    except FontError as err:
-        pytest.skip(f"needs a colour emoji font: {err}")
+def judge(font: EmojiFont) -> SubjectJudge:
+    return SubjectJudge(image_px=16, which="core", font=font.path)
 
 
 def test_a_scene_is_retrieved_when_all_its_subjects_are(

@@ -13,8 +13,8 @@ from PIL import Image
 
 from dalle.config import DataEmoji
 from dalle.data.emoji.dice import Dice
+from dalle.data.emoji.font import EmojiFont
 from dalle.data.emoji.write import render_scene
-from dalle.errors import FontError
 from dalle.evaluate.attributes import Attribute, AttributeJudge, Verdict
 from dalle.evaluate.validation import turned, validate, wrong_claim
 
@@ -24,11 +24,8 @@ KINDS = {"background": 2, "size": 1, "count": 1, "pair": 1, "panels": 1}
 
 
 @pytest.fixture(scope="module")
-def judge() -> AttributeJudge:
-    try:
-        return AttributeJudge(image_px=64, which="core")
-    except FontError as err:
-        pytest.skip(f"needs a colour emoji font: {err}")
+def judge(font: EmojiFont) -> AttributeJudge:
+    return AttributeJudge(image_px=64, which="core", font=font.path)
 
 
 @pytest.fixture(scope="module")

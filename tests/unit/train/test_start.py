@@ -47,12 +47,18 @@ def published(tmp_path: Path, vae: DiscreteVAE) -> tuple[Path, JointTransformer]
     return tmp_path / "published", model
 
 
+def started(folder: Path, tokenizer: CaptionTokenizer, vae: DiscreteVAE) -> JointTransformer:
+    """Another model that has begun at the published one."""
+    model = make(tokenizer, seed=5)
+    start_from(folder, model, vae=vae, tokenizer=tokenizer, tokens=Path("tokens"))
+    return model
+
+
 def test_with_the_same_vocabulary_every_weight_is_taken_over(
     published: tuple[Path, JointTransformer], vae: DiscreteVAE
 ) -> None:
     folder, theirs = published
-    model = make(TOKENIZER, seed=5)
-    start_from(folder, model, vae=vae, tokenizer=TOKENIZER, tokens=Path("tokens"))
+    model = started(folder, TOKENIZER, vae)
     for name, tensor in theirs.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor), name
 
@@ -61,8 +67,7 @@ def test_an_entry_of_another_vocabulary_begins_at_the_mean_of_its_pieces(
     published: tuple[Path, JointTransformer], vae: DiscreteVAE
 ) -> None:
     folder, theirs = published
-    model = make(OTHER, seed=5)
-    start_from(folder, model, vae=vae, tokenizer=OTHER, tokens=Path("tokens"))
+    model = started(folder, OTHER, vae)
     for text in ("fox", "box", "yellow", "a"):
         for entry in OTHER.encode(text):
             # A caption of that entry alone, for it is a word or the end of one.
