@@ -137,9 +137,13 @@ def test_who_leaves_gives_back_a_place_in_the_queue(served: Served, endpoint: st
 
 def test_a_cancelled_job_ends_with_its_row(served: Served) -> None:
     from gradio_client import Client
+    from gradio_client.utils import Status
 
     client = Client(served.url, verbose=False)
     job = client.submit(**LONG, api_name="/generate")
+    # The page may draw before this client has read which event it is; what it cancels until then
+    # names no event, and the page refuses that without the client's saying so.
+    wait_until(lambda: job.status().code is Status.PROCESSING, PATIENCE_S)
     wait_until(served.is_drawing, PATIENCE_S)
     job.cancel()
     assert served.service.admission.wait_until_idle(PATIENCE_S)
