@@ -162,7 +162,10 @@ class TransformerObjectiveConfig:
     """Probability that a training caption becomes the null caption, which guidance needs."""
     bpe_dropout: float = 0.1
     """Probability that a BPE merge is skipped, in training only."""
+    image_noise: float = 0.0
+    """Probability that an image token is read as another one, drawn at random, in training only;
+    what is predicted stays. A model that learns pictures by heart trusts its captions more so."""
 
     def __post_init__(self) -> None:
         """Refuse weights and probabilities outside 0 to 1."""
-        require_fraction(self, "text_weight", "caption_dropout", "bpe_dropout")
+        require_fraction(self, "text_weight", "caption_dropout", "bpe_dropout", "image_noise")

@@ -48,7 +48,9 @@ class Sequences:
     scored: bool
     """False where the caption was dropped."""
     image_tokens: Tensor
-    """Shape (m), int64, raster order."""
+    """Shape (m), int64, raster order; what is to be predicted."""
+    read_tokens: Tensor
+    """`image_tokens` as the model reads them, some replaced by noise; shape (m), int64."""
 
 
 class SequenceSet(Dataset[Sequences]):
@@ -87,22 +89,38 @@ class SequenceSet(Dataset[Sequences]):
     def __getitem__(self, draw: Draw) -> Sequences:
         index = self.indices[draw.index]
         caption = self.folder.caption(index)
-        crop, dropped = 0, False
         if self.objective is None:
+            dropped = False
             ids = self.tokenizer.encode(caption)
+            read = tokens = self._tokens(index, crop=0)
         else:
             rng = np.random.default_rng(derive_seed(self.seed, "caption", draw.epoch, index))
             crop = int(rng.integers(self.folder.meta.crops))
             dropped = bool(rng.random() < self.objective.caption_dropout)
             ids = self.tokenizer.encode_dropout(caption, self.objective.bpe_dropout, rng)
+            tokens = self._tokens(index, crop)
+            read = _with_noise(tokens, self.objective.image_noise, self.config.image_vocab, rng)
         text_ids, _ = fit_caption(ids, self.tokenizer, self.config)
-        grid = torch.from_numpy(self.folder.grid(index, crop))
         return Sequences(
             key=f"{self.folder.folder}[{index}]",
             text_ids=null_caption(self.config) if dropped else text_ids,
             scored=not dropped,
-            image_tokens=rearrange(grid, "h w -> (h w)"),
+            image_tokens=torch.from_numpy(tokens),
+            read_tokens=torch.from_numpy(read),
         )
+
+    def _tokens(self, index: int, crop: int) -> np.ndarray:
+        return rearrange(self.folder.grid(index, crop), "h w -> (h w)")
+
+
+def _with_noise(
+    tokens: np.ndarray, probability: float, vocabulary: int, rng: np.random.Generator
+) -> np.ndarray:
+    """`tokens`, shape (m), each replaced with `probability` by one drawn from all."""
+    if probability == 0:
+        return tokens
+    replaced = rng.random(len(tokens)) < probability
+    return np.where(replaced, rng.integers(vocabulary, size=len(tokens)), tokens)
 
 
 class TransformerTask:
@@ -171,23 +189,24 @@ class TransformerTask:
         return self.train_set
 
     def collate(self, samples: list[Sequences]) -> Batch:
-        """Sequences stacked: text_ids (b, t), image_tokens (b, m), scored (b)."""
+        """Sequences stacked: text_ids (b, t), image_tokens and read_tokens (b, m), scored (b)."""
         return Batch(
             tensors={
                 "text_ids": torch.stack([sample.text_ids for sample in samples]),
                 "image_tokens": torch.stack([sample.image_tokens for sample in samples]),
+                "read_tokens": torch.stack([sample.read_tokens for sample in samples]),
                 "scored": torch.tensor([sample.scored for sample in samples]),
             },
             keys=tuple(sample.key for sample in samples),
         )
 
     def loss(self, batch: Batch, step: int, noise: torch.Generator) -> Loss:
-        """Weighted text and image cross-entropy; the noise was drawn with the samples."""
+        """Weighted text and image cross-entropy; all chance was drawn with the samples."""
         del step, noise
         return self._loss(self.model, batch.tensors)
 
     def _loss(self, model: JointTransformer, tensors: Mapping[str, Tensor]) -> Loss:
-        logits = model.raw_logits(tensors["text_ids"], tensors["image_tokens"])
+        logits = model.raw_logits(tensors["text_ids"], tensors["read_tokens"])
         result = joint_loss(
             logits.text,
             logits.image,

@@ -102,8 +102,25 @@ def test_without_dropouts_a_caption_is_its_plain_tokens(run: Run) -> None:
     assert captions(wild, epoch=0) != captions(wild, epoch=1)
 
 
+def test_noise_changes_what_is_read_and_not_what_is_predicted(run: Run) -> None:
+    task, plain = TransformerTask(run(image_noise=0.5)), TransformerTask(run())
+    found = [drawn(task, index, epoch) for index in range(30) for epoch in range(40)]
+    clean = [drawn(plain, index, epoch) for index in range(30) for epoch in range(40)]
+    assert all(
+        torch.equal(a.image_tokens, b.image_tokens) for a, b in zip(found, clean, strict=True)
+    )
+    assert all(torch.equal(one.read_tokens, one.image_tokens) for one in clean)
+    wrong = torch.stack([one.read_tokens != one.image_tokens for one in found]).float().mean()
+    # Half are drawn anew, one in 16 of which stays as it was; 4,800 tokens.
+    assert float(wrong) == pytest.approx(0.5 * 15 / 16, abs=0.03)
+    batch = task.collate(found[:4])
+    unread = {**batch.tensors, "read_tokens": batch.tensors["image_tokens"]}
+    swapped = type(batch)(tensors=unread, keys=batch.keys)
+    assert task.loss(batch, 0, generator(0)).value != task.loss(swapped, 0, generator(0)).value
+
+
 def test_held_out_sequences_are_whole_plain_and_apart(run: Run) -> None:
-    task = TransformerTask(run(caption_dropout=1.0, bpe_dropout=1.0))
+    task = TransformerTask(run(caption_dropout=1.0, bpe_dropout=1.0, image_noise=1.0))
     held = task.heldout.tensors
     assert held["scored"].all()
     keys = [int(key.rpartition("[")[2].rstrip("]")) for key in task.heldout.keys]
@@ -114,6 +131,7 @@ def test_held_out_sequences_are_whole_plain_and_apart(run: Run) -> None:
         ids = task.tokenizer.encode(CAPTIONS[index])[:24]
         assert held["text_ids"][row, : len(ids)].tolist() == ids
         assert held["image_tokens"][row].tolist() == folder.grid(index, 0).flatten().tolist()
+        assert torch.equal(held["read_tokens"], held["image_tokens"])
 
 
 def test_the_loss_weighs_text_and_image_as_configured(run: Run) -> None:
