@@ -86,12 +86,27 @@ class Visible:
     Attributes:
         suffix_index: Where the query's own keys and values are written in the suffix.
         hidden_prefix: Prefix slots that are hidden, shape (p), bool; None if all are visible.
-        suffix: Suffix entries that are visible: a slice, or their indices, shape (s).
+        suffix: Suffix entries that are visible: a slice, which needs no copy, or their indices,
+            shape (s).
     """
 
     suffix_index: int
     hidden_prefix: Tensor | None
     suffix: slice | Tensor
+
+
+class LayerMemory(NamedTuple):
+    """One layer of a `KVCache` in the shapes that its steps work on; views, so nothing is copied.
+
+    Attributes:
+        prefix: Keys and values of shape (c * a, p, f).
+        suffix: The same memory in two shapes: for what is added, (c, a, g, s, f),
+        rows: and for what is read, (c * a * g, s, f).
+    """
+
+    prefix: KeyValues
+    suffix: KeyValues
+    rows: KeyValues
 
 
 class KVCache:
@@ -103,16 +118,26 @@ class KVCache:
     Attributes:
         prefix: Per layer, keys and values of shape (c, a, p, f).
         suffix: Per layer, keys and values of shape (c, a, g, s, f), filled as tokens are drawn.
+        layers: Both, per layer, as the steps take them.
     """
 
     def __init__(self, prefix: Sequence[KeyValues], *, candidates: int, suffix_len: int) -> None:
         """A cache that starts after `prefix`, given per layer."""
-        self.prefix = tuple(prefix)
+        # As it comes from a prefill, every product of every step would copy it first.
+        self.prefix = tuple(KeyValues(*(one.contiguous() for one in pair)) for pair in prefix)
         self.suffix = tuple(
             KeyValues(
                 _room_for(keys, candidates, suffix_len), _room_for(values, candidates, suffix_len)
             )
             for keys, values in prefix
+        )
+        self.layers = tuple(
+            LayerMemory(
+                prefix=KeyValues(*(one.flatten(0, 1) for one in old)),
+                suffix=new,
+                rows=KeyValues(*(one.flatten(0, 2) for one in new)),
+            )
+            for old, new in zip(self.prefix, self.suffix, strict=True)
         )
 
     @property
@@ -127,7 +152,19 @@ class KVCache:
             return Visible(suffix_index=index, hidden_prefix=None, suffix=slice(0, index + 1))
         hidden = ~mask[slot, : self.prefix_len]
         seen = mask[slot, self.prefix_len : slot + 1].nonzero().squeeze(-1)
-        return Visible(suffix_index=index, hidden_prefix=hidden, suffix=seen)
+        return Visible(
+            suffix_index=index,
+            hidden_prefix=hidden if hidden.any() else None,
+            suffix=_slice_of(seen),
+        )
+
+
+def _slice_of(entries: Tensor) -> slice | Tensor:
+    """`entries`, shape (s), as a slice if they are evenly spaced, as rows and columns are."""
+    listed = entries.tolist()
+    step = listed[1] - listed[0] if len(listed) > 1 else 1
+    even = slice(listed[0], listed[-1] + 1, step)
+    return even if listed == list(range(even.start, even.stop, step)) else entries
 
 
 def _room_for(prefix: Tensor, candidates: int, suffix_len: int) -> Tensor:
@@ -207,6 +244,36 @@ def _attend(qkv: Tensor, mask: Tensor | None) -> Tensor:
     return cast(Tensor, _WrittenOut.apply(qkv, hidden))
 
 
+def _attend_memory(queries: Tensor, memory: LayerMemory, visible: Visible) -> Tensor:
+    """Attention of one new token per candidate to what it sees, shape (c, a, g, f).
+
+    The products are written out because the fused kernel is slow for a single query on a CPU, and
+    because the candidates of a caption share its prefix without a copy. They are plain `bmm`s of
+    ready-made views because a step is so small that every further call of torch counts.
+
+    Args:
+        queries: Shape (c, a, g, f).
+        memory: What this layer remembers, the new tokens included.
+        visible: What the new tokens see.
+    """
+    _, _, candidates, head_width = queries.shape
+    scaled = (queries * head_width**-0.5).contiguous()
+    to_prefix = torch.bmm(scaled.view(-1, candidates, head_width), memory.prefix.keys.mT)
+    if visible.hidden_prefix is not None:
+        to_prefix.masked_fill_(visible.hidden_prefix, -torch.inf)
+    seen_keys = memory.rows.keys[:, visible.suffix]  # cag s f
+    to_suffix = torch.bmm(scaled.view(-1, 1, head_width), seen_keys.mT)  # cag 1 s
+    lengths = [to_prefix.shape[-1], to_suffix.shape[-1]]  # p, s
+
+    scores = torch.cat([to_prefix.view(-1, 1, lengths[0]), to_suffix], dim=-1)  # cag 1 p+s
+    weights = scores.softmax(-1, dtype=torch.float32).to(queries.dtype)
+    for_prefix, for_suffix = weights.split(lengths, dim=-1)
+    mixed = torch.bmm(for_prefix.view(-1, candidates, lengths[0]), memory.prefix.values)  # ca g f
+    seen_values = memory.rows.values[:, visible.suffix]
+    mixed = torch.baddbmm(mixed.view(-1, 1, head_width), for_suffix, seen_values)  # cag 1 f
+    return mixed.view(queries.shape)
+
+
 class CausalSelfAttention(nn.Module):
     """Multi-head self-attention in which no slot sees a later one."""
 
@@ -243,16 +310,12 @@ class CausalSelfAttention(nn.Module):
             qkv = torch.stack([queries, keys, qkv[2]])
         return self.out(_attend(qkv, mask)), KeyValues(qkv[1], qkv[2])
 
-    def decode(self, x: Tensor, prefix: KeyValues, suffix: KeyValues, visible: Visible) -> Tensor:
+    def decode(self, x: Tensor, memory: LayerMemory, visible: Visible) -> Tensor:
         """Attention of one new token per candidate, whose keys and values join the suffix.
-
-        The products are written out because the fused kernel is slow for a single query on a
-        CPU, and because the candidates of a caption share its prefix without a copy.
 
         Args:
             x: States of the new tokens, shape (c, g, d).
-            prefix: This layer's prefix, shapes (c, a, p, f).
-            suffix: This layer's suffix, shapes (c, a, g, s, f); one entry is written.
+            memory: What this layer remembers; one entry of its suffix is written.
             visible: What the new tokens see.
 
         Returns:
@@ -262,26 +325,16 @@ class CausalSelfAttention(nn.Module):
         qkv = self.qkv(x).view(captions, candidates, 3, self.heads, width // self.heads)
         queries, keys, values = qkv.permute(2, 0, 3, 1, 4)  # each c a g f
         queries, keys = self._normalise(queries, keys, values.dtype)
-        suffix.keys[:, :, :, visible.suffix_index] = keys
-        suffix.values[:, :, :, visible.suffix_index] = values
-        seen_keys = suffix.keys[:, :, :, visible.suffix]  # c a g s f
-        seen_values = suffix.values[:, :, :, visible.suffix]
-
-        queries = queries * queries.shape[-1] ** -0.5
-        to_prefix = queries @ prefix.keys.mT  # c a g p
-        if visible.hidden_prefix is not None:
-            to_prefix = to_prefix.masked_fill(visible.hidden_prefix, -torch.inf)
-        to_suffix = (queries[:, :, :, None] @ seen_keys.mT).squeeze(3)  # c a g s
-        weights = torch.cat([to_prefix, to_suffix], dim=-1).softmax(-1, dtype=torch.float32)
-        weights = weights.to(values.dtype)  # c a g p+s
-        prefix_len = to_prefix.shape[-1]
-        mixed = weights[..., :prefix_len] @ prefix.values  # c a g f
-        mixed = mixed + (weights[..., None, prefix_len:] @ seen_values).squeeze(3)
-        states: Tensor = self.out(mixed.permute(0, 2, 1, 3).reshape(captions, candidates, width))
+        memory.suffix.keys.select(3, visible.suffix_index).copy_(keys)
+        memory.suffix.values.select(3, visible.suffix_index).copy_(values)
+        mixed = _attend_memory(queries, memory, visible)  # c a g f
+        states: Tensor = self.out(mixed.transpose(1, 2).reshape(x.shape))
         return states
 
     def _normalise(
         self, queries: Tensor, keys: Tensor, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
         """Queries and keys after QK-norm, if any, in the dtype of the values."""
+        if not self.qk_norm:
+            return queries, keys
         return self.query_norm(queries).to(dtype), self.key_norm(keys).to(dtype)

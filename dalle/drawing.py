@@ -30,6 +30,7 @@ from dalle.sampling import Drawn, sample_tokens
 from dalle.sequence import fit_caption, null_caption
 
 log = logging.getLogger(__name__)
+"""Quotes captions, so the web page silences it."""
 
 Picture = Image.Image | bytes | Path | str
 """A picture that a person gives: in memory, as a file's content, or as its path."""
@@ -192,12 +193,11 @@ class Drawer:
 
         Raises:
             DalleError: The recipe belongs to another model.
-            ValueError: The recipe's caption cannot be drawn.
+            ValueError: The recipe's caption cannot be drawn, or its image prompt does not fit.
         """
-        self.check_ours(recipe)
+        prompt = self.given_rows(recipe)
         together, size = recipe.batch
         start = recipe.index - recipe.index % size
-        prompt = ImagePrompt(tokens=torch.tensor(recipe.prompt, dtype=torch.int64))
         batch = DrawBatch(
             captions=(self.prepare_any(recipe.caption or None, prompt),) * together,
             indices=range(start, start + size),
@@ -207,6 +207,18 @@ class Drawer:
         )
         *_, drawn = self.draw(batch)
         return self.images(batch, drawn, row=0)[recipe.index - start]
+
+    def given_rows(self, recipe: Recipe) -> ImagePrompt:
+        """The rows that the picture of `recipe` went on from; none if it was drawn as a whole.
+
+        Raises:
+            DalleError: The recipe belongs to another model, whose tokens mean something else.
+            ValueError: They do not fit the model.
+        """
+        self.check_ours(recipe)
+        sequence = self.transformer.sequence
+        recipe.kept_rows((sequence.grid_h, sequence.grid_w), codes=sequence.image_vocab)
+        return ImagePrompt(tokens=torch.tensor(recipe.prompt, dtype=torch.int64))
 
     def check_ours(self, recipe: Recipe) -> None:
         """Refuse the recipe of another model's picture.

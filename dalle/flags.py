@@ -13,9 +13,9 @@ import dataclasses
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_origin
+from typing import Any, NoReturn, Protocol, TypeVar, get_origin, runtime_checkable
 
 import jsonargparse
 
@@ -27,6 +27,21 @@ from dalle.yaml_file import dump_yaml, read_yaml
 Settings = TypeVar("Settings")
 
 _LONGEST_SHOWN = 60
+
+
+@runtime_checkable
+class _ChecksTyped(Protocol):
+    """Settings of which some exclude each other, whatever their values are.
+
+    Values alone do not tell a flag that repeats the default from one that nobody typed.
+    """
+
+    def check_typed(self, names: Set[str]) -> None:
+        """Refuse the command line if the flags called `names` do not go together.
+
+        Raises:
+            ValueError: They do not.
+        """
 
 
 def parse(
@@ -66,7 +81,10 @@ def parse(
     if typed.wants_config:
         _answer(dump_yaml(_tree(table, values)))
     _require(table, values)
-    return build(root, values)
+    settings = build(root, values)
+    if isinstance(settings, _ChecksTyped):
+        settings.check_typed(flags.keys())
+    return settings
 
 
 def load(root: type[Settings], path: Path) -> Settings:

@@ -35,6 +35,9 @@ from dalle.sheets import (
     picture_grid,
 )
 
+NOTICE_CHARS = 400
+"""A longer notice is cut where people read it; the JSON report has all of it."""
+
 
 @dataclass
 class _Written:
@@ -102,17 +105,9 @@ def run(settings: Generate) -> int:
     has_sheet = settings.like is None and written.images
     sheet = _save_sheet(written, settings.out) if has_sheet else None
     report: dict[str, Any] = {"captions": written.entries}
-    if (prompt := written.prompt) is not None:
-        report["prompt"] = {
-            "file": str(_save_prompt(prompt, settings.out)),
-            "rows": prompt.rows,
-            "rows_in_all": prompt.rows_in_all,
-            "notes": list(prompt.notes),
-        }
-    report |= {
-        "model": settings.model,
-        "seconds": round(time.perf_counter() - started, 3),
-    }
+    if written.prompt is not None:
+        report["prompt"] = _prompt_entry(written.prompt, settings.out)
+    report |= {"model": settings.model, "seconds": round(time.perf_counter() - started, 3)}
     # ASCII reaches every pipe and terminal, whatever its encoding.
     text = json.dumps(report) + "\n" if settings.json else _summary(report, sheet)
     sys.stdout.write(text)
@@ -144,8 +139,8 @@ def _results(
     else:
         prompt = model.first_rows(picture, settings.rows)
         sampling = settings.sampling(recipe.sampling)
-        caption = recipe.caption or None
-        yield _draw(model, caption, prompt, settings=settings, sampling=sampling)
+        for caption in settings.captions or (recipe.caption or None,):
+            yield _draw(model, caption, prompt, settings=settings, sampling=sampling)
 
 
 def _listed_results(
@@ -308,6 +303,16 @@ def _entry(result: CaptionResult, files: Sequence[Path]) -> dict[str, Any]:
     return entry
 
 
+def _prompt_entry(prompt: PromptShown, folder: Path) -> dict[str, Any]:
+    """What the JSON report says of the given picture, whose kept part is written as well."""
+    return {
+        "file": str(_save_prompt(prompt, folder)),
+        "rows": prompt.rows,
+        "rows_in_all": prompt.rows_in_all,
+        "notes": list(prompt.notes),
+    }
+
+
 def _summary(report: dict[str, Any], sheet: Path | None) -> str:
     """What a person reads: where the pictures are, best first, and what they were ranked by."""
     lines = []
@@ -318,6 +323,8 @@ def _summary(report: dict[str, Any], sheet: Path | None) -> str:
         ranker = entry["images"][0]["ranker"]
         order = "as drawn" if ranker == "none" else f"best first by {ranker}"
         lines.append(f"{shown(entry['caption'] or NO_CAPTION, 80)} ({order}):")
+        if "notice" in entry:
+            lines.append(f"  note: {shown(entry['notice'], NOTICE_CHARS)}")
         lines += [
             f"  {image['file']}  {score_text(image['score'], '')}".rstrip()
             for image in entry["images"]

@@ -51,6 +51,32 @@ class Recipe:
     compiled: bool = False
     """Whether the compiled decode step drew it."""
 
+    def kept_rows(self, grid: tuple[int, int], *, codes: int) -> int:
+        """How many rows of the token grid were given rather than drawn.
+
+        A recipe comes from a file that anybody may have written: what it says was given must fit
+        the model before it is used.
+
+        Args:
+            grid: Rows and columns of the model's token grid.
+            codes: Size of the model's codebook.
+
+        Raises:
+            ValueError: `prompt` is not whole rows, leaves none to draw, or holds other codes.
+        """
+        rows, rest = divmod(len(self.prompt), grid[1])
+        if rest or rows >= grid[0]:
+            raise ValueError(
+                f"prompt must be whole rows of {grid[1]} tokens, at most {grid[0] - 1} of them, "
+                f"got {len(self.prompt)} tokens"
+            )
+        if self.prompt and not 0 <= min(self.prompt) <= max(self.prompt) < codes:
+            raise ValueError(
+                f"prompt must hold tokens from 0 to {codes - 1:,}, got "
+                f"{_shown(min(self.prompt))} to {_shown(max(self.prompt))}"
+            )
+        return rows
+
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedImage:

@@ -18,17 +18,11 @@ from dalle.checkpoint import ModelParts, load_model
 from dalle.clip import ClipScorer
 from dalle.config import Device, Dtype, SamplingOptions
 from dalle.device import choose_device
-from dalle.drawing import (
-    DrawBatch,
-    Drawer,
-    ImagePrompt,
-    Picture,
-    Prepared,
-)
+from dalle.drawing import DrawBatch, Drawer, ImagePrompt, Picture, Prepared
 from dalle.folders import model_folder
 from dalle.image_prompt import keep_rows as keep_rows_of
 from dalle.picture import GeneratedImage, Recipe
-from dalle.ranked import named_ranker, ranked, scored
+from dalle.ranked import named_ranker, ranked, ranker_of, scored
 from dalle.request import DrawOptions, ImageOptions, Request, check_request, split_options
 from dalle.rerank import ClipRanker, LikelihoodRanker, Ranker, RankerName, find_clip_ranker
 from dalle.results import CaptionFailure, CaptionResult, Frame, Generation
@@ -268,14 +262,26 @@ class TextToImage:
         rows = keep_rows_of(keep_rows, grid_h=self._drawer.rows)
         return ImagePrompt(tokens=torch.from_numpy(picture.tokens[:rows].reshape(-1)))  # (h w)
 
+    def given_rows(self, recipe: Recipe) -> ImagePrompt:
+        """The rows that the picture of `recipe` went on from, to go on from again as `image`.
+
+        The recipe holds their tokens, so the picture that they came from is not needed.
+
+        Raises:
+            DalleError: The recipe belongs to another model.
+            ValueError: They do not fit the model.
+        """
+        return self._drawer.given_rows(recipe)
+
     def redraw(self, recipe: Recipe) -> GeneratedImage:
         """The picture that `recipe` describes, the same to the last pixel on the same machine.
 
         Raises:
             DalleError: The recipe belongs to another model.
-            ValueError: The recipe's caption cannot be drawn.
+            ValueError: The recipe's caption cannot be drawn, or its image prompt does not fit.
         """
-        return scored(recipe.caption, [self._drawer.redraw(recipe)], self.ranker)[0]
+        ranker = ranker_of(recipe.caption, self.ranker)
+        return scored(recipe.caption, [self._drawer.redraw(recipe)], ranker)[0]
 
     # -------------------------------------------------------------------------- inner workings
 
@@ -371,6 +377,7 @@ class TextToImage:
                 engine=self._engine,
             )
             for drawn in self._drawer.draw(batch):
+                seen = self._drawer.previews(drawn.tokens[0, :shown]) if previews else ()
                 result = None
                 if drawn.rows_done == rows:
                     images += self._drawer.images(batch, drawn, row=0)
@@ -380,9 +387,8 @@ class TextToImage:
                     first_candidate=indices.start,
                     rows_done=drawn.rows_done,
                     rows=rows,
-                    previews=tuple(self._drawer.previews(drawn.tokens[0, :shown]))
-                    if previews
-                    else (),
+                    previews=tuple(seen),
+                    notice=caption.notice,
                     finished=tuple(images[: request.candidates]),
                     result=result,
                 )

@@ -37,6 +37,14 @@ def named_ranker(name: RankerName | None, own: Ranker) -> Ranker:
     raise ValueError(f"ranker must be clip, likelihood or none, got {name!r}")
 
 
+def ranker_of(caption: str, ranker: Ranker) -> Ranker:
+    """What orders pictures of `caption`: `ranker`, but no CLIP for the null caption.
+
+    It has nothing to compare pictures with; their likelihood takes its place.
+    """
+    return ranker if caption or ranker.name != "clip" else LikelihoodRanker()
+
+
 def scored(caption: str, images: Sequence[GeneratedImage], ranker: Ranker) -> list[GeneratedImage]:
     """`images` with the scores that `ranker` gives them."""
     scores = ranker.scores(
@@ -54,10 +62,8 @@ def ranked(caption: Prepared, images: Sequence[GeneratedImage], request: Request
     They are never lost: where the ranker fails, they stay as drawn and a notice says why.
     """
     wanted, notices = list(images[: request.candidates]), [caption.notice]
-    # A CLIP has nothing to compare pictures with where no caption was given.
-    ranker = request.ranker if caption.caption else LikelihoodRanker()
     try:
-        wanted = scored(caption.caption, wanted, ranker)
+        wanted = scored(caption.caption, wanted, ranker_of(caption.caption, request.ranker))
     except DalleError as err:
         notices.append(f"the candidates are not ranked: {err}")
         log.warning("%s", notices[-1])

@@ -75,6 +75,8 @@ class Frame:
     """Rows of the whole grid."""
     previews: tuple[Image.Image, ...]
     """The candidates so far, rows not yet drawn in grey; empty if they were not asked for."""
+    notice: str | None = None
+    """Something the person should know already, such as that the caption was cut."""
     finished: tuple[GeneratedImage, ...] = ()
     """Candidates that are complete, as drawn and not yet scored: what stays if one stops here."""
     result: CaptionResult | None = None

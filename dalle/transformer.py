@@ -15,7 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, linear
 
-from dalle.attention import CausalSelfAttention, KeyValues, KVCache, Visible, causal_mask
+from dalle.attention import (
+    CausalSelfAttention,
+    KeyValues,
+    KVCache,
+    LayerMemory,
+    Visible,
+    causal_mask,
+)
 from dalle.model_config import LayerMask, SequenceConfig, TransformerConfig
 from dalle.sequence import image_slot
 
@@ -56,9 +63,9 @@ class Block(nn.Module):
         mixed, key_values = self.attention(self.attention_norm(x), mask)
         return self._feed_forward(x + mixed), key_values
 
-    def decode(self, x: Tensor, prefix: KeyValues, suffix: KeyValues, visible: Visible) -> Tensor:
-        """New states of one token per candidate, shape (c, g, d); the suffix gains it."""
-        x = x + self.attention.decode(self.attention_norm(x), prefix, suffix, visible)
+    def decode(self, x: Tensor, memory: LayerMemory, visible: Visible) -> Tensor:
+        """New states of one token per candidate, shape (c, g, d); `memory` gains it."""
+        x = x + self.attention.decode(self.attention_norm(x), memory, visible)
         return self._feed_forward(x)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
@@ -176,16 +183,16 @@ class JointTransformer(nn.Module):
         Returns:
             Scores for position + 1, shape (c, g, k), float32.
         """
-        positions = torch.tensor([position], device=tokens.device)
-        x = self._embed_image(tokens, positions)  # c g d
+        row, column = divmod(position, self.sequence.grid_w)
+        place = self.row_position.weight[row] + self.column_position.weight[column]  # d
+        x: Tensor = self.image_embedding(tokens) + place  # c g d
         slot = image_slot(position, self.sequence)
         visible = {
             kind: cache.visible(slot, self.mask(kind)) for kind in dict.fromkeys(self._layer_masks)
         }
-        for block, kind, prefix, suffix in zip(
-            self.block_list(), self._layer_masks, cache.prefix, cache.suffix, strict=True
-        ):
-            x = block.decode(x, prefix, suffix, visible[kind])
+        layers = zip(self.block_list(), self._layer_masks, cache.layers, strict=True)
+        for block, kind, memory in layers:
+            x = block.decode(x, memory, visible[kind])
         return self._next_logits(self.final_norm(x))
 
     def _run(self, x: Tensor) -> tuple[Tensor, list[KeyValues]]:

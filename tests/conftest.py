@@ -31,18 +31,23 @@ settings.load_profile("repeatable")
 
 @pytest.hookimpl(tryfirst=True)  # before groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the tests, each takes whole files, and one the browser's.
+    """Where several processes share the tests, each takes whole files.
 
-    Files keep what they have prepared; two browsers would only wait for each other. What takes
-    longest comes first.
+    Files keep what they have prepared. One process takes all that looks at the page with the
+    bundled model, for two browsers would only wait for each other, and one all other servers, which
+    take much memory. What takes longest comes first.
     """
 
     def folder(item: pytest.Item) -> str:
         return item.path.relative_to(Path(__file__).parent).parts[0]
 
+    def group(item: pytest.Item) -> str:
+        if folder(item) != "web":
+            return str(item.path)
+        return "page" if {"server", "browser"} & set(getattr(item, "fixturenames", ())) else "web"
+
     for item in items:
-        group = "web" if folder(item) == "web" else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+        item.add_marker(pytest.mark.xdist_group(group(item)))
     order = ["web", "integration", "parity"]
     items.sort(key=lambda item: order.index(name) if (name := folder(item)) in order else 9)
 

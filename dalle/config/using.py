@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -16,12 +17,13 @@ from dalle.config.sampling import (
 )
 from dalle.config.training import Device
 from dalle.prompts import check_prompt
-from dalle.transforms import transform_caption
+from dalle.transforms import TRANSFORMS, transform_caption
 
 _BROUGHT_BY_LIKE = frozenset(
     {"candidates", "keep", "seed", "temperature", "top_k", "top_p", "guidance_scale", "ranker"}
     | {"dtype"}
 )
+_READ_WITH_IMAGE = frozenset({"prompt_layout", "crop"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +107,8 @@ class Generate:
     crop: Literal["center", "top", "pad"] = "center"
     """How --image becomes as wide and high as the model's pictures, with `top-half`."""
     vary: Path | None = None
-    """A picture drawn earlier: keep its first rows and draw the rest anew, with its caption."""
+    """A picture drawn earlier: keep its first rows and draw the rest anew, with its caption unless
+    another is given."""
     like: Path | None = None
     """Redraw a picture made earlier, exactly, from the settings stored in its PNG."""
     json: bool = False
@@ -129,7 +132,7 @@ class Generate:
 
     def _check_sources(self) -> None:
         """Refuse nothing to draw, several things that exclude each other, and rows of nothing."""
-        drawn = bool(self.captions) or self.image is not None
+        drawn = self.image is not None or (bool(self.captions) and self.vary is None)
         others = (self.caption_file, self.like, self.vary)
         if drawn + sum(other is not None for other in others) != 1:
             raise ValueError(
@@ -138,8 +141,10 @@ class Generate:
                 f"{len(self.captions)} captions, --image {self.image}, --caption-file "
                 f"{self.caption_file}, --vary {self.vary} and --like {self.like}"
             )
-        if self.like is not None:
-            self._check_alone(self.like)
+        changed = {
+            field.name for field in fields(self) if getattr(self, field.name) != field.default
+        }
+        self.check_typed(changed)
         if self.keep_rows is not None:
             if self.image is None and self.vary is None:
                 raise ValueError(
@@ -151,19 +156,27 @@ class Generate:
                     "keep_rows must be a part of the height under 1, or a whole number of token "
                     f"rows, got {self.keep_rows:g}"
                 )
-        if self.image is None and (self.prompt_layout, self.crop) != ("top-half", "center"):
-            raise ValueError("prompt_layout and crop say how --image is read; give one")
 
-    def _check_alone(self, like: Path) -> None:
-        """Refuse settings that a redrawn picture brings itself."""
+    def check_typed(self, names: Set[str]) -> None:
+        """Refuse settings that would change nothing, also where they say what the default does.
+
+        Args:
+            names: Fields that somebody set.
+
+        Raises:
+            ValueError: A redrawn picture brings one of them, or it needs a picture and none is
+                given.
+        """
+        if self.image is None and not names.isdisjoint(_READ_WITH_IMAGE):
+            raise ValueError("prompt_layout and crop say how --image is read; give one")
         given = [
             f"--{field.name.replace('_', '-')} {getattr(self, field.name)}"
             for field in fields(self)
-            if field.name in _BROUGHT_BY_LIKE and getattr(self, field.name) != field.default
+            if field.name in _BROUGHT_BY_LIKE and field.name in names
         ]
-        if given:
+        if self.like is not None and given:
             raise ValueError(
-                f"--like {like} redraws one picture with the settings stored in it, so "
+                f"--like {self.like} redraws one picture with the settings stored in it, so "
                 f"{', '.join(given)} would change nothing; leave "
                 f"{'it' if len(given) == 1 else 'them'} out, or draw the caption without --like"
             )
@@ -220,8 +233,7 @@ class Transform:
 
     def __post_init__(self) -> None:
         """Refuse unknown transforms and what cannot be drawn, before anything is loaded."""
-        if self.to != "all":
-            transform_caption(self.to, self.subject)
+        transform_caption(TRANSFORMS[0].name if self.to == "all" else self.to, self.subject)
         keep = min(4, self.candidates) if self.keep is None else self.keep
         check_counts(candidates=self.candidates, keep=keep)
         check_seed(self.seed)

@@ -17,6 +17,7 @@ _REGULAR = (b"0", b"\0", b"7")
 _GNU_LONG_NAME = b"L"
 _PAX = b"x"
 _MAX_LONG_NAME = 1 << 16
+_MAX_DIGITS = 20
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,10 @@ def _scan(file: BinaryIO, end: int) -> Iterator[Member]:
         elif kind == _PAX:
             records = _pax_records(file.read(min(size, _MAX_LONG_NAME)))
             long_name = records.get("path", long_name)
-            long_size = int(records["size"]) if records.get("size", "").isdecimal() else long_size
+            stated = records.get("size", "")
+            # Python refuses to read numbers of thousands of digits; no file is as large as these.
+            if stated.isdecimal() and len(stated) <= _MAX_DIGITS:
+                long_size = int(stated)
         else:
             if kind in _REGULAR:
                 yield Member(long_name or _name(header), offset, size)
@@ -119,7 +123,9 @@ def _pax_records(content: bytes) -> dict[str, str]:
     records = {}
     while content:
         length, _, _ = content.partition(b" ")
-        if not length.isdigit() or not 0 < int(length) <= len(content):
+        if len(length) > _MAX_DIGITS or not length.isdigit():
+            break
+        if not 0 < int(length) <= len(content):
             break
         line, content = content[: int(length)], content[int(length) :]
         key, _, value = line[len(length) + 1 : -1].partition(b"=")

@@ -32,6 +32,8 @@ _log = logging.getLogger(__name__)
 _PARTS = ("picture", "caption", "truth")
 _LIMITS = {"picture": MAX_PICTURE_BYTES, "caption": MAX_TEXT_BYTES, "truth": MAX_TEXT_BYTES}
 _ABSENT = -1
+MAX_SHARD_SAMPLES = 10_000_000
+"""Most samples that a shard may be said to hold: each that is missing takes memory."""
 
 
 @dataclass(frozen=True)
@@ -211,5 +213,10 @@ def _expected_samples(folder: Path) -> dict[str, int]:
         if not isinstance(name, str) or Path(name).name != name or not isinstance(count, int):
             raise DataError(
                 f"{path} lists shard {name!r} with {count!r} scenes; write the set anew"
+            )
+        if count > MAX_SHARD_SAMPLES:
+            raise DataError(
+                f"{path} lists shard {name!r} with {count:,} scenes, over {MAX_SHARD_SAMPLES:,}; "
+                "split it"
             )
     return shards

@@ -27,8 +27,6 @@ from dalle.page.service import Service
 TITLE = "Captions in, pictures out"
 CACHE_SECONDS = 3600
 """How long files that the page wrote are kept, and how often old ones are looked for."""
-SESSIONS = 200
-"""Tabs whose state is kept; the oldest is forgotten first."""
 RESTORE = """
 element.addEventListener('click', (event) => {
   const card = event.target.closest('[data-restore]');
@@ -66,10 +64,11 @@ def build_page(service: Service, *, ranks: bool) -> gr.Blocks:
         ranks: Whether there is a CLIP to rank by.
     """
     page = Page(title=TITLE, analytics_enabled=False, delete_cache=(CACHE_SECONDS, CACHE_SECONDS))
-    page.state_session_capacity = SESSIONS
+    limits = service.limits
+    # Gradio would keep ten thousand, a third of a MiB each.
+    page.state_session_capacity = limits.sessions
     with page:
         _build(service, page, ranks=ranks)
-    limits = service.limits
     # Every request begins at once and then waits for its turn in our own queue, which tells how
     # long, and refuses at once. Gradio's only keeps a flood from filling memory.
     page.queue(
@@ -161,7 +160,7 @@ def _connect_restoring(
         updates[tabs] = gr.Tabs(selected="explore" if drawn.place == "grid" else drawn.place)
         try:
             if drawn.place == "draw":
-                updates |= draw.showing(drawn.settings[0])
+                updates |= draw.showing(drawn)
             elif drawn.place == "prompt":
                 updates |= prompt.showing(drawn)
             elif drawn.place == "grid":

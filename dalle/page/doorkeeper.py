@@ -11,9 +11,11 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from dalle.page.exports import NO_ROOM, bytes_in
 from dalle.page.faults import fault_id
 from dalle.page.limits import Limits
 
@@ -58,15 +60,23 @@ class Doorkeeper:
         limits: The page's limits.
         hosts: Names that the page may be asked by; None for any.
         endpoints: Names that `/call/` knows.
+        folder: Where uploads are kept; None where nobody counts them.
     """
 
     def __init__(
-        self, app: App, *, limits: Limits, hosts: tuple[str, ...] | None, endpoints: frozenset[str]
+        self,
+        app: App,
+        *,
+        limits: Limits,
+        hosts: tuple[str, ...] | None,
+        endpoints: frozenset[str],
+        folder: Path | None = None,
     ) -> None:
         self._app = app
         self._limits = limits
         self._hosts = hosts
         self._endpoints = endpoints
+        self._folder = folder
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -104,6 +114,8 @@ class Doorkeeper:
             return 400, "content-length must be a whole number"
         if int(length) > self._largest(scope["path"]):
             return 413, "the request is too large"
+        if _is_upload(scope["path"]) and self._is_full():
+            return 507, NO_ROOM
         return self._wrong_address(scope["method"], unquote(scope["path"]))
 
     def _wrong_address(self, method: str, path: str) -> tuple[int, str] | None:
@@ -121,8 +133,13 @@ class Doorkeeper:
         return None
 
     def _largest(self, path: str) -> int:
-        is_upload = path.rstrip("/").endswith("/upload")
-        return self._limits.upload_bytes + FORM_OVERHEAD_BYTES if is_upload else MAX_BODY_BYTES
+        if _is_upload(path):
+            return self._limits.upload_bytes + FORM_OVERHEAD_BYTES
+        return MAX_BODY_BYTES
+
+    def _is_full(self) -> bool:
+        """Whether strangers have filled the folder; Gradio empties it of what is old."""
+        return self._folder is not None and bytes_in(self._folder) >= self._limits.received_bytes
 
 
 class _TooLargeError(Exception):
@@ -151,6 +168,10 @@ class _Meter:
             # Gradio leaves none of these behind, so nothing is set twice.
             message = {**message, "headers": [*message.get("headers", ()), *HEADERS]}
         await self._send(message)
+
+
+def _is_upload(path: str) -> bool:
+    return path.rstrip("/").endswith("/upload")
 
 
 def _name(host: str) -> str:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from dalle.page import tiles
 from dalle.page.asking import place_of
-from dalle.page.drawn import History
+from dalle.page.drawn import Drawn, History
 from dalle.page.easel import Easel, Shared, Updates
 from dalle.page.faults import PageFault, guarded
 from dalle.page.html import html
-from dalle.page.restore import read_settings, settings_of
+from dalle.page.restore import Begun, begun_by, read_settings, settings_of
 from dalle.page.service import Task
 from dalle.page.settings import DrawSettings
 from dalle.page.variations import varying
@@ -56,6 +57,8 @@ class DrawTab:
             )
             self.easel.buttons()
         self.examples = html(example_chips(EXAMPLES), js_on_load=CHOOSE)
+        self.begun = gr.State(None, time_to_live=6 * 3600)
+        self.goes_on = gr.Checkbox(label="Go on from kept rows", container=False, visible=False)
         with gr.Row(elem_classes="work"):
             with gr.Column(scale=3, min_width=320, elem_classes="left"):
                 self.easel.stage_parts()
@@ -85,10 +88,10 @@ class DrawTab:
             "api_visibility": "private",
             "concurrency_limit": None,
         }
-        inputs = [self.caption, self.shared.history, panel.fresh, *panel.inputs]
-        gr.on([easel.go.click, self.caption.submit], self._draw, inputs, **draw)
-        inputs = [easel.current, easel.picked, *inputs[1:]]
-        easel.vary.click(varying(easel, self.panel), inputs, **draw)
+        inputs = [self.shared.history, panel.fresh, *panel.inputs]
+        asked = [self.caption, self.begun, self.goes_on]
+        gr.on([easel.go.click, self.caption.submit], self._draw, [*asked, *inputs], **draw)
+        easel.vary.click(varying(easel, panel), [easel.current, easel.picked, *inputs], **draw)
         quiet: dict[str, Any] = {
             "api_visibility": "private", "show_progress": "hidden", "queue": False,
         }  # fmt: skip
@@ -101,10 +104,20 @@ class DrawTab:
         )
 
     def _draw(
-        self, request: gr.Request, caption: str, history: History, fresh: bool, *values: Any
+        self,
+        request: gr.Request,
+        caption: str,
+        begun: Begun | None,
+        goes_on: bool,
+        history: History,
+        fresh: bool,
+        *values: Any,
     ) -> Iterator[Updates]:
         def steps() -> Iterator[Updates]:
-            task = Task(settings=self.panel.read(values, caption=caption))
+            if begun is None or not goes_on:
+                task = Task(settings=self.panel.read(values, caption=caption))
+            else:
+                task = begun.task(self.panel.read(values, caption=caption, vary=begun.file))
             yield from self.easel.seeded(task, self.panel, history, request, fresh=fresh)
 
         yield from self.easel.guarded(steps)
@@ -117,30 +130,64 @@ class DrawTab:
         try:
             with guarded("restoring"):
                 recipe = read_settings(path, self.service.limits)
-                settings = settings_of(recipe, model=self.service.facts.name)
-                updates = self.showing(settings)
+                begun = begun_by(recipe, self.service.facts, file=Path(str(path)).name)
+                updates = self._filled(settings_of(recipe, model=self.service.facts.name), begun)
         except PageFault as fault:
             return {
                 self.dropped: None,
                 self.easel.status: tiles.status(str(fault), tone="fault"),
             }
         note = f"Settings restored: seed {recipe.seed}, candidate {recipe.index + 1}."
-        if recipe.prompt:
-            note += " This one went on from another picture; give that on the tab Image prompt."
+        if self.service.is_ready and recipe.model != self.service.model().fingerprint:
+            note += " Another model drew this picture, so this one will draw a different one."
+            if begun is not None:
+                updates |= self._going_on(None)
+                note += " The rows that it went on from mean nothing here and are left out."
+            return {
+                **updates,
+                self.dropped: None,
+                self.easel.status: tiles.status(note, tone="notice"),
+            }
         return {**updates, self.dropped: None, self.easel.status: tiles.status(note)}
 
-    def showing(self, settings: DrawSettings) -> Updates:
-        """The widgets with `settings` in them.
+    def showing(self, drawn: Drawn) -> Updates:
+        """The widgets as they were for `drawn`, if it was drawn here.
 
         Raises:
             PageFault: They cannot show a value.
         """
-        return {self.caption: settings.caption or "", **self.panel.filled(settings)}
+        settings, begun = drawn.settings[0], None
+        if settings.vary is not None:
+            begun = begun_by(drawn.images[0].recipe, self.service.facts, file=settings.vary)
+        return self._filled(settings, begun)
+
+    def _filled(self, settings: DrawSettings, begun: Begun | None) -> Updates:
+        """The widgets with `settings` in them, and what they go on from.
+
+        Raises:
+            PageFault: They cannot show a value.
+        """
+        return {
+            self.caption: settings.caption or "",
+            **self.panel.filled(settings),
+            **self._going_on(begun),
+        }
+
+    def _going_on(self, begun: Begun | None) -> Updates:
+        """The rows that the next drawing goes on from, and the widget that leaves them out."""
+        if begun is None:
+            return {self.begun: None, self.goes_on: gr.update(value=False, visible=False)}
+        rows = "the first row" if begun.rows == 1 else f"the first {begun.rows} rows"
+        label = f"Keep {rows} of tokens, which the restored picture was given"
+        return {self.begun: begun, self.goes_on: gr.update(value=True, visible=True, label=label)}
 
     @property
     def restored_parts(self) -> list[Any]:
         """The components that `showing` changes."""
-        return [self.caption, self.panel.fresh, *self.panel.inputs]
+        return [
+            *(self.caption, self.begun, self.goes_on, self.panel.fresh),
+            *self.panel.inputs,
+        ]
 
 
 def example_chips(captions: tuple[str, ...]) -> str:

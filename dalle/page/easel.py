@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from dalle.labels import NO_CAPTION
 from dalle.page import tiles
 from dalle.page.asking import client_of, place_of
 from dalle.page.drawn import Collection, Drawn, History, Place, remember
@@ -164,6 +165,7 @@ class Easel:
         `also` is sent with the first update, since each one costs time before the first row.
         """
         done: list[tuple[Task, Sequence[GeneratedImage]]] = []
+        notices: dict[int, str] = {}
         shown = last = None
         starting = tiles.status("Starting", part=0)
         yield {**self._busy(True), **(also or {}), self.status: starting}
@@ -174,6 +176,8 @@ class Easel:
                 if step.result is not None:
                     done.append((tasks[step.task], step.result.images))
                     shown = step.result.prompt
+                    if step.result.notice is not None:
+                        notices[step.task] = step.result.notice
                 if step.state not in ("done", "stopped") or step.task + 1 < len(tasks):
                     yield self._shown(step, done, collection)
         assert last is not None, "a job ends with a step"
@@ -186,7 +190,7 @@ class Easel:
         yield {
             **self._busy(False),
             **self.showing(drawn, remember(history, drawn)),
-            self.status: _outcome(last, drawn, of=len(tasks)),
+            self.status: tiles.outcome_status(last, drawn, of=len(tasks), notices=notices),
         }
 
     def guarded(self, steps: Callable[[], Iterator[Updates]]) -> Iterator[Updates]:
@@ -241,7 +245,7 @@ class Easel:
             place=self.place,
             settings=(task.settings,),
             images=tuple(images),
-            title=task.settings.caption or tiles.NO_CAPTION,
+            title=task.settings.caption or NO_CAPTION,
             picture=task.picture,
         )
 
@@ -374,22 +378,3 @@ class Easel:
         image = self.chosen_image(current, picked)
         (path,) = save_pictures([image], self.service.folder, self.service.limits)
         return str(path)
-
-
-def _outcome(last: Progress, drawn: Drawn, *, of: int) -> str:
-    """The status line of a job that has ended with pictures."""
-    count = len(drawn.images)
-    took = f"{last.seconds:.1f} s"
-    if last.state == "stopped":
-        asked = of if drawn.is_collection else drawn.settings[0].candidates
-        return tiles.status(
-            f"{last.reason} {count} of {asked} pictures were complete and are kept.", tone="notice"
-        )
-    if drawn.is_collection:
-        return tiles.status(f"{count} pictures drawn in {took}.")
-    ranker = drawn.images[0].ranker
-    order = "as drawn" if ranker == "none" else f"best first by {tiles.RANKERS[ranker]}"
-    text = f"{count} candidates drawn in {took}, {order}."
-    if last.result is not None and last.result.notice:
-        return tiles.status(f"{text} {last.result.notice}.", tone="notice")
-    return tiles.status(text)

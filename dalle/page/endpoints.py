@@ -25,6 +25,7 @@ from dalle.page.faults import PageFault
 from dalle.page.received import is_received
 from dalle.page.service import LEFT, Service, Task
 from dalle.page.settings import check_caption
+from dalle.page.uploads import HELD_PX
 from dalle.page.widgets import check
 from dalle.transforms import transform_caption
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from dalle.results import CaptionResult
 
 TRANSFORM_ROWS = 0.5
+RANKED_PX = 512
+"""Longest side of a picture that is only ranked: more than CLIPs look at, and many are held."""
 
 
 class Endpoints:
@@ -175,7 +178,7 @@ class Endpoints:
         text = check_caption(caption, limits)
         if not isinstance(pictures, list) or not 1 <= len(pictures) <= limits.candidates:
             raise PageFault(f"pictures must be a list of 1 to {limits.candidates} uploaded files")
-        images = [self._read(picture) for picture in pictures]
+        images = [self._read(picture, longest_px=RANKED_PX) for picture in pictures]
         with self._service.turn(client_of(request), has_left=has_left) as model:
             clip = model.clip
             if clip is None:
@@ -189,12 +192,12 @@ class Endpoints:
     def _settings(self, **asked: Any) -> Any:
         return check(self._service.facts, self._service.limits, asked)
 
-    def _read(self, picture: object) -> Image.Image:
+    def _read(self, picture: object, *, longest_px: int = HELD_PX) -> Image.Image:
         """An uploaded picture; only what this server received itself is opened."""
         path = picture.get("path") if isinstance(picture, dict) else None
         if not isinstance(path, str) or not is_received(path):
             raise PageFault("a picture must be an uploaded file; upload it first")
-        return self._service.uploads.read(path)
+        return self._service.uploads.read(path, longest_px=longest_px)
 
     def _guess(self, image: Image.Image, request: gr.Request) -> str | None:
         """What CLIP takes a picture for; None without a CLIP."""

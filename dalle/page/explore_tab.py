@@ -18,6 +18,7 @@ from dalle.page.given import given_picture
 from dalle.page.grid import Cell, GridPlan, join, plan, read_axis
 from dalle.page.html import html
 from dalle.page.service import Task
+from dalle.page.uploads import HELD_PX
 from dalle.page.widgets import SettingsPanel
 
 CELL_CANDIDATES = 4
@@ -133,7 +134,7 @@ class ExploreTab:
             return BLANK
         try:
             with guarded("exploring"):
-                picture = self.service.uploads.read(path)
+                picture = self.service.uploads.read(path, longest_px=HELD_PX)
                 with self.service.turn(client_of(request), has_left=has_left) as model:
                     found = explore(model, picture)
         except PageFault as fault:

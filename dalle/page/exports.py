@@ -16,7 +16,8 @@ from dalle.page.limits import Limits
 from dalle.picture import GeneratedImage, save_png
 from dalle.sheets import contact_sheet
 
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+NO_ROOM = "the server has no room for more files just now; try again in a few minutes"
+_FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """What a full disk, a user's quota and a limit of the process are called."""
 
 
@@ -82,7 +83,7 @@ def _new_folder(folder: Path, limits: Limits) -> Iterator[Path]:
     Raises:
         PageFault: The quota is spent, or the disk is full.
     """
-    if _bytes_in(folder) >= limits.result_bytes:
+    if bytes_in(folder) >= limits.result_bytes:
         raise _full()
     try:
         with contextlib.ExitStack() as undo:
@@ -91,13 +92,13 @@ def _new_folder(folder: Path, limits: Limits) -> Iterator[Path]:
             yield target
             undo.pop_all()
     except OSError as err:
-        if err.errno in _NO_ROOM:
+        if err.errno in _FULL_DISK:
             raise _full() from err
         raise
 
 
-def _bytes_in(folder: Path) -> int:
-    """What the files of `folder` take up; they may vanish meanwhile, since old ones are deleted."""
+def bytes_in(folder: Path) -> int:
+    """What the files and folders in `folder` take up; old ones may be deleted meanwhile."""
     total = 0
     for file in folder.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
@@ -106,7 +107,7 @@ def _bytes_in(folder: Path) -> int:
 
 
 def _full() -> PageFault:
-    return PageFault("the server has no room for more files just now; try again in a few minutes")
+    return PageFault(NO_ROOM)
 
 
 def _check_any(images: Sequence[GeneratedImage]) -> None:

@@ -47,6 +47,9 @@ class Limits:
     """Longest time that decoding a picture may take, of the processor and by the clock."""
     decode_bytes: int = 1536 * 1024**2
     """Address space of the process that decodes a picture."""
+    received_bytes: int = 2 * 1024**3
+    """Disk space of everything in the page's folder, uploads and results, beyond which no upload is
+    taken."""
     result_bytes: int = 1024**3
     """Disk space of the page's folder of results."""
 

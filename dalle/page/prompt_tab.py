@@ -19,6 +19,7 @@ from dalle.page.given import given_picture
 from dalle.page.html import html
 from dalle.page.service import Task
 from dalle.page.settings import DrawSettings
+from dalle.page.uploads import HELD_PX
 from dalle.page.variations import varying
 from dalle.page.widgets import SettingsPanel
 from dalle.transforms import TRANSFORMS, transform_caption
@@ -26,8 +27,6 @@ from dalle.transforms import TRANSFORMS, transform_caption
 CANDIDATES, KEEP = 16, 9
 SHEET_CANDIDATES = 4
 """Candidates of each transform when all are drawn."""
-MAX_HELD_PX = 2048
-"""Longer sides of a given picture are reduced to this; a session holds one such picture."""
 LAYOUTS = {"Keep its top": "top-half", "Whole picture on top": "place-on-top"}
 CROPS = {"Cut the centre": "center", "Cut from the top": "top", "Pad": "pad"}
 NO_TRANSFORM = "none"
@@ -144,8 +143,7 @@ class PromptTab:
             return {self.given: None, self.kept: BLANK}
         try:
             with guarded("reading a picture"):
-                image = self.service.uploads.read(path)
-                image.thumbnail((MAX_HELD_PX, MAX_HELD_PX), Image.Resampling.LANCZOS)
+                image = self.service.uploads.read(path, longest_px=HELD_PX)
                 return {self.given: image, self.kept: self._show(image, layout, crop, rows)}
         except PageFault as fault:
             note = tiles.status(str(fault), tone="fault")

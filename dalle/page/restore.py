@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
+from dalle.page.facts import ModelFacts
 from dalle.page.faults import PageFault
 from dalle.page.limits import Limits
+from dalle.page.service import Task
 from dalle.page.settings import DrawSettings, check_caption
 from dalle.page.uploads import read_upload_bytes
 from dalle.picture import Recipe, read_recipe
@@ -29,11 +33,48 @@ def read_settings(path: object, limits: Limits) -> Recipe:
     return recipe
 
 
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """The rows that an earlier picture went on from, to go on from again."""
+
+    recipe: Recipe
+    """Holds their tokens."""
+    file: str
+    """Name of that picture's file; the rows are its first, so code to copy takes them from it."""
+    rows: int
+    """How many, at least 1."""
+
+    def task(self, settings: DrawSettings) -> Task:
+        """Draw `settings` below these rows.
+
+        Raises:
+            PageFault: The caption is blank, where that picture has one: there is no command that
+                draws its rows without it.
+        """
+        if settings.caption is None and self.recipe.caption:
+            raise PageFault("a caption must not be empty; write what to draw, such as 'a fox'")
+        settings = replace(settings, vary=self.file, keep_rows=self.rows, own_caption=True)
+        return Task(settings=settings, begun=self.recipe)
+
+
+def begun_by(recipe: Recipe, facts: ModelFacts, *, file: str) -> Begun | None:
+    """What the picture of `recipe` went on from; None if it was drawn as a whole.
+
+    Raises:
+        PageFault: Its rows do not fit the model.
+    """
+    try:
+        rows = recipe.kept_rows(facts.grid, codes=facts.codebook_size)
+    except ValueError as err:
+        raise PageFault(f"the picture's settings do not fit this model: {err}") from err
+    return Begun(recipe=recipe, file=file, rows=rows) if rows else None
+
+
 def settings_of(recipe: Recipe, *, model: str = "emoji") -> DrawSettings:
     """Settings with which the page draws the picture of `recipe` again, among others.
 
     The number of candidates is the smallest that has this picture among them, rounded alike.
-    Pictures that went on from another one (`recipe.prompt`) need that one as well.
+    What the picture went on from (`recipe.prompt`) is left out: `begun_by` has it.
     """
     _, together = recipe.batch
     candidates = max(recipe.index + 1, together)

@@ -44,6 +44,8 @@ def run(settings: Demo) -> int:
         DalleError: The page's packages are missing, or the port is taken.
     """
     share_arenas()
+    # It quotes captions that were cut. Their writers are told on the page; the log holds none.
+    logging.getLogger("dalle.drawing").setLevel(logging.ERROR)
     facts = read_facts(settings.model)
     folder = Path(tempfile.mkdtemp(prefix="dalle-page-"))
     try:
@@ -156,8 +158,6 @@ def _serve(service: Service, settings: Demo, listener: socket.socket) -> int:
     from dalle.page.style import css, script, theme
 
     page = build_page(service, ranks=service.facts.has_clip or settings.clip is not None)
-    # Gradio would keep ten thousand, a third of a MiB each.
-    page.state_session_capacity = service.limits.sessions
     app: Any = gr.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
         page,
@@ -181,7 +181,9 @@ def _serve(service: Service, settings: Demo, listener: socket.socket) -> int:
     page.has_launched = page.is_running = True
     local = _is_loopback(settings.host)
     hosts = (*LOOPBACK, settings.host) if local else None
-    door = Doorkeeper(app, limits=service.limits, hosts=hosts, endpoints=ENDPOINTS)
+    door = Doorkeeper(
+        app, limits=service.limits, hosts=hosts, endpoints=ENDPOINTS, folder=service.folder.parent
+    )
     server = DrainingServer(
         uvicorn.Config(
             door, log_level="warning", access_log=False, server_header=False, lifespan="on",

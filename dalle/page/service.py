@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
 
-from dalle.errors import DataError
+from dalle.errors import DalleError
 from dalle.page.admission import Admission, Ticket
 from dalle.page.facts import ModelFacts
 from dalle.page.faults import PageFault, guarded
@@ -28,7 +28,7 @@ from dalle.page.uploads import Uploads
 
 if TYPE_CHECKING:
     from dalle.drawing import ImagePrompt
-    from dalle.picture import GeneratedImage
+    from dalle.picture import GeneratedImage, Recipe
     from dalle.pipeline import TextToImage
     from dalle.results import CaptionResult, Frame
 
@@ -49,6 +49,8 @@ class Task:
     """A given picture to go on from, RGB."""
     own: GeneratedImage | None = None
     """A picture of the model's own to go on from, whose tokens are taken as they are."""
+    begun: Recipe | None = None
+    """A restored picture, to go on from the same rows as it did."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,7 +272,7 @@ class _Job:
                 end = frame.first_candidate + len(frame.previews)
                 shown[frame.first_candidate : end] = frame.previews
                 if reason := self._end():
-                    kept = self._ranked(settings, frame.finished)
+                    kept = self._ranked(settings, frame)
                     yield _step(frame, "stopped", shown, result=kept, reason=reason)
                     return
                 yield _step(frame, "drawing", shown)
@@ -280,16 +282,18 @@ class _Job:
         settings = task.settings
         if task.own is not None:
             return self._model.first_rows(task.own, settings.keep_rows)
-        if task.picture is None:
-            return None
         try:
+            if task.begun is not None:
+                return self._model.given_rows(task.begun)
+            if task.picture is None:
+                return None
             return self._model.read_image(
                 task.picture,
                 keep_rows=settings.keep_rows,
                 layout=settings.layout,
                 crop=settings.crop,
             )
-        except (ValueError, DataError) as err:  # such as a layout that needs more rows
+        except (ValueError, DalleError) as err:  # such as a layout that needs more rows
             raise PageFault(str(err)) from err
 
     def _end(self) -> str:
@@ -302,22 +306,23 @@ class _Job:
             return str(fault)
         return ""
 
-    def _ranked(
-        self, settings: DrawSettings, finished: Sequence[GeneratedImage]
-    ) -> CaptionResult | None:
+    def _ranked(self, settings: DrawSettings, frame: Frame) -> CaptionResult | None:
         """The complete pictures of a task that was stopped, ranked; None if there are none."""
-        if not finished:
+        if not frame.finished:
             return None
-        from dalle.ranked import named_ranker, scored
-        from dalle.rerank import LikelihoodRanker, rank
+        from dalle.ranked import named_ranker, ranker_of, scored
+        from dalle.rerank import rank
         from dalle.results import CaptionResult
 
         caption = settings.caption or ""
-        named: Any = settings.ranker
-        ranker = named_ranker(named, self._model.ranker) if caption else LikelihoodRanker()
-        images = scored(caption, finished, ranker)
+        ranker = ranker_of(caption, named_ranker(settings.ranker, self._model.ranker))
+        images = scored(caption, frame.finished, ranker)
         order = rank([image.score for image in images])
-        return CaptionResult(caption=caption, images=tuple(images[index] for index in order))
+        return CaptionResult(
+            caption=caption,
+            images=tuple(images[index] for index in order),
+            notice=frame.notice,
+        )
 
     @property
     def _seconds(self) -> float:

@@ -62,7 +62,9 @@ class DrawSettings:
     """Name of the file of a given picture whose upper part is kept; no path."""
     vary: str | None = None
     """Name of the file of one of the model's own pictures: its first rows are kept, and the rest is
-    drawn anew with its caption; no path."""
+    drawn anew; no path."""
+    own_caption: bool = False
+    """Whether `caption` is said beside `vary`, rather than left to the picture there."""
     keep_rows: float | int = _KEEP_ROWS
     """A fraction of the height under 1, or a number of token rows; read with a picture only."""
     layout: Layout = "top-half"

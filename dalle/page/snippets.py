@@ -70,7 +70,7 @@ def as_command_line(settings: DrawSettings, dtype: WeightType) -> str:
     if settings.ranker is not None:
         words.append(f"--ranker={settings.ranker}")
     words += _picture_flags(settings)
-    if settings.caption is not None and settings.vary is None:
+    if settings.caption is not None and (settings.vary is None or settings.own_caption):
         words += ["--", _typable(settings.caption)]
     return shlex.join(words)
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Literal
 
 from PIL import Image
 
+from dalle.labels import NO_CAPTION, file_name
 from dalle.page.drawn import Collection, Drawn, History
 from dalle.page.service import Progress
 
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 PREVIEW_PX = 256
 """Longest side of an unfinished picture on its way to the browser."""
 RANKERS = {"clip": "CLIP", "likelihood": "Likelihood", "none": "As drawn"}
-NO_CAPTION = "(no caption)"
+MAX_NOTICES = 3
+"""Notices of a collection's pictures that its status line has room for."""
 
 
 # ---------------------------------------------------------------------------------------- the stage
@@ -162,6 +165,27 @@ def progress_status(step: Progress, *, of: int = 1) -> str:
             return status(which, part=step.part, detail=detail)
 
 
+def outcome_status(last: Progress, drawn: Drawn, *, of: int, notices: Mapping[int, str]) -> str:
+    """The status line of a job that has ended with pictures, with the `notices` of its tasks."""
+    count = len(drawn.images)
+    took = f"{last.seconds:.1f} s"
+    if last.state == "stopped":
+        asked = of if drawn.is_collection else drawn.settings[0].candidates
+        text = f"{last.reason} {count} of {asked} pictures were complete and are kept."
+    elif drawn.is_collection:
+        text = f"{count} pictures drawn in {took}."
+    else:
+        ranker = drawn.images[0].ranker
+        order = "as drawn" if ranker == "none" else f"best first by {RANKERS[ranker]}"
+        text = f"{count} candidates drawn in {took}, {order}."
+    for task, notice in itertools.islice(notices.items(), MAX_NOTICES):
+        text += f" Picture {task + 1}: {notice}." if drawn.is_collection else f" {notice}."
+    if len(notices) > MAX_NOTICES:
+        text += f" And {len(notices) - MAX_NOTICES} more like these."
+    is_plain = last.state == "done" and not notices
+    return status(text, tone="" if is_plain else "notice")
+
+
 def time_text(seconds: float) -> str:
     """A time to wait, for people: "about 5 s"."""
     if seconds < 1:
@@ -196,7 +220,7 @@ def chosen(drawn: Drawn | None, picked: int) -> str:
     return (
         f'<section class="chosen" aria-label="Chosen picture"><img src="{url}" alt="{alt}">'
         f"<div><h2>{escape(caption_text(image))}</h2><dl>{facts}</dl>"
-        f'<a class="save" href="{url}" download="{file_stem(image)}.png">Download PNG</a>'
+        f'<a class="save" href="{url}" download="{file_name(image.recipe)}">Download PNG</a>'
         "</div></section>"
     )
 
@@ -220,14 +244,6 @@ def score_text(image: GeneratedImage) -> str:
     """A score and what it is."""
     name = RANKERS.get(image.ranker, image.ranker)
     return name if image.score is None else f"{name} {image.score:.3f}"
-
-
-def file_stem(image: GeneratedImage) -> str:
-    """An ASCII file name without ending, whatever the caption holds."""
-    recipe = image.recipe
-    kept = "".join(char if char.isascii() and char.isalnum() else " " for char in recipe.caption)
-    words = "-".join(kept.lower().split())[:40].strip("-")
-    return f"{words or 'picture'}-s{recipe.seed}-i{recipe.index:03d}"
 
 
 # ------------------------------------------------------------------------------------------ earlier

@@ -7,10 +7,10 @@ from typing import Any
 
 import gradio as gr
 
+from dalle.labels import file_name
 from dalle.page.drawn import Drawn, History
 from dalle.page.easel import Easel, Updates
 from dalle.page.service import Task
-from dalle.page.tiles import file_stem
 from dalle.page.widgets import SettingsPanel
 
 VARIED_ROWS = 0.25
@@ -33,7 +33,7 @@ def varying(easel: Easel, panel: SettingsPanel) -> Callable[..., Iterator[Update
             settings = panel.read(
                 values,
                 caption=image.recipe.caption,
-                vary=f"{file_stem(image)}.png",
+                vary=file_name(image.recipe),
                 keep_rows=VARIED_ROWS,
             )
             task = Task(settings=settings, own=image)

@@ -1,4 +1,4 @@
-"""Tiny trainings on the committed scenes, for the tests that run from end to end."""
+"""What the tests that run from end to end share: commands, and tiny trainings on the scenes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dalle.cli import main
 from dalle.config import (
     DataConfig,
     LoopConfig,
@@ -22,6 +23,7 @@ from dalle.config import (
 from dalle.model_config import ClipConfig, TransformerConfig
 from dalle.train.runs import train_vae
 from dalle.train.tokenize import tokenize
+from tests.integration.generating import Generate
 from tests.random_models import save_random_model
 from vae import VaeConfig
 
@@ -55,6 +57,19 @@ def log_reaches_caplog(monkeypatch: pytest.MonkeyPatch) -> None:
     logger = logging.getLogger("dalle")
     monkeypatch.setattr(logger, "propagate", True)
     monkeypatch.setattr(logger, "handlers", [])
+
+
+@pytest.fixture
+def generate(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Generate:
+    """Runs `dalle generate` on the tiny model into `tmp_path/out`: status, stdout, stderr."""
+
+    def run(*words: str, model: Path | str = tiny_model) -> tuple[int, str, str]:
+        out = [] if "--out" in words else ["--out", str(tmp_path / "out")]
+        status = main(["generate", "--model", str(model), *out, *words])
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run
 
 
 def loop(**changes: Any) -> LoopConfig:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,22 +11,9 @@ from PIL import Image
 
 from dalle import CaptionFailure, TextToImage, read_recipe
 from dalle.cli import main
+from tests.integration.generating import Generate
 
-Generate = Callable[..., tuple[int, str, str]]
 CAPTIONS = ("a fox", "two apples, red", "a fox", "A Robot")
-
-
-@pytest.fixture
-def generate(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Generate:
-    """Runs `dalle generate` on the tiny model into `tmp_path/out`: status, stdout, stderr."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        out = str(tmp_path / "out")
-        status = main(["generate", "--model", str(tiny_model), "--out", out, *words])
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
-    return run
 
 
 def write(folder: Path, name: str, content: str) -> str:

@@ -8,14 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from dalle.cli import main
 from dalle.config import OptimConfig, TrainClip, TrainTransformer, TrainVae
 from dalle.flags import dump
 from dalle.train.clip_task import ClipTask
@@ -27,6 +28,8 @@ from dalle.train.vae_task import VaeTask
 
 ROOT = Path(__file__).parents[2]
 STEPS = 14
+PATIENCE_S = 240
+"""How long a command may take to get somewhere; machines may be busy."""
 
 VaeSettings = Callable[..., TrainVae]
 TransformerSettings = Callable[..., TrainTransformer]
@@ -109,22 +112,20 @@ def assert_same_run(first: Trainer, second: Trainer) -> None:
     assert sheets[0] == sheets[1]
 
 
-@pytest.mark.parametrize("stops", [(6,), (0, 1, 11)])
 @pytest.mark.parametrize("kind", ["gumbel", "nearest", "transformer", "muon", "clip"])
-def test_a_resumed_run_equals_an_unbroken_one(
-    kind: str, stops: tuple[int, ...], tmp_path: Path, make: Make
-) -> None:
+def test_a_resumed_run_equals_an_unbroken_one(kind: str, tmp_path: Path, make: Make) -> None:
     """Weights, averages, moments, metrics, samples and model, to the last bit.
 
-    Steps draw 4 of 19 or 20 samples, so every stop falls within an epoch; lines of metrics come
-    every 5 steps, so every stop falls within a window; noise, crops and dropouts are all on.
+    It stops in its first step, in the one after, before an evaluation and before the last lines of
+    metrics. Steps draw 4 of 19 or 20 samples, so every stop falls within an epoch; lines of metrics
+    come every 5 steps, so every stop falls within a window; noise, crops and dropouts are all on.
     """
     settings, task_type = make(kind, tmp_path / "unbroken")
     unbroken = trainer(task_type(settings), settings)
     assert unbroken.run(resume=False) == 0
 
     settings, _ = make(kind, tmp_path / "stopped")
-    for number, stop in enumerate(stops):
+    for number, stop in enumerate((0, 1, 6, 11)):
         stopped = trainer(stopping(task_type, stop)(settings), settings)
         torch.manual_seed(1000 + number)  # the global stream must play no part
         assert stopped.run(resume=number > 0) == 143
@@ -165,11 +166,53 @@ def test_a_run_that_was_killed_goes_on_from_its_newest_complete_checkpoint(
 # ------------------------------------------------------------------- signals to a real command line
 
 
-@contextmanager
-def command(config: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
-    """`dalle train vae` as a process of its own."""
+WAITING = """
+import os, sys, time
+from pathlib import Path
+
+from dalle.cli import main
+from dalle.train.vae_task import VaeTask
+
+signs = Path(sys.argv[1])
+
+def wait_for_go(place):
+    (signs / place).touch()
+    while not (signs / f"{place}, go").exists():
+        time.sleep(0.01)
+
+def loss_in_its_time(self, batch, step, noise):
+    if step == 3:
+        wait_for_go("step")
+        os.fsync = flushed_in_its_time
+    return loss(self, batch, step, noise)
+
+def flushed_in_its_time(descriptor):
+    os.fsync = flushed
+    wait_for_go("save")
+    flushed(descriptor)
+
+loss, VaeTask.loss = VaeTask.loss, loss_in_its_time
+flushed = os.fsync
+sys.exit(main(sys.argv[2:]))
+"""
+"""`dalle`, which waits for a sign in a step, and once more while it saves what it has."""
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, f"the run does not reach its {path.name}"
+        time.sleep(0.02)
+
+
+def interrupted(
+    words: list[str], number: signal.Signals, signs: Path
+) -> subprocess.CompletedProcess[str]:
+    """A command that gets a signal in a step and again while it saves."""
+    signs.mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-m", "dalle", "train", "vae", "--config", str(config), *flags],
+        [sys.executable, "-c", WAITING, str(signs), *words],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -177,57 +220,39 @@ def command(config: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
         text=True,
     )
     try:
-        yield process
+        for place in ("step", "save"):
+            wait_for(signs / place, process)
+            process.send_signal(number)
+            (signs / f"{place}, go").touch()
+        stdout, stderr = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
         process.wait()
-
-
-def wait_for_steps(out: Path, process: subprocess.Popen[str], *, steps: int) -> None:
-    """Return once the run has logged `steps` lines."""
-    path = out / "metrics.jsonl"
-    deadline = time.monotonic() + 240
-    while not path.is_file() or path.read_text().count("\n") < steps:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "the run does not get going"
-        time.sleep(0.02)
+    return subprocess.CompletedProcess(words, process.returncode, stdout, stderr)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_save_and_the_resumed_run_equals_the_unbroken_one(
     number: signal.Signals, status: int, tmp_path: Path, vae_settings: VaeSettings
 ) -> None:
-    def settings(name: str) -> TrainVae:
-        steps = {"steps": 150, "log_every": 1, "eval_every": 150, "sample_every": 150}
-        return vae_settings(tmp_path / name, "nearest", **steps, save_every=150)
+    """Impatience, a second signal while the checkpoint is written, must not tear it."""
+    settings = vae_settings(tmp_path / "unbroken", "nearest", save_every=STEPS)
+    assert trainer(VaeTask(settings), settings).run(resume=False) == 0
 
-    unbroken = trainer(VaeTask(settings("unbroken")), settings("unbroken"))
-    assert unbroken.run(resume=False) == 0
-
-    config = tmp_path / "vae.yaml"
-    config.write_text(dump(settings("stopped")))
     out = tmp_path / "stopped"
-    with command(config) as process:
-        wait_for_steps(out, process, steps=2)
-        process.send_signal(number)
-        time.sleep(0.05)
-        process.send_signal(number)  # impatience must not tear the checkpoint
-        stdout, stderr = process.communicate(timeout=240)
-    assert process.returncode == status, stderr
-    assert stdout == ""
-    stopped = re.search(
-        r"stopped after step (\d+); go on with the same command and --resume", stderr
-    )
-    assert stopped is not None, stderr
-    step = int(stopped[1])
-    assert 2 <= step < 150
-    assert [path.name for path in (out / "checkpoints").iterdir()] == [f"step-{step:08d}"]
+    config = tmp_path / "vae.yaml"
+    config.write_text(dump(replace(settings, out=out)))
+    words = ["train", "vae", "--config", str(config)]
+    stopped = interrupted(words, number, tmp_path / "signs")
+    assert (stopped.returncode, stopped.stdout) == (status, ""), stopped.stderr
+    assert re.search(
+        "stopped after step 4; go on with the same command and --resume", stopped.stderr
+    ), stopped.stderr
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000004"]
     assert not (out / "lock").exists()
     assert not (out / "model").exists()
 
-    with command(config, "--resume", "true") as process:
-        _, stderr = process.communicate(timeout=240)
-    assert process.returncode == 0, stderr
+    assert main([*words, "--resume", "true"]) == 0
     assert comparable_metrics(out) == comparable_metrics(tmp_path / "unbroken")
     sums = [
         (tmp_path / name / "model" / "SHA256SUMS").read_bytes() for name in ("unbroken", "stopped")
@@ -236,16 +261,16 @@ def test_signals_save_and_the_resumed_run_equals_the_unbroken_one(
 
 
 def test_a_second_run_in_the_same_folder_is_answered_in_one_line(
-    tmp_path: Path, vae_settings: VaeSettings
+    tmp_path: Path, vae_settings: VaeSettings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = vae_settings(tmp_path / "run", steps=1)
     config = tmp_path / "vae.yaml"
     config.write_text(dump(settings))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "lock").write_text("1@" + os.uname().nodename)
-    with command(config, "--quiet") as process:
-        stdout, stderr = process.communicate(timeout=240)
-    assert (process.returncode, stdout) == (1, "")
+    assert main(["train", "vae", "--config", str(config), "--quiet"]) == 1
+    stdout, stderr = capsys.readouterr()
+    assert stdout == ""
     assert re.fullmatch(
         r"error: run folder .*run is in use by process 1@.*; wait for it.*\n", stderr
     )

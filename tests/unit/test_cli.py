@@ -286,4 +286,4 @@ def test_answers_at_once_and_without_heavy_imports(typed: str) -> None:
     assert "dalle.cli" in loaded  # the listing is there
     assert not loaded & set(HEAVY)
     # Processor time, which other programs on this machine do not stretch. Measured: 0.06 to 0.15 s.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1

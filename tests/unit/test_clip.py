@@ -29,6 +29,8 @@ CONFIG = ClipConfig(
     image_px=16, patch_px=8, image_width=32, image_layers=1, text_len=8,
     text_width=32, text_layers=1, head_width=16, embed_dim=16,
 )  # fmt: skip
+ARCHITECTURE = "ViT-S-32-alt"
+"""The smallest that open_clip knows."""
 SIGLIP = ClipConfig(**{**vars(CONFIG), "loss": "siglip"})
 
 
@@ -165,11 +167,11 @@ def test_weights_in_a_file_are_read_for_the_architecture_named(
 ) -> None:
     """Those of another architecture are refused rather than half loaded."""
     with pytest.raises(ModelFormatError, match="cannot be loaded"):
-        published_clip_scorer(f"ViT-B-32/{local_clip / 'open_clip_model.safetensors'}", CPU)
+        published_clip_scorer(f"{ARCHITECTURE}/{local_clip / 'open_clip_model.safetensors'}", CPU)
     garbage = tmp_path / "weights.safetensors"
     garbage.write_bytes(b"\x00" * 100)
     with pytest.raises(ModelFormatError, match="cannot be loaded"):
-        published_clip_scorer(f"ViT-B-32/{garbage}", CPU)
+        published_clip_scorer(f"{ARCHITECTURE}/{garbage}", CPU)
 
 
 def test_pickled_weights_cannot_run_code(tmp_path: Path) -> None:
@@ -183,7 +185,7 @@ def test_pickled_weights_cannot_run_code(tmp_path: Path) -> None:
     weights = tmp_path / "weights.pt"
     torch.save({"state_dict": Payload()}, weights)
     with pytest.raises(ModelFormatError, match="cannot be loaded"):
-        published_clip_scorer(f"ViT-B-32/{weights}", CPU)
+        published_clip_scorer(f"{ARCHITECTURE}/{weights}", CPU)
     assert not witness.exists()
     torch.load(weights, weights_only=False)
     assert witness.exists(), "the payload works where it is let"

@@ -53,6 +53,13 @@ def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_random_model(tmp_path_factory.mktemp("models") / "slow", grid=16)
 
 
+@pytest.fixture(scope="module")
+def idle_page(server: RunningPage, browser: Browser) -> Iterator[Page]:
+    """One page for all tests of a file that draw nothing, whatever others have left there."""
+    with opened(browser, server.url) as page:
+        yield page
+
+
 @pytest.fixture
 def page(server: RunningPage, browser: Browser) -> Iterator[Page]:
     with opened(browser, server.url) as page:

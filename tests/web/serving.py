@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 ROOT = Path(__file__).parents[2]
-STARTED_S = 120
+STARTED_S = 240
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,17 @@ WATCH_SHIFTS = """() => {
   }).observe({type: 'layout-shift'});
 }"""
 
+WATCH_ROWS = """() => {
+  window.frames_seen = [];
+  new MutationObserver(() => {
+    const tiles = [...document.querySelectorAll('.stage .tile img')];
+    const first = tiles.find((one) => one.offsetParent);
+    const rows = first?.alt.match(/(\\d+) of 16 rows/);
+    if (rows) window.frames_seen.push([first.src, Number(rows[1])]);
+  }).observe(document.body, {subtree: true, childList: true, attributes: true});
+}"""
+"""Notes the picture of the first candidate, and how many of its rows are drawn, at each change."""
+
 
 def tiles(page: Page) -> list[str]:
     """Alternative texts of the pictures on the stage, in their order."""
@@ -107,17 +118,11 @@ def test_choosing_a_picture_shows_it_with_its_settings(page: Page) -> None:
 
 
 def test_rows_appear_one_after_another(page: Page) -> None:
-    use_settings(page, candidates=4)
+    page.evaluate(WATCH_ROWS)
+    use_settings(page, candidates=8)
     ask(page, "a fox")
-    frames: dict[str, int] = {}
-    while not page.get_by_text(DRAWN).is_visible():
-        found = page.locator(".stage:visible .tile img").first
-        try:
-            alt, source = found.evaluate("one => [one.alt, one.src]", timeout=500)
-        except Exception:  # noqa: BLE001 - there is no picture yet, or no longer
-            continue
-        if rows := re.search(r"(\d+) of 16 rows", alt):
-            frames[source] = int(rows[1])
+    wait_for_status(page, DRAWN)
+    frames = dict(page.evaluate("window.frames_seen"))
     assert len(frames) >= 3
     assert list(frames.values()) == sorted(frames.values())
 
@@ -225,12 +230,12 @@ def test_a_dropped_png_restores_its_settings(page: Page, tmp_path: Path) -> None
     assert Image.open(io.BytesIO(png)).tobytes() in pixels
 
 
-def test_a_png_without_settings_is_told_apart(page: Page, tmp_path: Path) -> None:
+def test_a_png_without_settings_is_told_apart(idle_page: Page, tmp_path: Path) -> None:
     file = tmp_path / "plain.png"
     Image.new("RGB", (8, 8)).save(file)
-    page.get_by_role("button", name="Restore settings").click()
-    page.locator(".dropped input[type=file]").set_input_files(file)
-    assert "holds no settings" in wait_for_status(page, "Not done")
+    idle_page.get_by_role("button", name="Restore settings").click()
+    idle_page.locator(".dropped input[type=file]").set_input_files(file)
+    assert "Not done" in wait_for_status(idle_page, "holds no settings")
 
 
 def test_earlier_pictures_come_back_with_their_settings(page: Page) -> None:
@@ -246,15 +251,21 @@ def test_earlier_pictures_come_back_with_their_settings(page: Page) -> None:
     assert settings_in(chosen_png(page))["caption"] == "two apples"
 
 
-def test_an_example_is_one_click(page: Page) -> None:
-    page.get_by_role("button", name="a grayscale owl").click()
-    box = page.get_by_role("textbox", name="Caption").filter(visible=True)
-    page.wait_for_function(
+def test_an_example_is_one_click(idle_page: Page) -> None:
+    idle_page.get_by_role("button", name="a grayscale owl").click()
+    box = idle_page.get_by_role("textbox", name="Caption").filter(visible=True)
+    idle_page.wait_for_function(
         "element => element.value === 'a grayscale owl'", arg=box.element_handle()
     )
 
 
-def test_an_empty_caption_is_answered_in_words(page: Page) -> None:
-    ask(page, "   ")
-    assert "a caption must not be empty" in wait_for_status(page, "Not done")
-    assert page.get_by_role("button", name="Draw", exact=True).is_visible()
+def test_an_empty_caption_is_answered_in_words(idle_page: Page) -> None:
+    ask(idle_page, "   ")
+    assert "Not done" in wait_for_status(idle_page, "a caption must not be empty")
+    assert idle_page.get_by_role("button", name="Draw", exact=True).is_visible()
+
+
+def test_there_is_one_first_heading(idle_page: Page) -> None:
+    assert idle_page.locator("h1").all_inner_texts() == ["Captions in, pictures out"]
+    assert idle_page.title() == "Captions in, pictures out"
+    assert idle_page.locator("html").get_attribute("lang") == "en"

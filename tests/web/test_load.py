@@ -84,14 +84,3 @@ def test_a_flood_of_one_takes_no_place_from_another(busy: RunningPage) -> None:
     assert len(refused) >= len(flood) - 2 * Limits().per_client
     for answer in refused:
         assert re.search(r"\d jobs? of yours (is|are) still under way; try again in", answer)
-
-
-def test_a_job_over_the_time_limit_is_ended_with_a_message(
-    tiny_model: Path, tmp_path: Path, needs_gradio: None
-) -> None:
-    with running_page(tmp_path, "--model", str(tiny_model), "--max-seconds", "0.001") as page:
-        page.wait_for_model()
-        answer = call(page, "generate", MANY, client="10.2.0.1")
-        assert "the job was stopped after 0.001 s, the longest that one may take" in answer
-        assert "draw fewer pictures at once" in answer
-        assert "fault" not in page.log.read_text()

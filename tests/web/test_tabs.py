@@ -59,14 +59,14 @@ def test_a_transform_writes_the_caption(page: Page) -> None:
     assert page.locator(".chosen:visible h2").inner_text() == caption
 
 
-def test_a_file_that_is_no_picture_is_refused(page: Page, tmp_path: Path) -> None:
-    open_tab(page, "Image prompt")
+def test_a_file_that_is_no_picture_is_refused(idle_page: Page, tmp_path: Path) -> None:
+    open_tab(idle_page, "Image prompt")
     file = tmp_path / "page.png"
     file.write_text("<html><script>alert(1)</script></html>")
-    give_picture(page, file)
-    page.get_by_text("Not done.").filter(visible=True).wait_for()
-    page.get_by_role("button", name="Complete").click()
-    assert "give a picture first" in wait_for_status(page, "give a picture")
+    give_picture(idle_page, file)
+    idle_page.get_by_text("Not done.").filter(visible=True).wait_for()
+    idle_page.get_by_role("button", name="Complete").click()
+    assert "give a picture first" in wait_for_status(idle_page, "give a picture")
 
 
 def test_a_drawn_picture_goes_on_to_the_other_tabs(page: Page) -> None:
@@ -157,9 +157,9 @@ def test_a_file_of_captions_is_drawn_and_downloaded(page: Page, tmp_path: Path) 
         assert sheet.format == "PNG"
 
 
-def test_too_many_captions_are_answered_with_the_command(page: Page, tmp_path: Path) -> None:
+def test_too_many_captions_are_answered_with_the_command(idle_page: Page, tmp_path: Path) -> None:
     captions = tmp_path / "many.txt"
     captions.write_text("a fox\n" * 51, encoding="utf-8")
-    open_tab(page, "Batch")
-    page.locator(".captions-file input[type=file]").set_input_files(captions)
-    page.get_by_text("dalle generate").filter(visible=True).wait_for()
+    open_tab(idle_page, "Batch")
+    idle_page.locator(".captions-file input[type=file]").set_input_files(captions)
+    idle_page.get_by_text("dalle generate").filter(visible=True).wait_for()

@@ -249,11 +249,12 @@ def _exact_same(noun: str, change: str) -> str:
 
 
 def panel_caption(look: str, subject: str | None) -> str:
-    """The shortest two-panel caption of `look`, one of those that training has.
+    """A short two-panel caption of `look`, one of those that training has.
 
     For instance "the exact same fox on the top as a sketch on the bottom". The paper words
     close-ups and sunglasses as "2 panel image of the exact same cat. ..."; such captions are more
-    than twice as long, and 32 caption tokens mostly end before they have named the look.
+    than twice as long, and one in five would not fit into the bundled model's 32 caption tokens.
+    These take 22 at most there.
 
     Args:
         look: A member of `LOOK_NAMES`.

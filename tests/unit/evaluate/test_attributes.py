@@ -35,7 +35,7 @@ Judged = tuple[Image.Image, Mapping[str, Any]]
 FULL = Cell(4, 4, 24)
 HALF = 14
 SIZES: tuple[Literal["small", "large"], ...] = ("small", "large")
-SAMPLE: tuple[tuple[Literal["train", "heldout"], int], ...] = (("train", 12), ("heldout", 16))
+SAMPLE: tuple[tuple[Literal["train", "heldout"], int], ...] = (("train", 8), ("heldout", 8))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def scenes(judge: AttributeJudge) -> list[Judged]:
     rendered = [
         render_scene(
             DataEmoji(
-                out=Path("unused"), scenes=40, image_px=64, seed=3, split=split, subjects="core"
+                out=Path("unused"), scenes=40, image_px=64, seed=152, split=split, subjects="core"
             ),
             index,
         )

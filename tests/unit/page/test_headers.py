@@ -76,9 +76,9 @@ def test_sides_of_nothing_are_refused() -> None:
 
 
 def test_a_jpeg_of_nothing_but_markers_takes_no_time() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     assert read_header(b"\xff\xd8\xff" + b"\x01\xff" * 10_000_000) is None
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 @given(st.sampled_from(["PNG", "JPEG", "WEBP"]), st.data())

@@ -221,7 +221,7 @@ def test_time_is_limited(large: Path) -> None:
     started = time.monotonic()
     with pytest.raises(PageFault, match="opening the picture took over 1 s; give a smaller copy"):
         Uploads(Limits(decode_seconds=1)).read(large)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 20
     assert not children()
 
 

@@ -10,3 +10,9 @@ from dalle.data.emoji.subjects import Subject, list_subjects
 def core(font: EmojiFont) -> dict[str, Subject]:
     """Core subjects by name."""
     return {subject.name: subject for subject in list_subjects(font, "core")}
+
+
+@pytest.fixture(scope="session")
+def everything(font: EmojiFont) -> tuple[Subject, ...]:
+    """All that the font draws; it takes a while to find out."""
+    return list_subjects(font, "all")

@@ -1,0 +1,30 @@
+"""What `dalle generate` tells people beside the pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from dalle import read_recipe
+from tests.integration.generating import FOX, Generate
+
+
+def test_people_read_what_was_cut_from_which_caption(generate: Generate) -> None:
+    """It once stood on stderr alone, without saying which of several captions it was."""
+    status, out, _ = generate("a fox", " ".join([FOX] * 9), "--candidates", "1")
+    assert status == 0
+    first, second = out.split("a fox on a blue", 1)
+    assert "note:" not in first
+    assert "  note: only the first 12 tokens of the caption are used: 'a fox on" in second
+
+
+def test_the_first_rows_are_gone_on_from_with_another_caption(generate: Generate) -> None:
+    _, out, _ = generate(FOX, "--candidates", "1", "--json")
+    first = json.loads(out)["captions"][0]["images"][0]["file"]
+    words = ("--vary", first, "--keep-rows", "0.5", "--candidates", "1", "--json")
+    status, out, _ = generate("a pizza", "two apples", *words)
+    assert status == 0
+    entries = json.loads(out)["captions"]
+    assert [entry["caption"] for entry in entries] == ["a pizza", "two apples"]
+    recipes = [read_recipe(Path(entry["images"][0]["file"])) for entry in entries]
+    assert [len(recipe.prompt) for recipe in recipes] == [8, 8]

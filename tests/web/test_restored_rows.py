@@ -1,0 +1,100 @@
+"""A dropped picture that went on from another one, as the tab Draw handles it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dalle.page.facts import read_facts
+from dalle.page.limits import Limits
+from dalle.page.service import Service
+
+if TYPE_CHECKING:
+    from dalle import GeneratedImage, TextToImage
+
+
+class Tab:
+    """The tab Draw of a page, asked as Gradio asks it."""
+
+    def __init__(self, service: Service) -> None:
+        from dalle.page.build import build_page
+
+        events = build_page(service, ranks=False).fns.values()
+        by_name = {getattr(one.fn, "__name__", ""): one for one in reversed(list(events))}
+        restore: Any = by_name["_restore"].fn
+        draw: Any = by_name["_draw"].fn
+        self.restore, self.draw, self.tab = restore, draw, restore.__self__
+        self.inputs = by_name["_draw"].inputs
+
+    def press(self, updates: dict[Any, Any], **changes: Any) -> dict[Any, Any]:
+        """What the last update says after the widgets were filled by `updates` and Draw pressed."""
+        import gradio as gr
+
+        tab = self.tab
+        values = [updates.get(one, getattr(one, "value", None)) for one in self.inputs]
+        values = [one["value"] if isinstance(one, dict) else one for one in values]
+        for name, value in changes.items():
+            values[self.inputs.index(getattr(tab, name))] = value
+        values[self.inputs.index(tab.shared.history)] = ()
+        last: dict[Any, Any] = {}
+        for update in self.draw(gr.Request(session_hash="me"), *values):
+            last = update
+        return last
+
+
+@pytest.fixture
+def tab(needs_gradio: None, tiny_model: Path, tiny_pipeline: TextToImage, tmp_path: Path) -> Tab:
+    service = Service(
+        read_facts(tiny_model), limits=Limits(), folder=tmp_path, load=lambda: tiny_pipeline
+    )
+
+    def fail(error: BaseException) -> None:
+        raise AssertionError("the model cannot be loaded") from error
+
+    service.load_in_background(fail)
+    service.model()
+    return Tab(service)
+
+
+@pytest.fixture
+def completed(tiny_pipeline: TextToImage) -> GeneratedImage:
+    given = tiny_pipeline.generate("a pizza", candidates=1, seed=3).images[0]
+    prompt = tiny_pipeline.first_rows(given, 3)
+    return tiny_pipeline.generate("a fox", image=prompt, candidates=2, seed=9).images[0]
+
+
+def test_a_restored_picture_is_drawn_again_with_the_rows_that_it_was_given(
+    tab: Tab, completed: GeneratedImage, tmp_path: Path
+) -> None:
+    """It once told its owner to look for the other picture."""
+    completed.save(tmp_path / "dropped.png")
+    updates = tab.restore(str(tmp_path / "dropped.png"))
+    assert "Settings restored: seed 9" in updates[tab.tab.easel.status]
+    shown = updates[tab.tab.goes_on]
+    assert (shown["visible"], shown["value"]) == (True, True)
+    assert shown["label"] == "Keep the first 3 rows of tokens, which the restored picture was given"
+    drawn = tab.press(updates)[tab.tab.easel.current]
+    assert completed.png() in {image.png() for image in drawn.images}
+    assert "--vary=dropped.png --keep-rows=3" in tab.press(updates)[tab.tab.easel.shell]
+    assert tab.tab.showing(drawn)[tab.tab.begun] == updates[tab.tab.begun]
+    whole = tab.press(updates, goes_on=False)[tab.tab.easel.current]
+    assert {image.recipe.prompt for image in whole.images} == {()}
+
+
+def test_the_rows_of_another_model_are_left_out_and_that_is_said(
+    tab: Tab, completed: GeneratedImage, tmp_path: Path
+) -> None:
+    recipe = dataclasses.replace(completed.recipe, model="f" * 16)
+    dataclasses.replace(completed, recipe=recipe).save(tmp_path / "dropped.png")
+    updates = tab.restore(str(tmp_path / "dropped.png"))
+    assert updates[tab.tab.begun] is None
+    assert "Another model drew this picture" in updates[tab.tab.easel.status]
+    assert "are left out" in updates[tab.tab.easel.status]
+
+
+def test_whoever_draws_is_told_what_was_cut_from_the_caption(tab: Tab) -> None:
+    updates = tab.press({}, caption="a fox " * 12)
+    assert "only the first 12 tokens of the caption are used: " in updates[tab.tab.easel.status]

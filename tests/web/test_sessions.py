@@ -1,0 +1,74 @@
+"""How many visitors the page remembers: the one that was longest away is forgotten first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dalle.page.drawn import Drawn
+from dalle.page.facts import read_facts
+from dalle.page.limits import Limits
+from dalle.page.restore import settings_of
+from dalle.page.service import Service
+
+if TYPE_CHECKING:
+    from dalle import TextToImage
+
+
+@pytest.fixture
+def page(needs_gradio: None, tiny_model: Path, tiny_pipeline: TextToImage, tmp_path: Path) -> Any:
+    from dalle.page.build import build_page
+
+    service = Service(
+        read_facts(tiny_model), limits=Limits(), folder=tmp_path, load=lambda: tiny_pipeline
+    )
+    return build_page(service, ranks=False)
+
+
+@pytest.fixture
+def client(page: Any) -> Iterator[Any]:
+    import gradio as gr
+    from fastapi import FastAPI
+    from starlette.testclient import TestClient
+
+    with TestClient(gr.mount_gradio_app(FastAPI(), page, path="/")) as client:
+        yield client
+
+
+def event(page: Any, name: str) -> Any:
+    """The first event of the page, that of the tab Draw, which a method called `name` answers."""
+    return next(one for one in page.fns.values() if getattr(one.fn, "__name__", "") == name)
+
+
+def test_the_501st_visitor_takes_the_place_of_the_one_longest_away(
+    page: Any, client: Any, tiny_pipeline: TextToImage
+) -> None:
+    """Gradio's own limit is ten thousand, and each visitor takes a third of a MiB."""
+    toggle = event(page, "_toggle")
+    current = toggle.inputs[1]
+    images = tiny_pipeline.generate("a fox", candidates=2).images
+    settings = settings_of(images[0].recipe)
+    drawn = Drawn(place="draw", settings=(settings,), images=images, title="a fox")
+
+    def stage_of(visitor: str) -> str:
+        """What "Show all candidates" answers to a visitor."""
+        asked = {"fn_index": toggle._id, "data": [True, None, 0], "session_hash": visitor}
+        answer = client.post("/gradio_api/run/predict", json=asked)
+        assert answer.status_code == 200, answer.text
+        return str(answer.text)
+
+    visitors = page.state_holder
+    for early in ("oldest", "live"):
+        visitors[early][current._id] = drawn
+    for number in range(498):
+        visitors[f"visitor {number}"]  # as each request of one does
+    assert "a fox: picture 2 of 2" in stage_of("live")
+    assert "oldest" in visitors, "500 are remembered"
+    visitors["the 501st"]
+    assert "oldest" not in visitors
+    assert len(visitors.session_data) == 500
+    assert "a fox: picture 2 of 2" in stage_of("live"), "whoever is here keeps what was drawn"
+    assert "picture 2 of 2" not in stage_of("oldest"), "whoever comes back begins anew"
