@@ -29,27 +29,47 @@ settings.register_profile("repeatable", deadline=None, derandomize=True, databas
 settings.load_profile("repeatable")
 
 
-@pytest.hookimpl(tryfirst=True)  # before groups are read
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the tests, each takes whole files.
+OWN_SERVERS = {"hostile", "leaving", "load", "restored_rows", "room", "serve", "sessions"}
+"""Files of `web` that start servers of their own; the others look at that of the bundled model."""
 
-    Files keep what they have prepared. One process takes all that looks at the page with the
-    bundled model, for two browsers would only wait for each other, and one all other servers, which
-    take much memory. What takes longest comes first.
-    """
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, so that no process is left with it at the end."""
 
     def folder(item: pytest.Item) -> str:
         return item.path.relative_to(Path(__file__).parent).parts[0]
 
-    def group(item: pytest.Item) -> str:
-        if folder(item) != "web":
-            return str(item.path)
-        return "page" if {"server", "browser"} & set(getattr(item, "fixturenames", ())) else "web"
-
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
     order = ["web", "integration", "parity"]
     items.sort(key=lambda item: order.index(name) if (name := folder(item)) in order else 9)
+
+
+@pytest.hookimpl(tryfirst=True, optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Where several processes share the tests, each takes whole files, in their order.
+
+    `xdist_group` marks would say the same, but those of xdist 3.8 have no effect on pytest 9.2.
+    """
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+    config.option.loadscopereorder = False  # by the number of tests, which says little of the time
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = done_by_one
+    return scheduler
+
+
+def done_by_one(nodeid: str) -> str:
+    """Name of what a test belongs to, all of which one process does.
+
+    Files keep what they have prepared. Two browsers would only wait for each other, and too many
+    servers at once take too much memory.
+    """
+    file = nodeid.partition("::")[0]
+    folder, _, name = file.rpartition("/")
+    if not folder.endswith("tests/web"):
+        return file
+    return "servers" if name.removeprefix("test_").removesuffix(".py") in OWN_SERVERS else "page"
 
 
 @pytest.fixture(scope="session")

@@ -138,6 +138,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        listener.listen()  # whoever comes before the page serves waits, and is not refused
     except OSError as err:
         raise DalleError(
             f"cannot listen on {host}, port {port} ({err.strerror or err}); give another port with "
