@@ -199,6 +199,16 @@ def test_int8_layers_stay_close_and_apart() -> None:
         assert torch.equal(layer(x[row : row + 1, column : column + 1])[0, 0], y[row, column])
 
 
+@torch.inference_mode()
+def test_int8_of_nothing_is_the_bias() -> None:
+    """A row of zeros has no scale, and is no NaN."""
+    layer = Int8Linear(torch.nn.Linear(64, 48))
+    x = torch.zeros(2, 64)
+    x[1] = 1
+    assert torch.equal(layer(x)[0], layer.bias)
+    assert layer(x).isfinite().all()
+
+
 @pytest.mark.parametrize("dtype", ["bf16", "int8"])
 @torch.inference_mode()
 def test_plain_scores_in_fewer_bits_stay_close(dtype: WeightType) -> None:

@@ -122,6 +122,32 @@ def test_cache_holds_the_prefix_once_and_the_suffix_per_candidate() -> None:
             assert cache.suffix[layer].values.shape == (2, 4, candidates, 5, 8)
 
 
+def test_cache_lies_in_the_order_of_its_shape_whatever_the_prefill_s() -> None:
+    """Every product of every step copied the prefix of a prefill, whose heads lie side by side."""
+    interleaved = torch.randn(2, 7, 4, 8).transpose(1, 2)  # c a p f
+    cache = KVCache([KeyValues(interleaved, interleaved)], candidates=3, suffix_len=5)
+    assert cache.prefix[0].keys.is_contiguous()
+    assert torch.equal(cache.prefix[0].values, interleaved)
+    cache.suffix[0].keys.zero_()[1, 2, 1, 4] = 1
+    assert cache.layers[0].rows.keys[1 * 4 * 3 + 2 * 3 + 1, 4].eq(1).all(), "the same memory"
+
+
+def test_row_and_column_are_read_without_a_copy() -> None:
+    config = layout((4, 4))
+    prefix = [KeyValues(torch.zeros(1, 1, 4, 2), torch.zeros(1, 1, 4, 2))]
+    cache = KVCache(prefix, candidates=1, suffix_len=15)
+    slot = 4 + 9  # row 2, column 1
+    expected = {"row": slice(5, 10, 1), "column": slice(1, 10, 4), "dense": slice(0, 10)}
+    for kind, entries in expected.items():
+        mask = None if kind == "dense" else causal_mask(kind, config, 3)  # type: ignore[arg-type]
+        visible = cache.visible(slot, mask)
+        assert (visible.suffix_index, visible.suffix) == (9, entries)
+        assert visible.hidden_prefix is None, "a caption is seen by all"
+    conv = cache.visible(slot, causal_mask("conv", config, 3)).suffix
+    assert isinstance(conv, torch.Tensor)
+    assert conv.tolist() == [4, 5, 6, 8, 9]
+
+
 def test_written_out_attention_and_its_gradient_equal_the_fused_kernel_s() -> None:
     generator = torch.Generator().manual_seed(0)
     ours = torch.randn(3, 2, 2, 7, 4, generator=generator, dtype=torch.float64, requires_grad=True)
