@@ -7,6 +7,7 @@ without end.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -84,7 +85,7 @@ class Doorkeeper:
             await self._app(scope, receive, send)
             return
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        refusal = self._refusal(scope, headers)
+        refusal = await self._refusal(scope, headers)
         if refusal is not None:
             await _answer(send, *refusal)
             return
@@ -101,7 +102,7 @@ class Doorkeeper:
                 # Whatever a stranger's request breaks in Gradio is the request's fault.
                 await _answer(send, 400, f"the request could not be understood, fault {found}")
 
-    def _refusal(self, scope: Message, headers: dict[bytes, str]) -> tuple[int, str] | None:
+    async def _refusal(self, scope: Message, headers: dict[bytes, str]) -> tuple[int, str] | None:
         """Status and reason of a request that is refused at once; None if it may pass."""
         host = headers.get(b"host", "")
         if self._hosts is not None and _name(host) not in self._hosts:
@@ -114,7 +115,8 @@ class Doorkeeper:
             return 400, "content-length must be a whole number"
         if int(length) > self._largest(scope["path"]):
             return 413, "the request is too large"
-        if _is_upload(scope["path"]) and self._is_full():
+        # Going through a folder of thousands of files would keep everybody else waiting.
+        if _is_upload(scope["path"]) and await asyncio.to_thread(self._is_full):
             return 507, NO_ROOM
         return self._wrong_address(scope["method"], unquote(scope["path"]))
 

@@ -131,24 +131,24 @@ class DrawTab:
             with guarded("restoring"):
                 recipe = read_settings(path, self.service.limits)
                 begun = begun_by(recipe, self.service.facts, file=Path(str(path)).name)
-                updates = self._filled(settings_of(recipe, model=self.service.facts.name), begun)
+                # Until the model is there, nobody knows whose picture this is.
+                is_foreign = (
+                    self.service.is_ready and recipe.model != self.service.model().fingerprint
+                )
+                settings = settings_of(recipe, model=self.service.facts.name)
+                updates = self._filled(settings, None if is_foreign else begun)
         except PageFault as fault:
             return {
                 self.dropped: None,
                 self.easel.status: tiles.status(str(fault), tone="fault"),
             }
         note = f"Settings restored: seed {recipe.seed}, candidate {recipe.index + 1}."
-        if self.service.is_ready and recipe.model != self.service.model().fingerprint:
+        if is_foreign:
             note += " Another model drew this picture, so this one will draw a different one."
             if begun is not None:
-                updates |= self._going_on(None)
                 note += " The rows that it went on from mean nothing here and are left out."
-            return {
-                **updates,
-                self.dropped: None,
-                self.easel.status: tiles.status(note, tone="notice"),
-            }
-        return {**updates, self.dropped: None, self.easel.status: tiles.status(note)}
+        line = tiles.status(note, tone="notice" if is_foreign else "")
+        return {**updates, self.dropped: None, self.easel.status: line}
 
     def showing(self, drawn: Drawn) -> Updates:
         """The widgets as they were for `drawn`, if it was drawn here.

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dalle.page.facts import read_facts
-from dalle.page.limits import Limits
 from dalle.page.service import Service
+from tests.services import service_of
 
 if TYPE_CHECKING:
     from dalle import GeneratedImage, TextToImage
@@ -47,16 +46,7 @@ class Tab:
 
 @pytest.fixture
 def tab(needs_gradio: None, tiny_model: Path, tiny_pipeline: TextToImage, tmp_path: Path) -> Tab:
-    service = Service(
-        read_facts(tiny_model), limits=Limits(), folder=tmp_path, load=lambda: tiny_pipeline
-    )
-
-    def fail(error: BaseException) -> None:
-        raise AssertionError("the model cannot be loaded") from error
-
-    service.load_in_background(fail)
-    service.model()
-    return Tab(service)
+    return Tab(service_of(tiny_model, tiny_pipeline, tmp_path))
 
 
 @pytest.fixture

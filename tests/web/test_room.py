@@ -15,10 +15,9 @@ from dalle.checkpoint import load_model
 from dalle.clip import ClipScorer
 from dalle.page.doorkeeper import Doorkeeper
 from dalle.page.exports import bytes_in
-from dalle.page.facts import read_facts
 from dalle.page.limits import Limits
-from dalle.page.service import Service
 from dalle.rerank import ClipRanker
+from tests.services import service_of
 
 
 async def taking(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
@@ -74,15 +73,7 @@ def test_pictures_to_rank_are_held_small(
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     ranker = ClipRanker(lambda: cast(ClipScorer, Sizes()))
     model = TextToImage(load_model(tiny_model), ranker=ranker, device="cpu")
-    service = Service(
-        read_facts(tiny_model), limits=Limits(), folder=tmp_path / "results", load=lambda: model
-    )
-
-    def fail(error: BaseException) -> None:
-        raise AssertionError("the model cannot be loaded") from error
-
-    service.load_in_background(fail)
-    service.model()
+    service = service_of(tiny_model, model, tmp_path / "results")
     pictures = []
     for name, size in (("wide", (3000, 1000)), ("small", (40, 30))):
         path = tmp_path / f"{name}.png"

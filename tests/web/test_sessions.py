@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dalle.page.drawn import Drawn
-from dalle.page.facts import read_facts
-from dalle.page.limits import Limits
 from dalle.page.restore import settings_of
-from dalle.page.service import Service
+from tests.services import service_of
 
 if TYPE_CHECKING:
     from dalle import TextToImage
@@ -22,9 +20,7 @@ if TYPE_CHECKING:
 def page(needs_gradio: None, tiny_model: Path, tiny_pipeline: TextToImage, tmp_path: Path) -> Any:
     from dalle.page.build import build_page
 
-    service = Service(
-        read_facts(tiny_model), limits=Limits(), folder=tmp_path, load=lambda: tiny_pipeline
-    )
+    service = service_of(tiny_model, tiny_pipeline, tmp_path, load=False)
     return build_page(service, ranks=False)
 
 

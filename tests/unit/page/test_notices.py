@@ -9,11 +9,11 @@ import pytest
 from dalle import TextToImage
 from dalle.page import tiles
 from dalle.page.drawn import Collection, Drawn
-from dalle.page.facts import read_facts
 from dalle.page.limits import Limits
 from dalle.page.restore import settings_of
-from dalle.page.service import Progress, Service, Task
+from dalle.page.service import Progress, Task
 from dalle.page.settings import draw_settings
+from tests.services import service_of
 
 
 @pytest.mark.parametrize("state", ["done", "stopped"])
@@ -41,14 +41,8 @@ def test_a_collection_names_the_pictures_whose_captions_were_cut(
 def test_a_stopped_job_still_says_what_was_cut(
     tiny_model: Path, tiny_pipeline: TextToImage, tmp_path: Path
 ) -> None:
-    facts = read_facts(tiny_model)
-    service = Service(facts, limits=Limits(), folder=tmp_path, load=lambda: tiny_pipeline)
-
-    def fail(error: BaseException) -> None:
-        raise AssertionError("the model cannot be loaded") from error
-
-    service.load_in_background(fail)
-    service.model()
+    service = service_of(tiny_model, tiny_pipeline, tmp_path)
+    facts = service.facts
     settings = draw_settings(
         Limits(), default=facts.sampling, codebook_size=facts.codebook_size, grid_h=facts.grid[0],
         caption="a fox on a blue background " * 6, candidates=40,

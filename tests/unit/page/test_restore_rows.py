@@ -10,27 +10,17 @@ import pytest
 
 from dalle import GeneratedImage, TextToImage, flags
 from dalle.config import Generate
-from dalle.page.facts import read_facts
 from dalle.page.faults import PageFault
-from dalle.page.limits import Limits
 from dalle.page.restore import Begun, begun_by, read_settings, settings_of
 from dalle.page.service import Service, Task
 from dalle.page.settings import DrawSettings
 from dalle.page.snippets import as_command_line, as_python
+from tests.services import service_of
 
 
 @pytest.fixture
 def service(tiny_model: Path, tiny_pipeline: TextToImage, tmp_path: Path) -> Service:
-    service = Service(
-        read_facts(tiny_model), limits=Limits(), folder=tmp_path, load=lambda: tiny_pipeline
-    )
-
-    def fail(error: BaseException) -> None:
-        raise AssertionError("the model cannot be loaded") from error
-
-    service.load_in_background(fail)
-    service.model()
-    return service
+    return service_of(tiny_model, tiny_pipeline, tmp_path)
 
 
 @pytest.fixture

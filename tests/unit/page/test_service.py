@@ -12,25 +12,10 @@ from dalle.page.faults import PageFault
 from dalle.page.limits import Limits
 from dalle.page.service import Progress, Service, Task
 from dalle.page.settings import DrawSettings, draw_settings
+from tests.services import fail, service_of
 
 if TYPE_CHECKING:
     from dalle import TextToImage
-
-
-def fail(error: BaseException) -> None:
-    raise AssertionError("the model cannot be loaded") from error
-
-
-def service_of(
-    model: Path, pipeline: TextToImage, folder: Path, *, load: bool = True, **limits: Any
-) -> Service:
-    service = Service(
-        read_facts(model), limits=Limits(**limits), folder=folder, load=lambda: pipeline
-    )
-    if load:
-        service.load_in_background(fail)
-        service.model()
-    return service
 
 
 @pytest.fixture
