@@ -66,7 +66,11 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "make setup: needs Python 3.11 or newer; if it is not on the PATH: make setup PYTHON=/path/to/python3" >&2; \
 	  exit 1; }
 	grep -v '^pillow==' constraints.txt > $(VENV)/constraints-page.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints-page.txt -e '.[dev,demo]'
+	@extras=dev,demo; \
+	  case "$$(uname)" in Linux) \
+	    command -v g++ >/dev/null || command -v c++ >/dev/null || extras=$$extras,compiler;; esac; \
+	  set -x; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints-page.txt -e ".[$$extras]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps pillow
 	@$(BIN)/python -m dalle.native
 	@touch $@

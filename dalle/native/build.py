@@ -10,12 +10,14 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import importlib.util
 import logging
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -28,12 +30,27 @@ SOURCE = Path(__file__).with_name("decode.cpp")
 VERSION = 1
 """What `dalle_version` of the library must say."""
 COMPILERS = ("g++", "c++")
-"""Tried in this order where the environment names none in CXX."""
+"""Tried in this order where the environment names none in CXX; after them comes pip's `ziglang`."""
 FLAGS = (
-    *("-std=c++17", "-O3", "-march=native", "-fPIC", "-fopenmp", "-ffp-contract=fast"),
+    *("-std=c++17", "-O3", "-march=native", "-fPIC", "-fopenmp-simd", "-ffp-contract=fast"),
     *("-fno-exceptions", "-fno-math-errno", "-fno-trapping-math", "-w"),
 )
 BUILD_TIMEOUT_S = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Compiler:
+    """How to compile and link with what was found.
+
+    Attributes:
+        name: Tells it from other compilers, of which other code comes.
+        compile: The beginning of the command that compiles.
+        link: The beginning of the command that links.
+    """
+
+    name: str
+    compile: tuple[str, ...]
+    link: tuple[str, ...]
 
 
 class BuildError(DalleError):
@@ -50,8 +67,8 @@ def compile_library() -> Path:
     compiler = _compiler()
     if compiler is None:
         raise BuildError(
-            "the fast decode step needs a C++ compiler and there is none; install one (Debian: "
-            "apt-get install g++), or leave out --compile"
+            "the fast decode step needs a C++ compiler and there is none; install one (pip install "
+            "ziglang; Debian: apt-get install g++), or leave out --compile"
         )
     library = _library_path(compiler)
     if not library.is_file():
@@ -105,18 +122,28 @@ def _sum_file(library: Path) -> Path:
     return library.with_suffix(".sha256")
 
 
-def _compiler() -> str | None:
-    """Path of the C++ compiler; None if there is none, or none that knows torch's OpenMP."""
+def _compiler() -> _Compiler | None:
+    """The C++ compiler of the system, or else pip's; None if there is none.
+
+    Only Linux's torch brings the OpenMP whose functions the step calls.
+    """
     if platform.system() != "Linux":
         return None
     named = os.environ.get("CXX")
     found = (shutil.which(name) for name in ([named] if named else COMPILERS))
-    return next((path for path in found if path), None)
+    if path := next((path for path in found if path), None):
+        return _Compiler(name=Path(path).resolve().name, compile=(path,), link=(path,))
+    zig = None if named else importlib.util.find_spec("ziglang")
+    if zig is None or zig.origin is None:
+        return None
+    program = str(Path(zig.origin).with_name("zig"))
+    # Its own way of linking would first build a C++ library of which the step needs nothing.
+    return _Compiler(name="zig", compile=(program, "c++"), link=(program, "ld.lld"))
 
 
-def _library_path(compiler: str) -> Path:
+def _library_path(compiler: _Compiler) -> Path:
     """Where the library for this machine lies, or will."""
-    return _cache_folder() / f"decode-{_fingerprint(compiler)}.so"
+    return _cache_folder() / f"decode-{_fingerprint(compiler.name)}.so"
 
 
 @functools.cache
@@ -125,7 +152,7 @@ def _fingerprint(compiler: str) -> str:
     parts = [
         SOURCE.read_bytes(),
         " ".join(FLAGS).encode(),
-        Path(compiler).resolve().name.encode(),
+        compiler.encode(),
         torch.__version__.encode(),
         _processor().encode(),
     ]
@@ -148,13 +175,13 @@ def _processor() -> str:
     return "\n".join(line for line in lines if line.partition(":")[0].strip() in kept)
 
 
-def _compile(compiler: str, library: Path) -> None:
+def _compile(compiler: _Compiler, library: Path) -> None:
     """Compile and link into `library`, which appears whole or not at all."""
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         compiled, linked = Path(folder) / "decode.o", Path(folder) / "decode.so"
-        # Linked without -fopenmp, so that OpenMP's functions are looked for in the process.
-        _call([compiler, *FLAGS, "-c", str(SOURCE), "-o", str(compiled)])
-        _call([compiler, "-shared", str(compiled), "-o", str(linked)])
+        # No OpenMP is linked, so that its functions are looked for in the process.
+        _call([*compiler.compile, *FLAGS, "-c", str(SOURCE), "-o", str(compiled)], Path(folder))
+        _call([*compiler.link, "-shared", str(compiled), "-o", str(linked)], Path(folder))
         digest = hashlib.sha256(linked.read_bytes()).hexdigest()
         _sum_file(linked).write_text(digest, encoding="ascii")
         open_library(linked)
@@ -163,10 +190,17 @@ def _compile(compiler: str, library: Path) -> None:
     load_library.cache_clear()
 
 
-def _call(command: list[str]) -> None:
+def _call(command: list[str], scratch: Path) -> None:
+    # Where Zig would otherwise fill a cache folder of its own.
+    caches = {f"ZIG_{kind}_CACHE_DIR": str(scratch) for kind in ("GLOBAL", "LOCAL")}
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False
+            command,
+            capture_output=True,
+            text=True,
+            timeout=BUILD_TIMEOUT_S,
+            check=False,
+            env={**os.environ, **caches},
         )
     except (OSError, subprocess.TimeoutExpired) as err:
         raise BuildError(f"compiling the decode step failed: {err}; leave out --compile") from err

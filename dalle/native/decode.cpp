@@ -16,8 +16,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-
-#include <omp.h>
+#include <utility>
 
 #include <linux/futex.h>
 #include <sys/syscall.h>
@@ -26,7 +25,24 @@
 #include <immintrin.h>
 #endif
 
+// torch's OpenMP is GNU's, and only GNU's compiler calls it for a parallel region: others have a
+// runtime of their own, whose threads would fight with torch's. So its functions are called by name.
+extern "C" {
+int omp_get_thread_num();
+int omp_get_num_threads();
+void GOMP_parallel(void (*body)(void*), void* data, unsigned threads, unsigned flags);
+}
+
 namespace {
+
+// `body(thread, threads)` in each of up to so many threads at once.
+template <class Body>
+void in_parallel(int64_t threads, Body body) {
+  const auto call = [](void* data) {
+    (*static_cast<Body*>(data))(omp_get_thread_num(), omp_get_num_threads());
+  };
+  GOMP_parallel(call, &body, unsigned(threads), 0);
+}
 
 typedef float f32x16 __attribute__((vector_size(64)));
 typedef int32_t i32x16 __attribute__((vector_size(64)));
@@ -48,6 +64,14 @@ inline V load(const void* from) {
 template <class V>
 inline void store(void* to, V value) {
   std::memcpy(to, &value, sizeof value);
+}
+
+inline f32x16 larger(f32x16 a, f32x16 b) { return a > b ? a : b; }
+
+inline float largest_of(f32x16 v) {
+  float largest = v[0];
+  for (int i = 1; i < 16; ++i) largest = std::max(largest, v[i]);
+  return largest;
 }
 
 inline float sum(f32x16 v) {
@@ -251,9 +275,14 @@ void pack_row(Bf16, const float* from, int64_t count, const Rows& rows, int64_t 
 }
 
 void pack_row(Int8, const float* from, int64_t count, const Rows& rows, int64_t row) {
-  float largest = 0;
-#pragma omp simd reduction(max : largest)
-  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::fabs(from[i]));
+  int64_t i = 0;
+  f32x16 tops = {};
+  for (; i + 16 <= count; i += 16) {
+    const f32x16 v = load<f32x16>(from + i);
+    tops = larger(tops, larger(v, -v));
+  }
+  float largest = largest_of(tops);
+  for (; i < count; ++i) largest = std::max(largest, std::fabs(from[i]));
   const float scale = largest > 0 ? largest / 127 : 1, steps = 1 / scale;
   uint8_t* to = reinterpret_cast<uint8_t*>(rows.groups + row * rows.stride);
   // Unsigned for the processor's instruction; `Linear::sums` takes the 128 away again.
@@ -543,22 +572,34 @@ inline int placed(int vector, int lane) {
   return Lanes<T, kVectors>::kSplit ? vector / 2 * 32 + 2 * lane + vector % 2 : vector * 16 + lane;
 }
 
+// Where a lane comes from when the pairs of two registers are brought together: below 16 from the first.
+constexpr int paired(int lane, int step) { return lane & step ? 16 + lane - step : lane; }
+
+// Lanes of `a` and of `b` that stand `kStep` apart, added up, side by side.
+template <int kStep, int... kLane>
+inline f32x16 folded(f32x16 a, f32x16 b, std::integer_sequence<int, kLane...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, paired(kLane, kStep)...) +
+         __builtin_shufflevector(a, b, (paired(kLane, kStep) + kStep)...);
+#else
+  return __builtin_shuffle(a, b, i32x16{paired(kLane, kStep)...}) +
+         __builtin_shuffle(a, b, i32x16{(paired(kLane, kStep) + kStep)...});
+#endif
+}
+
+template <int kStep>
+inline void fold_pairs(f32x16 (&v)[16]) {
+#pragma GCC unroll 8
+  for (int pair = 0; pair < 8 / kStep; ++pair)
+    v[pair] = folded<kStep>(v[2 * pair], v[2 * pair + 1], std::make_integer_sequence<int, 16>());
+}
+
 // Sums of 16 registers, in their order.
 inline f32x16 sums_of(f32x16 (&v)[16]) {
-  constexpr i32x16 kLow[4] = {
-      {0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30},
-      {0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29},
-      {0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27},
-      {0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23},
-  };
-#pragma GCC unroll 4
-  for (int level = 0; level < 4; ++level)
-#pragma GCC unroll 8
-    for (int pair = 0; pair < 8 >> level; ++pair) {
-      const f32x16 a = v[2 * pair], b = v[2 * pair + 1];
-      v[pair] = __builtin_shuffle(a, b, kLow[level]) +
-                __builtin_shuffle(a, b, kLow[level] + (1 << level));
-    }
+  fold_pairs<1>(v);
+  fold_pairs<2>(v);
+  fold_pairs<4>(v);
+  fold_pairs<8>(v);
   return v[0];
 }
 
@@ -642,9 +683,9 @@ struct Head<T, 0> {
 float exponentials(float* scores, int64_t count) {
   const int64_t padded = (count + 15) / 16 * 16;
   for (int64_t i = count; i < padded; ++i) scores[i] = -INFINITY;
-  float best = scores[0];
-#pragma omp simd reduction(max : best)
-  for (int64_t i = 0; i < count; ++i) best = std::max(best, scores[i]);
+  f32x16 tops = load<f32x16>(scores);
+  for (int64_t i = 16; i < padded; i += 16) tops = larger(tops, load<f32x16>(scores + i));
+  const float best = largest_of(tops);
   f32x16 total = {};
   for (int64_t i = 0; i < padded; i += 16) {
     const f32x16 weights = exp_negative(load<f32x16>(scores + i) - best);
@@ -763,9 +804,7 @@ void run(const Model& model, const Step& step) {
   const auto attention = attention_for<typename F::Stored>(shape.head_width);
 
   Barrier barrier;
-#pragma omp parallel num_threads(step.threads)
-  {
-    const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
+  in_parallel(step.threads, [&](int64_t thread, int64_t threads) {
     float* own = w.own + thread * w.own_count;
     const Share mine(batch, thread, threads);
     const Share tasks(batch * shape.heads, thread, threads);
@@ -822,7 +861,7 @@ void run(const Model& model, const Step& step) {
 #if defined(DALLE_TILES)
     _tile_release();
 #endif
-  }
+  });
 }
 
 // ----------------------------------------------------------------------------- the next tokens
@@ -957,9 +996,7 @@ void dalle_step(const Model* model, const Step* step) {
 void dalle_choose(const Choice* choice) {
   const Choice& c = *choice;
   const int64_t room = (c.vocab + 31) / 16 * 16;
-#pragma omp parallel num_threads(c.threads)
-  {
-    const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
+  in_parallel(c.threads, [&](int64_t thread, int64_t threads) {
     float* scratch = c.scratch + thread * 2 * room;
     const Share rows(c.captions * c.candidates, thread, threads);
     for (int64_t row = rows.begin; row < rows.end; ++row) {
@@ -970,6 +1007,6 @@ void dalle_choose(const Choice* choice) {
       c.tokens[row] = chosen.choose(conditional, null, noise);
       c.log_probability[row] = log_probability(conditional, c.vocab, c.tokens[row], scratch);
     }
-  }
+  });
 }
 }

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
 from collections.abc import Iterator
 
 import pytest
 
-from dalle.native.build import compile_library, load_library
+from dalle.native.build import BuildError, compile_library, load_library
 
 
 @pytest.fixture(scope="session")
 def compiled_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A cache folder that holds the compiled step."""
-    if not (shutil.which("g++") or shutil.which("c++")):
-        pytest.skip("there is no C++ compiler")
     folder = tmp_path_factory.mktemp("native")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DALLE_CACHE", str(folder))
-        compile_library()
+        try:
+            compile_library()
+        except BuildError as err:
+            if "there is none" not in str(err):
+                raise
+            pytest.skip("there is no C++ compiler")
     load_library.cache_clear()
     return str(folder)
 

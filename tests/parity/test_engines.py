@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +156,35 @@ def test_a_missing_compiler_is_named(empty_cache: Path, monkeypatch: pytest.Monk
     with pytest.raises(BuildError, match="needs a C\\+\\+ compiler and there is none; install one"):
         compile_library()
     assert load_library() is None
+
+
+def test_pips_compiler_serves_where_the_system_has_none(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    systems = shutil.which("g++") or shutil.which("c++")
+    if systems is None:
+        pytest.skip("there is no C++ compiler to stand behind pip's")
+    package = tmp_path / "ziglang"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    # Its two commands that are used, as Zig spells them; "zig c++" keeps caches where it is told.
+    (package / "zig").write_text(
+        f"""#!/bin/sh
+        test -d "$ZIG_GLOBAL_CACHE_DIR" && test -d "$ZIG_LOCAL_CACHE_DIR" || exit 3
+        case "$1" in c++|ld.lld) shift; PATH={os.environ["PATH"]} exec {systems} "$@";; esac
+        exit 4""",
+        encoding="utf-8",
+    )
+    (package / "zig").chmod(0o755)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    assert load_library() is None
+    library = compile_library()
+    assert library.parent == empty_cache
+    assert load_library() is not None
+    assert sorted(file.suffix for file in empty_cache.iterdir()) == [".sha256", ".so"]
+    load_library.cache_clear()
 
 
 def test_a_failing_compiler_leaves_nothing(
