@@ -71,8 +71,8 @@ class Engines:
         """The engine for what a person asked for.
 
         Args:
-            dtype: `auto` is the fastest that loses nothing worth the name: bf16 on a GPU that has
-                it, or where the compiled step is at hand; else fp32.
+            dtype: `auto` is the fastest that loses nothing worth the name: bf16 where the
+                processor or GPU has it, or where the compiled step is at hand; else fp32.
             compile: Compile the step if nobody has; where it is at hand, it is used anyway.
 
         Raises:
@@ -92,7 +92,8 @@ class Engines:
             compile_library()
         compiled = load_library() is not None
         if dtype == "auto":
-            return self.exactly("bf16" if compiled else "fp32", compiled=compiled)
+            bf16 = compiled or torch.cpu._is_avx512_bf16_supported()
+            return self.exactly("bf16" if bf16 else "fp32", compiled=compiled)
         return self.exactly(dtype, compiled=compiled)
 
     def exactly(self, dtype: WeightType, *, compiled: bool) -> Engine:

@@ -54,7 +54,17 @@ def test_without_a_compiled_step_torch_draws(dtype: Dtype, tiny_pipeline: TextTo
     assert load_library() is None
     chosen = tiny_pipeline._drawer.engines.preferred(dtype, compile=False)
     assert not chosen.compiled
-    assert chosen.dtype == ("fp32" if dtype == "auto" else dtype)
+    if dtype != "auto":
+        assert chosen.dtype == dtype
+
+
+@pytest.mark.parametrize(("has_bf16", "dtype"), [(True, "bf16"), (False, "fp32")])
+def test_auto_without_a_compiled_step_is_bf16_where_the_processor_has_it(
+    has_bf16: bool, dtype: Dtype, tiny_pipeline: TextToImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
+    chosen = tiny_pipeline._drawer.engines.preferred("auto", compile=False)
+    assert (chosen.dtype, chosen.compiled) == (dtype, False)
 
 
 @pytest.mark.usefixtures("library")
