@@ -40,6 +40,10 @@ _JITTER = (-2, 0, 0, 0, 0, 0, 0, 2)
 _MAX_PROPOSALS = 100_000
 _OWN_KIND_PROPOSALS = 50  # of a contrast; after them it is another background
 
+# How many contrasts show another subject; ranked by a CLIP that never saw such twos, candidates of
+# counts and pairs were chosen worse than by their likelihood.
+_SUBJECT_CONTRASTS = 0.5
+
 # What a contrast may be to a scene that says nothing which could be otherwise.
 _PLAIN_CONTRASTS: tuple[SceneKind, ...] = ("background", "look", "size")
 
@@ -75,6 +79,9 @@ class Grammar:
             families.setdefault(subject.profession or subject.unicode_name, []).append(subject)
         self._families = tuple(tuple(family) for family in families.values())
         self._countable = tuple(subject for subject in subjects if subject.plural)
+        self._groups: dict[str, list[Subject]] = {}
+        for subject in subjects:
+            self._groups.setdefault(subject.group, []).append(subject)
         self._draw_kind: dict[SceneKind, Callable[[Dice, Choose], Scene]] = {
             "plain": self._plain,
             "background": self._background,
@@ -111,14 +118,19 @@ class Grammar:
     def contrast(self, scene: Scene, dice: Dice, split: Literal["train", "heldout"]) -> Scene:
         """A scene that differs from `scene` in one thing, which its caption speaks of.
 
-        The same subjects on another background, in another size, number, order or look. Told
-        apart by nothing else, the two are hard negatives of each other. In the training split
-        it holds no held-out combination; in the other it may hold some or none.
+        The same subjects on another background, in another size, number, order or look; or, every
+        second time, another subject of the same group in one's place. Told apart by nothing else,
+        the two are hard negatives of each other. In the training split it holds no held-out
+        combination; in the other it may hold some or none.
         """
         kinds = _PLAIN_CONTRASTS if scene.kind == "plain" else (scene.kind,)
+        other_subject = dice.chance(_SUBJECT_CONTRASTS)
         for attempt in range(_MAX_PROPOSALS):
             kind = dice.pick(kinds)
-            if attempt >= _OWN_KIND_PROPOSALS:
+            own_kind = attempt < _OWN_KIND_PROPOSALS
+            if other_subject and own_kind:
+                other = self._with_another_subject(scene, dice)
+            elif not own_kind:
                 # All other numbers of this subject may be held out, say.
                 other = replace(
                     scene, background=dice.weigh(_NAMED_BACKGROUNDS), background_named=True
@@ -127,12 +139,31 @@ class Grammar:
                 other = _reordered(scene, dice)
             else:
                 other = self._draw_kind[kind](dice, lambda: scene.placed[0].subject)
-            if kind in ("size", "count", "look") and attempt < _OWN_KIND_PROPOSALS:
+            if kind in ("size", "count", "look") and own_kind and not other_subject:
                 other = _on_background_of(scene, other)
             held_out = heldout_combinations(other)
             if _visible(other) != _visible(scene) and not (held_out and split == "train"):
                 return replace(other, held_out=held_out)
         raise AssertionError(f"no contrast to {scene} in {_MAX_PROPOSALS} proposals")
+
+    def _with_another_subject(self, scene: Scene, dice: Dice) -> Scene:
+        """`scene` with one of its subjects replaced; itself where the group has no other."""
+        present = {one.subject for one in scene.placed}
+        replaced = dice.pick(scene.placed).subject
+        others = [
+            subject
+            for subject in self._groups[replaced.group]
+            if subject not in present
+            and (scene.kind != "count" or subject.plural)
+            and (scene.look is None or suits(scene.look, subject.name))
+        ]
+        if not others:
+            return scene
+        new = dice.pick(others)
+        placed = tuple(
+            replace(one, subject=new) if one.subject == replaced else one for one in scene.placed
+        )
+        return replace(scene, placed=placed)
 
     def _subject(self, dice: Dice) -> Subject:
         return dice.pick(dice.pick(self._families))
@@ -209,8 +240,9 @@ class Grammar:
 
 
 def _visible(scene: Scene) -> tuple[object, ...]:
-    """What of `scene` a caption can speak of, its subjects and exact places aside."""
-    return (scene.background, scene.size, scene.relation, scene.look, len(scene.placed))
+    """What of `scene` a caption can speak of, exact places aside."""
+    subjects = tuple(one.subject for one in scene.placed)
+    return (scene.background, scene.size, scene.relation, scene.look, subjects)
 
 
 def _on_background_of(scene: Scene, other: Scene) -> Scene:

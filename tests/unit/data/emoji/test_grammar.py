@@ -120,11 +120,10 @@ def contrasted(core: dict[str, Subject], split: Literal["train", "heldout"]) -> 
     return found
 
 
-def test_a_contrast_shows_the_same_subjects_and_one_thing_else(core: dict[str, Subject]) -> None:
-    """Background, size, number, relation or look: one of them differs; nothing else does."""
+def test_a_contrast_differs_in_one_thing(core: dict[str, Subject]) -> None:
+    """Background, size, number, relation, look or a subject: one of them; nothing else."""
     differing: Counter[str] = Counter()
     for scene, other in contrasted(core, "train"):
-        assert {p.subject for p in scene.placed} == {p.subject for p in other.placed}
         differs = [
             name
             for name in ("background", "size", "relation", "look")
@@ -132,12 +131,33 @@ def test_a_contrast_shows_the_same_subjects_and_one_thing_else(core: dict[str, S
         ]
         if scene.kind == "count" and len(scene.placed) != len(other.placed):
             differs.append("count")
+        if {p.subject for p in scene.placed} != {p.subject for p in other.placed}:
+            differs.append("subject")
         # Neon brings its own black wall; a look that hides the background takes its colour along.
         if {scene.look, other.look} & {"neon", "close-up", "grayscale", "silhouette"}:
             differs = [name for name in differs if name != "background"] or differs
         assert len(differs) == 1, (scene, other)
         differing[differs[0]] += 1
-    assert set(differing) == {"background", "size", "relation", "look", "count"}
+    assert set(differing) == {"background", "size", "relation", "look", "count", "subject"}
+    assert 0.4 < differing["subject"] / differing.total() < 0.6
+
+
+def test_a_contrast_may_show_another_subject_of_the_group(core: dict[str, Subject]) -> None:
+    """Whatever the scene: all drawings of one subject, or one of two, are another's."""
+    kinds: Counter[str] = Counter()
+    for scene, other in contrasted(core, "train"):
+        before, after = (tuple(p.subject for p in one.placed) for one in (scene, other))
+        if set(before) == set(after):
+            continue
+        kinds[scene.kind] += 1
+        assert [p.cell for p in scene.placed] == [p.cell for p in other.placed]
+        changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+        assert len(set(changed)) == 1, "one subject takes the place of one"
+        ((old, new),) = set(changed)
+        assert new.group == old.group
+        assert new not in before
+        assert scene.kind != "count" or new.plural
+    assert set(kinds) == {"plain", "background", "size", "count", "pair", "look", "panels"}
 
 
 def test_contrasts_of_the_training_split_hold_nothing_out(core: dict[str, Subject]) -> None:

@@ -188,10 +188,6 @@ def test_contrasting_scenes_come_in_twos(tmp_path: Path) -> None:
         assert first.caption == render_scene(plain, index).caption
         assert first.truth is not None
         assert second.truth is not None
-        names = [
-            {one["name"] for one in truth["subjects"]} for truth in (first.truth, second.truth)
-        ]
-        assert names[0] == names[1]
         assert first.image != second.image
 
 
