@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from dalle import config
@@ -93,15 +95,28 @@ def _pack(settings: config.Pack) -> int:
 
 
 def _generate(settings: config.Generate) -> int:
+    _require_files(settings.caption_file, settings.image, settings.vary, settings.like)
     from dalle.generate_command import run
 
     return run(settings)
 
 
 def _transform(settings: config.Transform) -> int:
+    _require_files(settings.image)
     from dalle.transform_command import run
 
     return run(settings)
+
+
+def _require_files(*paths: Path | None) -> None:
+    """Nothing, if those given are there; asked before seconds are spent on importing torch.
+
+    Raises:
+        FileNotFoundError: One is not. What looks like a URL is left to whoever reads it.
+    """
+    for path in paths:
+        if path is not None and ":/" not in str(path) and not path.exists():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
 
 def _demo(settings: config.Demo) -> int:

@@ -17,8 +17,8 @@ from dalle.seeds import derive_seed
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
 """Inverse weights of the penalty that are tried, as scikit-learn's `C`."""
-VALIDATION_SHARE = 0.2
-"""Part of the training units that a strength is chosen on."""
+FOLDS = 5
+"""Parts of the training units, each of which is set aside once while a strength is chosen."""
 MAX_ITERATIONS = 400
 DRAWS = 2000
 
@@ -95,34 +95,36 @@ def are_right(
 def choose_strength(
     features: np.ndarray, labels: np.ndarray, *, units: np.ndarray, seed: int
 ) -> tuple[float, float]:
-    """The strength that does best on a fifth of the training units, and its accuracy there.
+    """The strength that does best on training units set aside in turn, and its accuracy there.
 
     Args:
         features: Shape (b, d).
         labels: Shape (b).
         units: What each picture is a view of, shape (b); none is on both sides.
-        seed: Of the choice of units.
+        seed: Of the order in which units are set aside.
     """
-    aside = _validation(labels, units, seed=seed)  # b, bool
-    standard = Standardised(features[~aside])
-    held = standard(features[aside])
-    accuracies = []
-    for strength in STRENGTHS:
-        model = fitted(standard.train, labels[~aside], strength=strength)
-        right = model.predict(held) == labels[aside]
-        accuracies.append(_balanced(right, labels[aside], units[aside]))
+    folds = _folds(labels, units, seed=seed)  # b
+    right = np.zeros((len(STRENGTHS), len(labels)), dtype=bool)
+    for fold in np.unique(folds):
+        aside = folds == fold  # b
+        standard = Standardised(features[~aside])
+        held = standard(features[aside])
+        for number, strength in enumerate(STRENGTHS):
+            model = fitted(standard.train, labels[~aside], strength=strength)
+            right[number, aside] = model.predict(held) == labels[aside]
+    accuracies = [_balanced(each, labels, units) for each in right]
     best = int(np.argmax(accuracies))
     return STRENGTHS[best], accuracies[best]
 
 
-def _validation(labels: np.ndarray, units: np.ndarray, *, seed: int) -> np.ndarray:
-    """Which training pictures are set aside: a fifth of each class's units, at least one."""
+def _folds(labels: np.ndarray, units: np.ndarray, *, seed: int) -> np.ndarray:
+    """With which fold each training picture is set aside; a class's units are dealt out in turn."""
     rng = np.random.default_rng(derive_seed(seed, "probe", "validation"))
-    aside: list[np.ndarray] = []
+    folds = np.zeros(len(labels), dtype=np.int64)
     for label in np.unique(labels):
-        own = rng.permutation(np.unique(units[labels == label]))
-        aside.append(own[: max(1, round(VALIDATION_SHARE * len(own)))])
-    return np.isin(units, np.concatenate(aside))
+        for position, unit in enumerate(rng.permutation(np.unique(units[labels == label]))):
+            folds[units == unit] = position % FOLDS
+    return folds
 
 
 def few_labels(labels: np.ndarray, count: int, *, seed: int, draw: int) -> np.ndarray:

@@ -34,7 +34,7 @@ class ProbeFindings:
     layers: tuple[Rate, ...]
     """Accuracy by depth; depth 0 is the embedding, the last the final states."""
     validation: tuple[float, ...]
-    """Accuracy by depth on training pictures that were set aside."""
+    """Accuracy by depth on training pictures, each while it was set aside."""
     best_layer: int
     """The depth that is best there; test pictures have no say in it."""
     baselines: dict[str, Rate]

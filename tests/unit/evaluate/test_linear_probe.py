@@ -10,9 +10,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from dalle.evaluate.linear_probe import (
+    FOLDS,
     STRENGTHS,
     Standardised,
-    _validation,
+    _folds,
     are_right,
     balanced_rate,
     choose_strength,
@@ -67,14 +68,16 @@ def test_a_probe_finds_what_is_there_and_nothing_in_noise() -> None:
     assert shares[1] == pytest.approx(0.25, abs=0.1)
 
 
-def test_no_unit_is_on_both_sides_of_the_choice_of_strength() -> None:
+def test_every_unit_is_set_aside_once_and_whole() -> None:
     units = np.repeat(np.arange(30), 4)
     labels = units // 10
-    aside = _validation(labels, units, seed=1)
-    assert not set(units[aside]) & set(units[~aside])
-    assert [len(set(units[aside & (labels == label)])) for label in range(3)] == [2, 2, 2]
-    assert (_validation(labels, units, seed=1) == aside).all()
-    assert (_validation(labels, units, seed=2) != aside).any()
+    folds = _folds(labels, units, seed=1)
+    assert all(len(set(folds[units == unit])) == 1 for unit in range(30))
+    for fold in range(FOLDS):
+        aside = folds == fold
+        assert [len(set(units[aside & (labels == label)])) for label in range(3)] == [2, 2, 2]
+    assert (_folds(labels, units, seed=1) == folds).all()
+    assert (_folds(labels, units, seed=2) != folds).any()
 
 
 def test_the_strength_that_does_best_is_chosen() -> None:
@@ -82,22 +85,22 @@ def test_the_strength_that_does_best_is_chosen() -> None:
     rng = np.random.default_rng(0)
     train, labels = clouds(rng, each=40, width=100)
     chosen, accuracy = choose_strength(train, labels, units=np.arange(120), seed=0)
-    aside = _validation(labels, np.arange(120), seed=0)
-    by_hand = {
-        strength: np.mean(
+    folds = _folds(labels, np.arange(120), seed=0)
+    by_hand = {}
+    for strength in STRENGTHS:
+        right = np.concatenate(
             [
                 are_right(
-                    train[~aside],
-                    labels[~aside],
-                    test=train[aside],
-                    test_labels=labels[aside],
+                    train[folds != fold],
+                    labels[folds != fold],
+                    test=train[folds == fold],
+                    test_labels=labels[folds == fold],
                     strength=strength,
-                )[labels[aside] == label].mean()
-                for label in range(3)
+                )
+                for fold in range(FOLDS)
             ]
         )
-        for strength in STRENGTHS
-    }
+        by_hand[strength] = right.mean()  # as many of each class
     assert accuracy == pytest.approx(max(by_hand.values()))
     assert by_hand[chosen] == pytest.approx(accuracy)
 
