@@ -122,8 +122,8 @@ def _depths(report: ProbeReport) -> list[str]:
     rows += [(name, *rate_cells(rate)[:2], "") for name, rate in found.baselines.items()]
     return section(
         "By depth",
-        "The best layer is the one with the highest accuracy on training pictures while they are set "
-        "aside, a fifth of each class's things at a time; test pictures have no say in it.",
+        "The best layer is the one with the highest accuracy on training pictures while they are "
+        "set aside, a fifth of each class's things at a time; test pictures have no say in it.",
         *table(("features", "accuracy", "interval", "set aside"), rows),
         f"![Accuracy by depth]({DEPTH_FILE})",
         "",

@@ -270,8 +270,8 @@ def test_news_goes_to_stderr_and_quiet_leaves_warnings(
     "typed",
     ["--help", "--version", "train", "generat", "generate --help", "train vae --out x",
      "train vae --optim.lrr 3", "generate fox --keep 99", "train transformer --print_config",
-     "generate --caption-file gone.txt", "generate fox --image gone.png", "generate --like gone.png",
-     "transform gone.png --to sketch"],
+     "generate --caption-file gone.txt", "generate fox --image gone.png",
+     "generate --like gone.png", "transform gone.png --to sketch"],
 )  # fmt: skip
 def test_answers_at_once_and_without_heavy_imports(typed: str) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
