@@ -140,11 +140,6 @@ def null_caption(config: SequenceConfig) -> Tensor:
     return torch.arange(config.text_len) + config.text_vocab
 
 
-def caption_lengths(text_ids: Tensor, config: SequenceConfig) -> Tensor:
-    """Number of tokens before the pads, shape (b), of captions of shape (b, t)."""
-    return (text_ids < config.text_vocab).sum(dim=-1)
-
-
 def text_targets(text_ids: Tensor, text_vocab: int) -> Tensor:
     """The class to predict at each caption position, shape (b, t).
 

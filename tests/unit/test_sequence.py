@@ -11,7 +11,6 @@ from dalle.model_config import SequenceConfig
 from dalle.sequence import (
     SlotKind,
     _summed_cross_entropy,
-    caption_lengths,
     image_slot,
     joint_loss,
     null_caption,
@@ -56,11 +55,6 @@ def test_each_position_without_text_has_a_pad_of_its_own() -> None:
 def test_captions_that_do_not_fit_are_refused(ids: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pad_caption(ids, CONFIG)
-
-
-def test_caption_lengths_count_what_stands_before_the_pads() -> None:
-    captions = torch.stack([pad_caption(ids, CONFIG) for ids in ([], [1], [4, 4, 4])])
-    assert caption_lengths(captions, CONFIG).tolist() == [0, 1, 3]
 
 
 def test_text_targets_end_once() -> None:
