@@ -14,6 +14,7 @@ shows for the same captions what `dalle generate` would: the first of 16 as the 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -90,6 +91,12 @@ _TRANSFORMER_CURVES = {
     "heldout_text_loss": "text, held out",
 }
 
+_CLIP_CURVES = {
+    "heldout_text_to_image_r1": "caption finds picture (of 1,024)",
+    "heldout_image_to_text_r1": "picture finds caption (of 1,024)",
+    "heldout_contrast": "told from its hard negative",
+}
+
 STAGES = {
     "vae": (
         "dVAE: reconstruction loss",
@@ -99,15 +106,10 @@ STAGES = {
     "transformer": ("joint transformer, first pass", "nats per token", _TRANSFORMER_CURVES),
     "transformer-second": ("joint transformer, second pass", "nats per token", _TRANSFORMER_CURVES),
     "transformer-third": ("joint transformer, third pass", "nats per token", _TRANSFORMER_CURVES),
-    "clip": (
-        "CLIP: held-out retrieval",
-        "share",
-        {
-            "heldout_text_to_image_r1": "caption finds picture (of 1,024)",
-            "heldout_image_to_text_r1": "picture finds caption (of 1,024)",
-            "heldout_contrast": "told from its hard negative",
-        },
-    ),
+    "transformer-fourth": ("joint transformer, fourth pass", "nats per token", _TRANSFORMER_CURVES),
+    "transformer-fifth": ("joint transformer, fifth pass", "nats per token", _TRANSFORMER_CURVES),
+    "clip": ("CLIP, first pass: held-out retrieval", "share", _CLIP_CURVES),
+    "clip-second": ("CLIP, second pass: held-out retrieval", "share", _CLIP_CURVES),
 }
 """Titles, units and curves by stage."""
 
@@ -156,11 +158,14 @@ def draw_completions(model: str, out: Path) -> None:
 
 
 def draw_curves(folder: Path, out: Path) -> None:
-    """Training and held-out curves of the stages whose metrics are in `folder`, side by side."""
+    """Training and held-out curves of the stages whose metrics are in `folder`, four to a row."""
     stages = [stage for stage in STAGES if (folder / f"{stage}.jsonl").is_file()]
-    size = (5.5 * len(stages), 4)
-    figure, axes = plt.subplots(1, len(stages), figsize=size, layout="constrained", squeeze=False)
-    for stage, panel in zip(stages, axes[0], strict=True):
+    columns, rows = min(4, len(stages)), math.ceil(len(stages) / 4)
+    size = (5.5 * columns, 4 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for panel in axes.flat[len(stages) :]:
+        panel.remove()
+    for stage, panel in zip(stages, axes.flat, strict=False):
         title, unit, names = STAGES[stage]
         _plot(panel, folder / f"{stage}.jsonl", names, log=unit != "share")
         panel.set(title=title, xlabel="step", ylabel=unit)
