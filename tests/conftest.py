@@ -86,10 +86,13 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_pipeline(tiny_model: Path) -> TextToImage:
-    """The tiny model, loaded; it keeps nothing between calls, so all tests may share it."""
+    """The tiny model, loaded; it keeps nothing between calls, so all tests may share it.
+
+    In fp32, whatever this processor would take by itself, so that rounding is the same everywhere.
+    """
     from dalle import TextToImage
 
-    return TextToImage.from_pretrained(tiny_model, device="cpu")
+    return TextToImage.from_pretrained(tiny_model, device="cpu", dtype="fp32")
 
 
 @pytest.fixture(scope="session")
