@@ -294,7 +294,10 @@ class Easel:
         """What the easel does by itself: choosing, showing all, stopping, downloading."""
         quiet: Mapping[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         picks = [self.picked, self.chosen, self.python, self.shell]
-        self.stage.pick(self._pick, self.current, picks, queue=False, **quiet)
+        # The last of several quick clicks counts, whatever became of those before it.
+        self.stage.pick(
+            self._pick, self.current, picks, queue=False, trigger_mode="always_last", **quiet
+        )
         self.everything.input(
             self._toggle,
             [self.everything, self.current, self.picked],

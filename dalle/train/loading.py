@@ -43,18 +43,21 @@ def step_batches(task: Task, loop: LoopConfig, *, start: int) -> Iterator[Batch]
 def worker_deaths_explained(loop: LoopConfig) -> Iterator[None]:
     """One line instead of torch's traces when a process that loads data was killed.
 
-    torch notices it anywhere: it raises from a signal handler, or where the next batch is awaited.
+    torch notices it anywhere: it raises from a signal handler, or where the next batch is awaited;
+    or the batch was announced already, and whoever fetches it finds nobody at the other end.
 
     Raises:
         TrainingError: That happened.
     """
     try:
         yield
-    except RuntimeError as err:
-        if not str(err).startswith("DataLoader worker (pid"):
+    except (RuntimeError, ConnectionError, EOFError) as err:
+        is_torchs = str(err).startswith("DataLoader worker (pid")
+        if not (is_torchs or (loop.workers and not isinstance(err, RuntimeError))):
             raise
+        found = str(err).strip().rstrip(".") or "it hung up"
         raise TrainingError(
-            f"a process that loads data died: {str(err).strip().rstrip('.')}; if memory ran out, "
+            f"a process that loads data died: {found}; if memory ran out, "
             f"lower loop.workers (now {loop.workers}) or loop.batch, and resume from the newest "
             "checkpoint"
         ) from err

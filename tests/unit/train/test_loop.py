@@ -15,9 +15,11 @@ from PIL import Image
 from torch.utils.data import Dataset, get_worker_info
 
 from dalle.checkpoint import load_vae
+from dalle.config import LoopConfig
 from dalle.data.order import Draw
 from dalle.data.pictures import Fault, Picture, PictureSet
 from dalle.errors import TrainingError
+from dalle.train.loading import worker_deaths_explained
 from dalle.train.metrics import read_metrics
 from dalle.train.task import Batch, Loss
 from dalle.train.vae_task import VaeTask
@@ -114,12 +116,29 @@ def test_a_loading_process_that_is_killed_ends_the_run_with_one_line(vae_run: Va
             return Deadly(self.train_set)
 
     run = vae_run(loop=SPARSE | {"steps": 12, "workers": 1, "save_every": 2})
-    message = r"^a process that loads data died: DataLoader worker \(pid.* loop.workers \(now 1\)"
+    message = r"^a process that loads data died: .* loop.workers \(now 1\)"
     with pytest.raises(TrainingError, match=message) as caught:
         train(run, Deadlier)
     assert "\n" not in str(caught.value)
     assert checkpoints(run), "what was saved stays"
     train(run, resume=True)
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()]
+)
+def test_a_loading_process_that_dies_while_a_batch_is_fetched_is_named_too(
+    error: Exception,
+) -> None:
+    """Bug: a batch that was announced, but not yet handed over, ended the run with a trace."""
+    message = r"^a process that loads data died: .*; if memory ran out"
+    with (
+        pytest.raises(TrainingError, match=message),
+        worker_deaths_explained(LoopConfig(workers=1)),
+    ):
+        raise error
+    with pytest.raises(type(error)), worker_deaths_explained(LoopConfig(workers=0)):
+        raise error
 
 
 def test_other_errors_of_the_run_time_stay_what_they_are(vae_run: VaeRun) -> None:
