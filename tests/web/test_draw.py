@@ -136,7 +136,10 @@ def test_stop_keeps_what_is_finished(browser: Browser, slow_model: Path, tmp_pat
         slow.wait_for_model()
         use_settings(page, candidates=64)
         ask(page, "a fox on a blue background")
-        page.get_by_alt_text(re.compile(r"Candidate 1, 16 of 16 rows")).wait_for(timeout=200_000)
+        # Fast machines show only some of the rows, so the last of the first 16 may go unseen.
+        page.get_by_alt_text(re.compile(r"Candidate 17, [1-9]\d* of 16 rows")).wait_for(
+            timeout=200_000
+        )
         page.get_by_role("button", name="Stop").click()
         line = wait_for_status(page, "complete and are kept")
         kept = int(re.findall(r"(\d+) of 64", line)[0])
@@ -161,8 +164,9 @@ def test_closing_the_tab_frees_the_model(server: RunningPage, browser: Browser, 
     with opened(browser, server.url) as leaving:
         use_settings(leaving, candidates=64)
         ask(leaving, "a fox")
-        leaving.get_by_text(re.compile(r"row 2 of 16")).wait_for()
-        text = leaving.locator(".status:visible .detail").inner_text()
+        detail = leaving.locator(".status:visible .detail").filter(has_text=re.compile(r"about \d"))
+        detail.wait_for()  # not for a certain row: fast machines show only some
+        text = detail.inner_text()
         left = float(re.findall(r"about (\d+)", text)[0]) * (60 if "min" in text else 1)
     started = time.monotonic()
     use_settings(page, candidates=1)
