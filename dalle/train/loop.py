@@ -112,8 +112,9 @@ class Trainer:
             self.autocast or "fp32", start, self.loop.steps,
         )  # fmt: skip
         keep_freed_memory()
-        with closing(metrics), StopRequest() as stop, self._bar(start) as bar:
-            with worker_deaths_explained(self.loop):
+        with worker_deaths_explained(self.loop), closing(metrics), StopRequest() as stop:
+            # The signal of a death may also arrive while these are being left.
+            with self._bar(start) as bar:
                 step = self._train(start, stop, bar, metrics)
             if step < self.loop.steps:
                 self._stopped(step)
