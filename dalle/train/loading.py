@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from torch.utils.data import DataLoader
 
@@ -55,6 +56,10 @@ def worker_deaths_explained(loop: LoopConfig) -> Iterator[None]:
         is_torchs = str(err).startswith("DataLoader worker (pid")
         if not (is_torchs or (loop.workers and not isinstance(err, RuntimeError))):
             raise
+        if not is_torchs:
+            # torch's own word of it is still to come, and must not meet what is done next.
+            with suppress(RuntimeError):
+                time.sleep(1)
         found = str(err).strip().rstrip(".") or "it hung up"
         raise TrainingError(
             f"a process that loads data died: {found}; if memory ran out, "
