@@ -24,7 +24,7 @@ from tests.web.serving import (
 )
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Dialog, Page
+    from playwright.sync_api import APIResponse, Browser, Dialog, Page, Route
 
 WATCH_SHIFTS = """() => {
   window.shifts = [];
@@ -149,6 +149,34 @@ def test_stop_keeps_what_is_finished(browser: Browser, slow_model: Path, tmp_pat
         page.get_by_label(f"Show all {kept} candidates").check()
         page.locator(".stage:visible .pick").nth(kept - 1).wait_for()
         assert len(tiles(page)) == kept
+
+
+def test_a_drawing_asked_for_while_the_stream_of_answers_closes_is_answered(
+    server: RunningPage, browser: Browser
+) -> None:
+    """Gradio's client lets the stream close over an event that it sent at that moment."""
+    server.wait_for_model()  # so that the page's own first event is answered at once
+    held: list[tuple[Route, APIResponse]] = []
+
+    def hold(route: Route) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append((route, route.fetch()))
+
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.route("**/queue/data?*", hold)
+        page.goto(server.url)
+        page.get_by_role("button", name="Draw", exact=True).wait_for()
+        while not held:
+            page.wait_for_timeout(20)
+        ((route, answers),) = held
+        assert "close_stream" in answers.text()
+        with page.expect_response("**/queue/join?*"):
+            ask(page, "a fox")
+        route.fulfill(response=answers)
+        wait_for_status(page, DRAWN, timeout_s=60)
 
 
 def test_stop_before_any_picture_is_complete_says_so(page: Page) -> None:
