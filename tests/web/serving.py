@@ -140,10 +140,19 @@ def opened(browser: Browser, url: str, **options: object) -> Iterator[Page]:
 
 
 def set_number(page: Page, name: str, value: float) -> None:
-    """Type a number into a setting of the tab that is shown."""
+    """Type a number into a setting of the tab that is shown.
+
+    Again, where it was typed sooner than a person could: for some 20 ms after it appears, a setting
+    may still return to its first value.
+    """
     box = page.get_by_role("spinbutton", name=name).filter(visible=True).first
-    box.fill(str(value))
-    box.press("Tab")
+    for _ in range(5):
+        box.fill(str(value))
+        box.press("Tab")
+        page.wait_for_timeout(60)
+        if box.input_value() == str(value):
+            return
+    raise AssertionError(f"{name} does not keep {value}")
 
 
 def use_settings(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
 import json
 import re
@@ -59,16 +58,8 @@ def chosen_png(page: Page) -> bytes:
 
 
 def choose(page: Page, place: int, *, shown: str) -> None:
-    """Choose a picture; again, where a click met the stage while it was being replaced."""
-    from playwright.sync_api import TimeoutError as Late
-
-    chosen = page.locator(".chosen:visible").filter(has_text=shown)
-    for _ in range(5):
-        page.locator(".stage:visible .pick").nth(place).click()
-        with contextlib.suppress(Late):
-            chosen.wait_for(timeout=4000)
-            return
-    chosen.wait_for()
+    page.locator(".stage:visible .pick").nth(place).click()
+    page.locator(".chosen:visible").filter(has_text=shown).wait_for()
 
 
 def settings_in(png: bytes) -> dict[str, object]:
