@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from dalle.config import Dtype, WeightType
+from dalle.device import autocast_dtype
 from dalle.native.build import compile_library, load_library
 from dalle.native.decoder import NativeDecoder
 from dalle.native.packing import quantize_rows
@@ -79,21 +80,19 @@ class Engines:
             ValueError: int8 or compiling is asked for on a GPU.
             BuildError: The step cannot be compiled.
         """
+        native: WeightType = "bf16" if autocast_dtype("auto", self._device) else "fp32"
         if self._device.type != "cpu":
             if dtype == "int8" or compile:
                 raise ValueError(
                     f"dtype int8 and compile are for CPUs, got dtype {dtype} and compile {compile} "
                     f"on {self._device.type}; leave them out, or use device cpu"
                 )
-            has_bf16 = torch.cuda.is_bf16_supported()
-            chosen: WeightType = ("bf16" if has_bf16 else "fp32") if dtype == "auto" else dtype
-            return self.exactly(chosen, compiled=False)
+            return self.exactly(native if dtype == "auto" else dtype, compiled=False)
         if compile:
             compile_library()
         compiled = load_library() is not None
-        if dtype == "auto":
-            bf16 = compiled or torch.cpu._is_avx512_bf16_supported()
-            return self.exactly("bf16" if bf16 else "fp32", compiled=compiled)
+        if dtype == "auto":  # the compiled step computes in bf16 anywhere
+            return self.exactly("bf16" if compiled else native, compiled=compiled)
         return self.exactly(dtype, compiled=compiled)
 
     def exactly(self, dtype: WeightType, *, compiled: bool) -> Engine:

@@ -572,7 +572,8 @@ inline int placed(int vector, int lane) {
   return Lanes<T, kVectors>::kSplit ? vector / 2 * 32 + 2 * lane + vector % 2 : vector * 16 + lane;
 }
 
-// Where a lane comes from when the pairs of two registers are brought together: below 16 from the first.
+// Where a lane comes from when the pairs of two registers are brought together; below 16, from the
+// first.
 constexpr int paired(int lane, int step) { return lane & step ? 16 + lane - step : lane; }
 
 // Lanes of `a` and of `b` that stand `kStep` apart, added up, side by side.

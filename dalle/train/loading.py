@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from torch.utils.data import DataLoader
@@ -27,42 +27,54 @@ def step_batches(task: Task, loop: LoopConfig, *, start: int) -> Iterator[Batch]
         start=start,
         stop=loop.steps,
     )
-    return iter(
-        DataLoader(
-            dataset,
-            batch_sampler=order,
-            collate_fn=task.collate,
-            num_workers=loop.workers,
-            worker_init_fn=ignore_interrupts,
-            # A generator of its own keeps the loader from drawing on the global stream.
-            generator=generator(loop.seed, "loader"),
-        )
+    loader = DataLoader(
+        dataset,
+        batch_sampler=order,
+        collate_fn=task.collate,
+        num_workers=loop.workers,
+        worker_init_fn=ignore_interrupts,
+        # A generator of its own keeps the loader from drawing on the global stream.
+        generator=generator(loop.seed, "loader"),
     )
+    return fetched(loader, loop)
+
+
+def fetched(batches: Iterable[Batch], loop: LoopConfig) -> Iterator[Batch]:
+    """The batches of a loader.
+
+    Raises:
+        TrainingError: A process died whose batch was announced already, but not yet handed over.
+    """
+    try:
+        yield from batches
+    except (ConnectionError, EOFError) as err:
+        if not loop.workers:
+            raise
+        # torch's own word of the death is still to come, and must not meet what is done next.
+        with suppress(RuntimeError):
+            time.sleep(1)
+        raise _died(loop, str(err) or "it hung up") from err
 
 
 @contextmanager
 def worker_deaths_explained(loop: LoopConfig) -> Iterator[None]:
-    """One line instead of torch's traces when a process that loads data was killed.
+    """One line instead of torch's trace when a process that loads data was killed.
 
-    torch notices it anywhere: it raises from a signal handler, or where the next batch is awaited;
-    or the batch was announced already, and whoever fetches it finds nobody at the other end.
+    torch raises from a signal handler, and so anywhere, or where the next batch is awaited.
 
     Raises:
         TrainingError: That happened.
     """
     try:
         yield
-    except (RuntimeError, ConnectionError, EOFError) as err:
-        is_torchs = str(err).startswith("DataLoader worker (pid")
-        if not (is_torchs or (loop.workers and not isinstance(err, RuntimeError))):
+    except RuntimeError as err:
+        if not str(err).startswith("DataLoader worker (pid"):
             raise
-        if not is_torchs:
-            # torch's own word of it is still to come, and must not meet what is done next.
-            with suppress(RuntimeError):
-                time.sleep(1)
-        found = str(err).strip().rstrip(".") or "it hung up"
-        raise TrainingError(
-            f"a process that loads data died: {found}; if memory ran out, "
-            f"lower loop.workers (now {loop.workers}) or loop.batch, and resume from the newest "
-            "checkpoint"
-        ) from err
+        raise _died(loop, str(err)) from err
+
+
+def _died(loop: LoopConfig, found: str) -> TrainingError:
+    return TrainingError(
+        f"a process that loads data died: {found.strip().rstrip('.')}; if memory ran out, lower "
+        f"loop.workers (now {loop.workers}) or loop.batch, and resume from the newest checkpoint"
+    )

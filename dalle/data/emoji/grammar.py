@@ -127,24 +127,26 @@ class Grammar:
         other_subject = dice.chance(_SUBJECT_CONTRASTS)
         for attempt in range(_MAX_PROPOSALS):
             kind = dice.pick(kinds)
-            own_kind = attempt < _OWN_KIND_PROPOSALS
-            if other_subject and own_kind:
-                other = self._with_another_subject(scene, dice)
-            elif not own_kind:
+            if attempt >= _OWN_KIND_PROPOSALS:
                 # All other numbers of this subject may be held out, say.
                 other = replace(
                     scene, background=dice.weigh(_NAMED_BACKGROUNDS), background_named=True
                 )
-            elif kind == "pair":
-                other = _reordered(scene, dice)
+            elif other_subject:
+                other = self._with_another_subject(scene, dice)
             else:
-                other = self._draw_kind[kind](dice, lambda: scene.placed[0].subject)
-            if kind in ("size", "count", "look") and own_kind and not other_subject:
-                other = _on_background_of(scene, other)
+                other = self._redrawn(scene, kind, dice)
             held_out = heldout_combinations(other)
             if _visible(other) != _visible(scene) and not (held_out and split == "train"):
                 return replace(other, held_out=held_out)
         raise AssertionError(f"no contrast to {scene} in {_MAX_PROPOSALS} proposals")
+
+    def _redrawn(self, scene: Scene, kind: SceneKind, dice: Dice) -> Scene:
+        """Another scene of that kind with the subjects of `scene`."""
+        if kind == "pair":
+            return _reordered(scene, dice)
+        other = self._draw_kind[kind](dice, lambda: scene.placed[0].subject)
+        return _on_background_of(scene, other) if kind in ("size", "count", "look") else other
 
     def _with_another_subject(self, scene: Scene, dice: Dice) -> Scene:
         """`scene` with one of its subjects replaced; itself where the group has no other."""
