@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
@@ -24,7 +24,7 @@ from dalle.clip import build_clip
 from dalle.config import SamplingConfig
 from dalle.errors import ModelFormatError
 from dalle.model_config import ClipConfig, SequenceConfig, TransformerConfig
-from dalle.schema import build_config, read_object
+from dalle.schema import Config, build_config, read_object
 from dalle.transformer import JointTransformer
 from dalle.weights import filled, replacing, stored
 from vae.config import VaeConfig
@@ -43,8 +43,6 @@ MAX_NUMBERS = 20_000_000_000
 """A config whose model needs more numbers than this is taken for a lie before it is built."""
 MAX_BLOCKS = 512
 """So is one with more blocks in a row, which take time to build even where they take no memory."""
-
-Config = TypeVar("Config")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +205,7 @@ def load_clip(folder: Path) -> ClipParts:
 
 def _load_vae(folder: Path, tree: Mapping[str, Any]) -> DiscreteVAE:
     config = _section(tree, "vae", VaeConfig, folder)
-    blocks = config.groups * config.blocks_per_group
+    blocks = config.groups * max(config.blocks_per_group, config.decoder_shape[1])
     _check_size(folder, blocks=blocks, numbers=_vae_numbers(config))
     return filled(lambda: DiscreteVAE(config), folder / VAE_FILE)
 
@@ -270,11 +268,13 @@ def _check_size(folder: Path, *, blocks: int, numbers: int) -> None:
 
 def _vae_numbers(config: VaeConfig) -> int:
     """About how many weights a dVAE has."""
-    widths = [config.channels << group for group in range(config.groups)]
-    # A block from and to width w has 58 (w / 4)^2 kernel entries, and there are two stacks.
-    per_group = sum(2 * 58 * width**2 // 16 for width in widths)
-    codes = config.codebook_size * (widths[-1] + config.codebook_dim)
-    return config.blocks_per_group * per_group + codes
+    weights = 0
+    for channels, blocks in ((config.channels, config.blocks_per_group), config.decoder_shape):
+        # A block from and to width w has 58 (w / 4)^2 kernel entries.
+        widths = [channels << group for group in range(config.groups)]
+        weights += blocks * sum(58 * width**2 // 16 for width in widths)
+    features = config.channels << config.groups - 1
+    return weights + config.codebook_size * (features + config.codebook_dim)
 
 
 def _clip_numbers(config: ClipConfig, text_vocab: int) -> int:

@@ -7,6 +7,8 @@ import logging
 import shutil
 from pathlib import Path
 
+import torch
+
 from dalle.checkpoint import (
     CARD_FILE,
     CLIP_FILE,
@@ -17,6 +19,7 @@ from dalle.checkpoint import (
     has_clip,
     load_clip,
     load_model,
+    load_vae,
     write_config,
 )
 from dalle.config import Pack
@@ -24,6 +27,7 @@ from dalle.errors import ModelFormatError
 from dalle.folders import model_folder
 from dalle.schema import read_object
 from dalle.weights import replacing
+from vae.model import DiscreteVAE
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +36,8 @@ def run(settings: Pack) -> int:
     """Check every part, write the folder; 0 when done.
 
     Raises:
-        ModelFormatError: A part is damaged, or the CLIP reads captions with another tokenizer.
+        ModelFormatError: A part is damaged, the CLIP reads captions with another tokenizer, or the
+            dVAE has other codes.
         OSError: A file cannot be read or written.
     """
     source = model_folder(settings.model)
@@ -42,6 +47,12 @@ def run(settings: Pack) -> int:
     files = {name: source / name for name in (VAE_FILE, TRANSFORMER_FILE, TOKENIZER_FILE)}
     if has_clip(source):
         files[CLIP_FILE] = source / CLIP_FILE
+    if settings.vae is not None:
+        vae_folder = model_folder(settings.vae)
+        vae = load_vae(vae_folder)
+        _check_codes(parts.vae, vae, where=vae_folder)
+        tree["vae"] = dataclasses.asdict(vae.config)
+        files[VAE_FILE] = vae_folder / VAE_FILE
     if settings.clip is not None:
         clip_folder = model_folder(settings.clip)
         _check_tokenizer(source, clip_folder)
@@ -58,6 +69,21 @@ def run(settings: Pack) -> int:
     size = sum(path.stat().st_size for path in settings.out.iterdir())
     log.info("the model is in %s, %.1f MB", settings.out, size / 1e6)
     return 0
+
+
+def _check_codes(ours: DiscreteVAE, theirs: DiscreteVAE, *, where: Path) -> None:
+    """Refuse a dVAE whose tokens mean something else than the model's.
+
+    Raises:
+        ModelFormatError: They do.
+    """
+    for part in ("encoder", "quantizer"):
+        one, other = (getattr(vae, part).state_dict() for vae in (ours, theirs))
+        if one.keys() != other.keys() or not all(torch.equal(one[n], other[n]) for n in one):
+            raise ModelFormatError(
+                f"the dVAE in {where} has another {part} than the model's, so that the model's "
+                "tokens would be drawn as something else; train it with --codes_of the model's"
+            )
 
 
 def _check_tokenizer(model: Path, clip: Path) -> None:

@@ -5,12 +5,25 @@ from __future__ import annotations
 import json
 import types
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 MAX_JSON_BYTES = 1 << 20
 
-Config = TypeVar("Config")
+Config = TypeVar("Config", bound="DataclassInstance")
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -35,7 +48,8 @@ def build_config(schema: type[Config], values: object, *, where: str) -> Config:
     """`values` as an instance of the dataclass `schema`.
 
     Every field must be given: a default that was meant for new models would describe an old one
-    wrongly.
+    wrongly. Left out may be what was `later` added to the format (so its metadata say), with a
+    default that describes the models before it.
 
     Args:
         schema: A dataclass with fields of plain types, literals and unions of these.
@@ -50,7 +64,8 @@ def build_config(schema: type[Config], values: object, *, where: str) -> Config:
     hints = get_type_hints(schema)
     if unknown := sorted(values.keys() - hints.keys()):
         raise ValueError(f"{where} has unknown keys: {', '.join(unknown)}")
-    if missing := sorted(hints.keys() - values.keys()):
+    later = {one.name for one in fields(schema) if one.metadata.get("later")}
+    if missing := sorted(hints.keys() - values.keys() - later):
         raise ValueError(f"{where} lacks the keys {', '.join(missing)}")
     for key, value in values.items():
         if not _fits(value, hints[key]):

@@ -6,7 +6,7 @@ misspelt flag is answered from here in a few hundredths of a second.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 MAX_GROUPS = 12
@@ -23,6 +23,10 @@ class VaeConfig:
     """Groups of blocks; between two groups the picture is halved, so stride = 2^(groups - 1)."""
     blocks_per_group: int = 2
     """Residual blocks in each group."""
+    decoder_channels: int | None = field(default=None, metadata={"later": True})
+    """Width of the decoder's finest group where it is another one; None for `channels`."""
+    decoder_blocks: int | None = field(default=None, metadata={"later": True})
+    """Blocks in each group of the decoder where it has others; None for `blocks_per_group`."""
     codebook_size: int = 8192
     """Number of codes an image token can be."""
     codebook_dim: int = 128
@@ -37,6 +41,14 @@ class VaeConfig:
         """Pixels per grid cell, along each side."""
         return int(2 ** (self.groups - 1))
 
+    @property
+    def decoder_shape(self) -> tuple[int, int]:
+        """Width of the decoder's finest group, and blocks in each of its groups."""
+        return (
+            self.channels if self.decoder_channels is None else self.decoder_channels,
+            self.blocks_per_group if self.decoder_blocks is None else self.decoder_blocks,
+        )
+
     def __post_init__(self) -> None:
         """Refuse sizes that no model can have.
 
@@ -47,14 +59,23 @@ class VaeConfig:
             value = getattr(self, name)
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        for name in ("decoder_channels", "decoder_blocks"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(
+                    f"{name} must be at least 1, got {value}; leave it out for as "
+                    "many as the encoder has"
+                )
         if self.groups > MAX_GROUPS:
             raise ValueError(
                 f"groups must be at most {MAX_GROUPS} (stride {2 ** (MAX_GROUPS - 1)}), "
                 f"got {self.groups}"
             )
-        if self.channels % 4:
-            raise ValueError(
-                f"channels must be divisible by 4 (bottleneck blocks), got {self.channels}"
-            )
+        for name, value in (
+            ("channels", self.channels),
+            ("decoder_channels", self.decoder_shape[0]),
+        ):
+            if value % 4:
+                raise ValueError(f"{name} must be divisible by 4 (bottleneck blocks), got {value}")
         if self.codebook_size < 2:
             raise ValueError(f"codebook_size must be at least 2, got {self.codebook_size}")

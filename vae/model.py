@@ -73,17 +73,19 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Code vectors to the likelihood's parameters.
 
-    The encoder's mirror: between two groups every cell is repeated, and a 1x1 convolution ends it.
+    The encoder's mirror, though it may be wider and deeper: between two groups every cell is
+    repeated, and a 1x1 convolution ends it.
     """
 
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()
-        gain = 1 / (config.groups * config.blocks_per_group) ** 2
+        channels, blocks = config.decoder_shape
+        gain = 1 / (config.groups * blocks) ** 2
         layers: list[nn.Module] = []
         width = config.codebook_dim
         for group in reversed(range(config.groups)):
-            for _ in range(config.blocks_per_group):
-                outputs = config.channels * 2**group
+            for _ in range(blocks):
+                outputs = channels * 2**group
                 layers.append(ResidualBlock(width, outputs, kernels=(1, 3, 3, 3), gain=gain))
                 width = outputs
             if group > 0:

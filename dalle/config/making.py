@@ -125,6 +125,9 @@ class TrainVae:
     out: Path
     """Run folder: metrics, samples, checkpoints and the finished model go here."""
     data: DataConfig
+    codes_of: Path | None = None
+    """A trained dVAE whose encoder and codes are taken as they are, so that only the decoder is
+    trained: tokens made before, and what was trained on them, stay valid. None trains all."""
     model: VaeConfig = field(default_factory=VaeConfig)
     objective: VaeObjectiveConfig = field(default_factory=VaeObjectiveConfig)
     optim: OptimConfig = field(

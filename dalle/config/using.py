@@ -28,7 +28,7 @@ _READ_WITH_IMAGE = frozenset({"prompt_layout", "crop"})
 
 @dataclass(frozen=True, kw_only=True)
 class Pack:
-    """`dalle pack`: make one folder to publish of a model, its CLIP, its card and its settings."""
+    """`dalle pack`: one folder to publish of a model, its CLIP, its decoder, card and settings."""
 
     model: Path
     """A finished run of `dalle train transformer`, or a model folder."""
@@ -36,6 +36,9 @@ class Pack:
     """Model folder to write; replaced if it exists."""
     clip: Path | None = None
     """A finished run of `dalle train clip` with the model's tokenizer; None keeps what is there."""
+    vae: Path | None = None
+    """A finished run of `dalle train vae --codes_of` the model, whose decoder draws; None keeps the
+    model's."""
     card: Path | None = None
     """Markdown file that becomes the model card; None keeps the one that is there."""
     temperature: float | None = None

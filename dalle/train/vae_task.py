@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from dalle.checkpoint import save_vae
+from dalle.checkpoint import load_vae, save_vae
 from dalle.config import TrainVae, VaeObjectiveConfig
 from dalle.data.order import Draw
 from dalle.data.pictures import Fault, Picture, PictureSet, picture_sets
-from dalle.errors import DataError
+from dalle.errors import DataError, ModelFormatError
+from dalle.folders import model_folder
 from dalle.seeds import derive_seed
 from dalle.sheets import picture_grid
 from dalle.train.schedules import half_cosine
@@ -50,12 +53,18 @@ class VaeTask:
 
         Raises:
             DataError: The pictures cannot be read.
+            ModelFormatError: The dVAE whose codes are asked for cannot be read, or has another
+                encoder.
         """
         self.objective: VaeObjectiveConfig = run.objective
         self.batch = run.loop.batch // run.loop.accumulate
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(run.loop.seed, "init"))
             model = DiscreteVAE(run.model)
+        self.decoder_only = run.codes_of is not None
+        """Whether encoder and codes are another dVAE's, and stay as they are."""
+        if run.codes_of is not None:
+            _take_codes(model, model_folder(run.codes_of))
         # Kernels see channels innermost; measured 10-20 % faster on CPU and GPU alike.
         self.model: DiscreteVAE = model.to(memory_format=torch.channels_last)
         self.train_set, heldout = picture_sets(run.data, run.loop.seed)
@@ -81,6 +90,8 @@ class VaeTask:
         """ELB per pixel value, with tau and KL weight as annealed at `step`."""
         objective = self.objective
         pixels = to_pixels(batch.tensors["image_u8"]).to(memory_format=torch.channels_last)
+        if self.decoder_only:
+            return self._decoder_loss(pixels)
         tau = half_cosine(objective.tau_start, objective.tau_end, step, objective.tau_steps)
         weight = half_cosine(0.0, objective.kl_weight, step, objective.kl_steps)
         out = self.model(pixels, tau=tau, generator=noise)
@@ -89,9 +100,7 @@ class VaeTask:
         # cells, that leaves the KL divided by 3 stride^2 (its 192 at stride 8).
         kl_share = out.quantized.kl / (3 * self.model.config.stride**2)
         value = nll + weight * kl_share + objective.commitment_weight * out.quantized.commitment
-        self.counts += torch.bincount(
-            out.quantized.tokens.flatten().cpu(), minlength=self.counts.numel()
-        )
+        self._count(out.quantized.tokens)
         if self.model.quantizer.FOLLOWS_FEATURES:
             if step != self.features_step:
                 self.features, self.features_step = [], step
@@ -102,9 +111,21 @@ class VaeTask:
         metrics |= {"tau": torch.tensor(tau), "kl_weight": torch.tensor(weight)}
         return Loss(value=value, metrics=metrics)
 
+    def _decoder_loss(self, pixels: Tensor) -> Loss:
+        """The decoder's share alone: pictures through the codes that they are given."""
+        with torch.no_grad():
+            tokens = self.model.encode(pixels)
+        output = self.model.decoder(self.model.quantizer.embed(tokens))
+        nll = reconstruction_nll(output, pixels, self.model.config.likelihood)
+        self._count(tokens)
+        return Loss(value=nll, metrics={"reconstruction": nll})
+
+    def _count(self, tokens: Tensor) -> None:
+        self.counts += torch.bincount(tokens.flatten().cpu(), minlength=self.counts.numel())
+
     def after_step(self, step: int, noise: torch.Generator) -> None:
         """Let a nearest-code codebook follow the features of the whole step."""
-        if not self.model.quantizer.FOLLOWS_FEATURES:
+        if self.decoder_only or not self.model.quantizer.FOLLOWS_FEATURES:
             return
         assert step == self.features_step, "after_step follows the losses of its step"
         self.model.quantizer.after_step(torch.cat(self.features), noise)
@@ -167,6 +188,32 @@ class VaeTask:
         """Write the dVAE folder."""
         assert isinstance(model, DiscreteVAE), "the loop averages the task's own model"
         save_vae(folder, model)
+
+
+def _take_codes(model: DiscreteVAE, folder: Path) -> None:
+    """Give `model` the encoder and the codes of a trained dVAE, for good.
+
+    Raises:
+        ModelFormatError: It cannot be loaded, or its encoder is of another shape.
+    """
+    given = load_vae(folder)
+    wanted, found = (
+        dataclasses.asdict(replace(config, decoder_channels=None, decoder_blocks=None))
+        for config in (model.config, given.config)
+    )
+    if wanted != found:
+        name = next(name for name in wanted if wanted[name] != found[name])
+        raise ModelFormatError(
+            f"codes_of {folder} has another encoder: its model.{name} is {found[name]}, and this "
+            f"run's is {wanted[name]}; make them equal, and size the decoder by "
+            "model.decoder_channels and model.decoder_blocks"
+        )
+    for ours, theirs in (
+        (model.encoder, given.encoder),
+        (model.quantizer, given.quantizer),
+    ):
+        ours.load_state_dict(theirs.state_dict())
+        ours.requires_grad_(False)
 
 
 def collate_pictures(samples: list[Picture | Fault]) -> Batch:

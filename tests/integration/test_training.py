@@ -68,6 +68,10 @@ def make(
             return transformer_settings(out, tokens, optim=optim), TransformerTask
         if kind == "clip":
             return clip_settings(out, vae=trained_vae), ClipTask
+        if kind == "decoder":
+            run = vae_settings(out, "nearest")
+            model = replace(run.model, decoder_channels=16)
+            return replace(run, model=model, codes_of=trained_vae), VaeTask
         return vae_settings(out, kind), VaeTask
 
     return made
@@ -112,7 +116,7 @@ def assert_same_run(first: Trainer, second: Trainer) -> None:
     assert sheets[0] == sheets[1]
 
 
-@pytest.mark.parametrize("kind", ["gumbel", "nearest", "transformer", "muon", "clip"])
+@pytest.mark.parametrize("kind", ["gumbel", "nearest", "decoder", "transformer", "muon", "clip"])
 def test_a_resumed_run_equals_an_unbroken_one(kind: str, tmp_path: Path, make: Make) -> None:
     """Weights, averages, moments, metrics, samples and model, to the last bit.
 

@@ -67,6 +67,15 @@ def test_a_missing_key_is_not_filled_with_a_default() -> None:
         build_config(TransformerConfig, values, where="here")
 
 
+def test_what_was_added_to_the_format_later_may_be_missing() -> None:
+    """Models from before there were decoders of another width have the encoder's."""
+    values = dataclasses.asdict(VaeConfig(channels=48))
+    del values["decoder_channels"]
+    config = build_config(VaeConfig, values, where="here")
+    assert config == VaeConfig(channels=48)
+    assert config.decoder_shape == (48, config.blocks_per_group)
+
+
 @pytest.mark.parametrize("values", [None, [], "text", 3])
 def test_what_is_no_object_is_refused(values: object) -> None:
     with pytest.raises(ValueError, match="here is missing or not an object"):

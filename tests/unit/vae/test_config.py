@@ -22,6 +22,9 @@ def test_stride_doubles_with_each_group_after_the_first(groups: int, stride: int
         ({"blocks_per_group": -1}, "blocks_per_group must be at least 1, got -1"),
         ({"codebook_size": 1}, "codebook_size must be at least 2, got 1"),
         ({"codebook_dim": 0}, "codebook_dim must be at least 1, got 0"),
+        ({"decoder_channels": 0}, "decoder_channels must be at least 1, got 0; leave it out"),
+        ({"decoder_channels": 10}, "decoder_channels must be divisible by 4 .*got 10"),
+        ({"decoder_blocks": -2}, "decoder_blocks must be at least 1, got -2; leave it out"),
     ],
 )
 def test_impossible_sizes_are_refused(settings: dict[str, int], message: str) -> None:
