@@ -103,6 +103,11 @@ STAGES = {
         "mean absolute error",
         {"reconstruction": "training", "heldout_reconstruction": "held out"},
     ),
+    "decoder": (
+        "dVAE's wider decoder: reconstruction loss",
+        "mean absolute error",
+        {"reconstruction": "training", "heldout_reconstruction": "held out"},
+    ),
     "transformer": ("joint transformer, first pass", "nats per token", _TRANSFORMER_CURVES),
     "transformer-second": ("joint transformer, second pass", "nats per token", _TRANSFORMER_CURVES),
     "transformer-third": ("joint transformer, third pass", "nats per token", _TRANSFORMER_CURVES),
