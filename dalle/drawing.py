@@ -18,6 +18,7 @@ from torch import Tensor
 from dalle.captions import CaptionTokenizer
 from dalle.checkpoint import ModelParts
 from dalle.config import SamplingConfig
+from dalle.device import autocast_dtype
 from dalle.engine import Engine, Engines
 from dalle.errors import DalleError
 from dalle.given_picture import read_picture
@@ -129,7 +130,7 @@ class Drawer:
         grid = self.image_tokenizer.encode(prepared.whole)[: prepared.rows]  # r w
         seen = prepared.image  # with no rows kept there is nothing to see
         if prepared.rows:
-            (seen,) = self.previews(rearrange(grid, "h w -> 1 (h w)"))
+            (seen,) = self.previews(rearrange(grid, "h w -> 1 (h w)"), exact=True)
         shown = PromptShown(
             image=prepared.image,
             seen=seen,
@@ -264,10 +265,16 @@ class Drawer:
             )
         ]
 
-    def previews(self, tokens: Tensor) -> Iterator[Image.Image]:
-        """Full-size pictures of unfinished tokens (g, r), whose undrawn rows are grey."""
+    def previews(self, tokens: Tensor, *, exact: bool) -> Iterator[Image.Image]:
+        """Full-size pictures of unfinished tokens (g, r), whose undrawn rows are grey.
+
+        Without `exact` they are decoded in bf16 where that is native: every row waits for them.
+        """
         height, width = self.image_px
-        for picture in self.image_tokenizer.decode(self._grids(tokens)):
+        dtype = None if exact else autocast_dtype("auto", self.device)
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            pictures = self.image_tokenizer.decode(self._grids(tokens))
+        for picture in pictures:
             canvas = Image.new("RGB", (width, height), UNDRAWN)
             canvas.paste(picture, (0, 0))
             yield canvas

@@ -377,9 +377,14 @@ class TextToImage:
                 engine=self._engine,
             )
             for drawn in self._drawer.draw(batch):
-                seen = self._drawer.previews(drawn.tokens[0, :shown]) if previews else ()
+                complete = drawn.rows_done == rows
+                seen = (
+                    self._drawer.previews(drawn.tokens[0, :shown], exact=complete)
+                    if previews
+                    else ()
+                )
                 result = None
-                if drawn.rows_done == rows:
+                if complete:
                     images += self._drawer.images(batch, drawn, row=0)
                     if indices.stop >= request.candidates:
                         result = ranked(caption, images, request)
