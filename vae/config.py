@@ -63,8 +63,7 @@ class VaeConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(
-                    f"{name} must be at least 1, got {value}; leave it out for as "
-                    "many as the encoder has"
+                    f"{name} must be at least 1, got {value}; leave it out to follow the encoder"
                 )
         if self.groups > MAX_GROUPS:
             raise ValueError(

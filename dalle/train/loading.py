@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from torch.utils.data import DataLoader
 
@@ -50,9 +50,9 @@ def fetched(batches: Iterable[Batch], loop: LoopConfig) -> Iterator[Batch]:
     except (ConnectionError, EOFError) as err:
         if not loop.workers:
             raise
-        # torch's own word of the death is still to come, and must not meet what is done next.
-        with suppress(RuntimeError):
-            time.sleep(1)
+        # torch's own word of the death says more, and must not meet what is done next: it is still
+        # to come, from a signal handler.
+        time.sleep(1)
         raise _died(loop, str(err) or "it hung up") from err
 
 

@@ -208,10 +208,7 @@ def _take_codes(model: DiscreteVAE, folder: Path) -> None:
             f"run's is {wanted[name]}; make them equal, and size the decoder by "
             "model.decoder_channels and model.decoder_blocks"
         )
-    for ours, theirs in (
-        (model.encoder, given.encoder),
-        (model.quantizer, given.quantizer),
-    ):
+    for ours, theirs in ((model.encoder, given.encoder), (model.quantizer, given.quantizer)):
         ours.load_state_dict(theirs.state_dict())
         ours.requires_grad_(False)
 

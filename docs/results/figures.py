@@ -84,6 +84,8 @@ COMPLETIONS = 6
 
 COLUMNS = 8
 
+_VAE_CURVES = {"reconstruction": "training", "heldout_reconstruction": "held out"}
+
 _TRANSFORMER_CURVES = {
     "image_loss": "image, training",
     "heldout_image_loss": "image, held out",
@@ -101,12 +103,12 @@ STAGES = {
     "vae": (
         "dVAE: reconstruction loss",
         "mean absolute error",
-        {"reconstruction": "training", "heldout_reconstruction": "held out"},
+        _VAE_CURVES,
     ),
     "decoder": (
         "dVAE's wider decoder: reconstruction loss",
         "mean absolute error",
-        {"reconstruction": "training", "heldout_reconstruction": "held out"},
+        _VAE_CURVES,
     ),
     "transformer": ("joint transformer, first pass", "nats per token", _TRANSFORMER_CURVES),
     "transformer-second": ("joint transformer, second pass", "nats per token", _TRANSFORMER_CURVES),

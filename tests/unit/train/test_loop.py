@@ -117,7 +117,7 @@ def test_a_loading_process_that_is_killed_ends_the_run_with_one_line(vae_run: Va
             return Deadly(self.train_set)
 
     run = vae_run(loop=SPARSE | {"steps": 12, "workers": 1, "save_every": 2})
-    message = r"^a process that loads data died: .* loop.workers \(now 1\)"
+    message = r"^a process that loads data died: DataLoader worker \(pid.* loop.workers \(now 1\)"
     with pytest.raises(TrainingError, match=message) as caught:
         train(run, Deadlier)
     assert "\n" not in str(caught.value)
