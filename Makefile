@@ -43,7 +43,7 @@ bench: $(STAMP) ## measure speed, beside what this machine could do
 
 bench-gpu: $(STAMP) ## the same on a GPU, for a model of 1.2 billion weights
 	$(BIN)/dalle bench xl --device cuda --parts '[prefill,decode,vae,clip,train]' \
-	  --batches '[1,8,64]' --dtypes '[fp32,bf16]' $(ARGS)
+	  --batches '[1,8,64]' --dtypes '[bf16,int8]' --compile true $(ARGS)
 
 demo: $(STAMP) ## serve the web page on http://127.0.0.1:7860
 	@$(BIN)/python app.py $(ARGS)

@@ -69,7 +69,7 @@ def run(settings: Bench) -> int:
 def _rows(settings: Bench, workload: Workload, rates: Rates, device: torch.device) -> Iterator[Row]:
     """Rows of every part that is asked for."""
     runs, parts = settings.runs, settings.parts
-    engines = ways(workload, settings.dtypes, device)
+    engines = ways(workload, settings.dtypes, device, compile=settings.compile)
     if "prefill" in parts:
         yield from prefill_rows(workload, engines, rates, runs=runs)
     if "decode" in parts:
@@ -78,7 +78,9 @@ def _rows(settings: Bench, workload: Workload, rates: Rates, device: torch.devic
                 yield decode_row(workload, engine, rates, captions=batch, candidates=1, runs=runs)
     yield from image_rows(workload, runs=runs, parts=parts)
     if "growth" in parts:
-        yield from growth_rows(workload, settings.dtypes, rates, runs=runs)
+        yield from growth_rows(
+            workload, settings.dtypes[0], rates, runs=runs, compile=settings.compile
+        )
     if "train" in parts:
         keep_freed_memory()  # as the training loop does
         yield from train_rows(workload, rates, settings.dtypes, runs=runs)

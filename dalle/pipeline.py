@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Unpack
 
 import torch
+from PIL import Image
 
 from dalle.checkpoint import ModelParts, load_model
 from dalle.clip import ClipScorer
@@ -59,8 +60,7 @@ class TextToImage:
             compile: Compile the decode step if nobody has; see `from_pretrained`.
 
         Raises:
-            ValueError: `device` is cuda and there is no usable GPU, or the GPU cannot do what
-                `dtype` and `compile` ask for.
+            ValueError: `device` is cuda and there is no usable GPU.
             DalleError: The decode step cannot be compiled.
         """
         self.device = choose_device(device)
@@ -98,16 +98,16 @@ class TextToImage:
                 `dalle.clip.published_clip_scorer` reads them; None takes the model's own.
             require_clip: Raise rather than go on without a CLIP.
             device: Where to draw.
-            dtype: Type of the transformer's weights while it draws: `fp32`, `bf16`, `int8` (CPU
-                only), or `auto`, the fastest that loses nothing worth the name.
+            dtype: Type of the transformer's weights while it draws: `fp32`, `bf16`, `int8`, or
+                `auto`, the fastest that loses nothing worth the name.
             compile: On a CPU, compile the decode step for this machine if nobody has: some seconds,
-                once. Where that has been done it is used, asked for or not.
+                once. Where that has been done it is used, asked for or not. On a GPU, have torch
+                compile it: some tens of seconds, in every process anew.
 
         Raises:
             ModelFormatError: There is no such model or CLIP, or its files are damaged.
             ClipUnavailableError: `require_clip`, and there is none.
-            ValueError: There is no such CLIP, `device` is cuda and there is no usable GPU, or the
-                GPU cannot do what `dtype` and `compile` ask for.
+            ValueError: There is no such CLIP, or `device` is cuda and there is no usable GPU.
             DalleError: The decode step cannot be compiled.
         """
         folder = model_folder(model)
@@ -318,18 +318,10 @@ class TextToImage:
         self, captions: tuple[Prepared, ...], request: Request, *, together: int
     ) -> list[CaptionResult]:
         """Draw and rank `captions`, beside copies of the last if they are fewer than `together`."""
-        # What the compiled step draws does not depend on the size of a batch.
-        missing = 0 if self._engine.compiled else together - len(captions)
+        missing = 0 if self._engine.independent else together - len(captions)
         padded = captions + captions[-1:] * missing
         found: list[list[GeneratedImage]] = [[] for _ in captions]
-        for indices in self._engine.microbatches(request.candidates):
-            batch = DrawBatch(
-                captions=padded,
-                indices=indices,
-                seed=request.seed,
-                sampling=request.sampling,
-                engine=self._engine,
-            )
+        for batch in self._batches(padded, request):
             *_, drawn = self._drawer.draw(batch)
             for row, images in enumerate(found):
                 images += self._drawer.images(batch, drawn, row=row)
@@ -367,36 +359,40 @@ class TextToImage:
     def _stream(self, caption: Prepared, request: Request, *, previews: bool) -> Iterator[Frame]:
         images: list[GeneratedImage] = []
         rows = self._drawer.rows
+        for batch in self._batches((caption,), request):
+            start = batch.indices.start
+            shown = min(len(batch.indices), request.candidates - start)
+            for drawn in self._drawer.draw(batch):
+                seen: Iterable[Image.Image] = ()
+                result = None
+                if drawn.rows_done == rows:
+                    finished = self._drawer.images(batch, drawn, row=0)
+                    images += finished
+                    seen = (image.image for image in finished[:shown])
+                    if batch.indices.stop >= request.candidates:
+                        result = ranked(caption, images, request)
+                elif previews:
+                    seen = self._drawer.previews(drawn.tokens[0, :shown], exact=False)
+                yield Frame(
+                    first_candidate=start,
+                    rows_done=drawn.rows_done,
+                    rows=rows,
+                    previews=tuple(seen) if previews else (),
+                    notice=caption.notice,
+                    finished=tuple(images[: request.candidates]),
+                    result=result,
+                )
+
+    def _batches(self, captions: tuple[Prepared, ...], request: Request) -> Iterator[DrawBatch]:
+        """What is decoded at once, one after another, until `captions` have their candidates."""
         for indices in self._engine.microbatches(request.candidates):
-            shown = min(len(indices), request.candidates - indices.start)
-            batch = DrawBatch(
-                captions=(caption,),
+            yield DrawBatch(
+                captions=captions,
                 indices=indices,
                 seed=request.seed,
                 sampling=request.sampling,
                 engine=self._engine,
             )
-            for drawn in self._drawer.draw(batch):
-                complete = drawn.rows_done == rows
-                seen = (
-                    self._drawer.previews(drawn.tokens[0, :shown], exact=complete)
-                    if previews
-                    else ()
-                )
-                result = None
-                if complete:
-                    images += self._drawer.images(batch, drawn, row=0)
-                    if indices.stop >= request.candidates:
-                        result = ranked(caption, images, request)
-                yield Frame(
-                    first_candidate=indices.start,
-                    rows_done=drawn.rows_done,
-                    rows=rows,
-                    previews=tuple(seen),
-                    notice=caption.notice,
-                    finished=tuple(images[: request.candidates]),
-                    result=result,
-                )
 
 
 def _listed(captions: str | Iterable[str]) -> Iterable[str]:

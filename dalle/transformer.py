@@ -8,6 +8,7 @@ tokens given as a prompt.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -71,6 +72,10 @@ class Block(nn.Module):
     def _feed_forward(self, x: Tensor) -> Tensor:
         added: Tensor = self.mlp_out(gelu(self.mlp_in(self.mlp_norm(x))))
         return x + added
+
+
+DecodeBlock = Callable[[Block, Tensor, LayerMemory, Visible], Tensor]
+"""`Block.decode`, or a compiled form of it."""
 
 
 class JointTransformer(nn.Module):
@@ -183,16 +188,37 @@ class JointTransformer(nn.Module):
         Returns:
             Scores for position + 1, shape (c, g, k), float32.
         """
-        row, column = divmod(position, self.sequence.grid_w)
-        place = self.row_position.weight[row] + self.column_position.weight[column]  # d
-        x: Tensor = self.image_embedding(tokens) + place  # c g d
         slot = image_slot(position, self.sequence)
         visible = {
             kind: cache.visible(slot, self.mask(kind)) for kind in dict.fromkeys(self._layer_masks)
         }
+        return self.decode_seeing(tokens, position, cache, visible=visible)
+
+    def decode_seeing(
+        self,
+        tokens: Tensor,
+        position: int | Tensor,
+        cache: KVCache,
+        *,
+        visible: Mapping[LayerMask, Visible],
+        decode_block: DecodeBlock = Block.decode,
+    ) -> Tensor:
+        """`decode_step` of tokens of which it is known what they see.
+
+        Args:
+            tokens: Shape (c, g), int64.
+            position: Their raster position; a tensor of shape (1), int64, in a recorded step.
+            cache: Gains the tokens, where `visible` says.
+            visible: What they see, by the kind of a layer's mask.
+            decode_block: What takes them through a block.
+
+        Returns:
+            Scores for position + 1, shape (c, g, k), float32.
+        """
+        x: Tensor = self.image_embedding(tokens) + self._place(position)  # c g d
         layers = zip(self.block_list(), self._layer_masks, cache.layers, strict=True)
         for block, kind, memory in layers:
-            x = block.decode(x, memory, visible[kind])
+            x = decode_block(block, x, memory, visible[kind])
         return self._next_logits(self.final_norm(x))
 
     def _run(self, x: Tensor) -> tuple[Tensor, list[KeyValues]]:
@@ -217,6 +243,11 @@ class JointTransformer(nn.Module):
         columns = self.column_position(positions % self.sequence.grid_w)
         embedded: Tensor = self.image_embedding(tokens) + (rows + columns)
         return embedded
+
+    def _place(self, position: int | Tensor) -> Tensor:
+        """What is added to an image token at a raster position: shape (d); of a tensor (1, d)."""
+        row, column = position // self.sequence.grid_w, position % self.sequence.grid_w
+        return self.row_position.weight[row] + self.column_position.weight[column]
 
     def _text_unembedding(self) -> Tensor:
         if self.config.tie_embeddings:

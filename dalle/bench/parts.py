@@ -34,14 +34,14 @@ GROWTH_BATCH = 8
 GROWTH_CANDIDATES = (1, 8, 64, 512)
 
 
-def ways(workload: Workload, dtypes: Sequence[WeightType], device: torch.device) -> list[Engine]:
-    """Every engine that draws here in one of `dtypes`."""
+def ways(
+    workload: Workload, dtypes: Sequence[WeightType], device: torch.device, *, compile: bool
+) -> list[Engine]:
+    """Every engine that draws here in one of `dtypes`; on a GPU, if `compile`, compiled as well."""
     engines = Engines(workload.transformer, device)
     compiled = [False]
-    if device.type == "cpu" and load_library() is not None:
+    if compile if device.type != "cpu" else load_library() is not None:
         compiled.append(True)
-    if device.type != "cpu":
-        dtypes = [dtype for dtype in dtypes if dtype != "int8"]
     return [engines.exactly(dtype, compiled=way) for way in compiled for dtype in dtypes]
 
 
@@ -181,7 +181,7 @@ def _training_step(
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device.type, autocast, enabled=autocast is not None):
-            logits = model(text_ids, images)
+            logits = model.raw_logits(text_ids, images)
             loss = joint_loss(
                 logits.text,
                 logits.image,
@@ -222,24 +222,24 @@ def start_rows(workload: Workload, *, runs: int) -> Iterator[Row]:
 
 
 def growth_rows(
-    workload: Workload, dtypes: Sequence[WeightType], rates: Rates, *, runs: int
+    workload: Workload, dtype: WeightType, rates: Rates, *, runs: int, compile: bool
 ) -> Iterator[Row]:
     """Time against image tokens, dense and masked, and against candidates of one caption.
 
-    The fastest way in the first of `dtypes` is taken: the compiled one where there is one.
+    The fastest way in `dtype` is taken: the compiled one where there is one.
     """
     device = next(workload.transformer.parameters()).device
     for masks in (False, True):
         for side in GROWTH_SIDES:
             shape: Shape = with_grid(workload.shape, side, masks=masks)
             grown = random_workload(workload.name, shape, device)
-            engine = ways(grown, dtypes[:1], device)[-1]
+            engine = ways(grown, [dtype], device, compile=compile)[-1]
             row = decode_row(
                 grown, engine, rates, captions=GROWTH_BATCH, candidates=1, runs=runs,
                 part=f"{side * side} tokens, {'masked' if masks else 'dense'}",
             )  # fmt: skip
             yield row
-    engine = ways(workload, dtypes[:1], device)[-1]
+    engine = ways(workload, [dtype], device, compile=compile)[-1]
     for candidates in GROWTH_CANDIDATES:
         row = decode_row(
             workload, engine, rates, captions=1, candidates=candidates, runs=runs,

@@ -28,7 +28,8 @@ class Bench:
     runs: int = 3
     """Runs of each measurement, after one that does not count; their median is shown."""
     compile: bool = False
-    """Compile the decode step if nobody has; where it is at hand, it is measured beside torch."""
+    """Compile the decode step if nobody has; where it is at hand, it is measured beside torch. On a
+    GPU, measure it also as torch compiles it."""
     device: Device = "auto"
     """What is measured."""
     out: Path | None = None

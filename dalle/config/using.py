@@ -122,7 +122,8 @@ class Generate:
     """Type of the transformer's weights while it draws; auto is the fastest that loses nothing
     worth the name, int8 loses a little."""
     compile: bool = False
-    """On a CPU, compile the decode step for this machine if nobody has: some seconds, once."""
+    """Compile the decode step: on a CPU if nobody has, some seconds, once; on a GPU by torch, for
+    every process anew, which pays where many pictures follow."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn, before anything is loaded."""

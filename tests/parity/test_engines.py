@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import logging
@@ -16,7 +17,9 @@ import torch
 from dalle import Recipe, TextToImage, read_recipe
 from dalle.cli import main
 from dalle.config import Dtype, WeightType
-from dalle.engine import COMPILED_MICROBATCH, MICROBATCH, Engine, Engines
+from dalle.engine import COMPILED_MICROBATCH, GPU_MICROBATCH, Engine, Engines
+from dalle.graph_decoder import GraphDecoder
+from dalle.linear_layers import MICROBATCH
 from dalle.native.build import BuildError, compile_library, load_library
 from dalle.picture import GeneratedImage, _recipe
 
@@ -31,19 +34,22 @@ def same(left: GeneratedImage, right: GeneratedImage) -> bool:
     )
 
 
-def engine(*, compiled: bool) -> Engine:
-    return Engine(dtype="fp32", compiled=compiled, decoder=None)  # type: ignore[arg-type]
+def engine_of(transformer: TextToImage, dtype: WeightType, *, compiled: bool) -> Engine:
+    return transformer._drawer.engines.exactly(dtype, compiled=compiled)
 
 
-def test_microbatches_of_torch_have_one_size() -> None:
-    assert engine(compiled=False).microbatches(5) == [range(5)]
-    assert engine(compiled=False).microbatches(20) == [range(16), range(16, 32)]
-    assert [engine(compiled=False).together(n) for n in (1, 5, 16, 20)] == [MICROBATCH, 3, 1, 1]
+def test_microbatches_of_torch_have_one_size(tiny_pipeline: TextToImage) -> None:
+    engine = engine_of(tiny_pipeline, "fp32", compiled=False)
+    assert engine.microbatches(5) == [range(5)]
+    assert engine.microbatches(20) == [range(16), range(16, 32)]
+    assert [engine.together(n) for n in (1, 5, 16, 20)] == [MICROBATCH, 3, 1, 1]
 
 
-def test_compiled_microbatches_are_large_and_even() -> None:
+@pytest.mark.usefixtures("library")
+def test_compiled_microbatches_are_large_and_even(tiny_pipeline: TextToImage) -> None:
+    engine = engine_of(tiny_pipeline, "fp32", compiled=True)
     for candidates in (1, 64, 65, 100, 512, 4096):
-        batches = engine(compiled=True).microbatches(candidates)
+        batches = engine.microbatches(candidates)
         assert {len(batch) for batch in batches} == {len(batches[0])}
         assert len(batches) == -(-candidates // COMPILED_MICROBATCH), "no more than needed"
         assert candidates <= batches[-1].stop < candidates + len(batches)
@@ -221,11 +227,15 @@ def test_a_damaged_library_is_left_aside(
     load_library.cache_clear()
 
 
-def test_compiling_is_for_processors(tiny_pipeline: TextToImage) -> None:
-    engines = Engines(tiny_pipeline._drawer.transformer, torch.device("meta"))
-    for dtype, compile in (("int8", False), ("auto", True)):
-        with pytest.raises(ValueError, match="dtype int8 and compile are for CPUs, got dtype"):
-            engines.preferred(dtype, compile=compile)  # type: ignore[arg-type]
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8"])
+def test_a_gpu_records_its_steps(dtype: WeightType, tiny_pipeline: TextToImage) -> None:
+    """Chosen without a GPU: "meta" stands for any device that is no processor."""
+    transformer = copy.deepcopy(tiny_pipeline._drawer.transformer).to("meta")
+    for compile in (False, True):
+        engine = Engines(transformer, torch.device("meta")).preferred(dtype, compile=compile)
+        assert (engine.dtype, engine.compiled) == (dtype, compile)
+        assert isinstance(engine.decoder, GraphDecoder)
+        assert [len(batch) for batch in engine.microbatches(100)] == [GPU_MICROBATCH] * 2
 
 
 def test_the_command_line_chooses(

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 
 from dalle.config import SamplingConfig, WeightType
-from dalle.engine import Int8Linear, in_dtype
+from dalle.linear_layers import (
+    Bf16Linear,
+    Int8Linear,
+    Int8WeightLinear,
+    OneDnnLinear,
+    in_dtype,
+)
 from dalle.model_config import SequenceConfig, TransformerConfig
 from dalle.native.build import compile_library
 from dalle.native.decoder import NativeDecoder
@@ -207,6 +213,31 @@ def test_int8_of_nothing_is_the_bias() -> None:
     x[1] = 1
     assert torch.equal(layer(x)[0], layer.bias)
     assert layer(x).isfinite().all()
+
+
+@torch.inference_mode()
+def test_a_gpu_s_int8_weights_are_those_of_a_processor() -> None:
+    """Only the weights are rounded there, so products are those of what they stand for."""
+    torch.manual_seed(0)
+    exact = torch.nn.Linear(64, 48)
+    layer = Int8WeightLinear(exact)
+    x = torch.randn(5, 64)
+    widened = layer.weight.double() * layer.scales.double()[:, None]
+    expected = x.double() @ widened.T + exact.bias.double()
+    torch.testing.assert_close(layer(x).double(), expected, rtol=1e-5, atol=1e-5)
+    assert (widened - exact.weight).abs().max() <= layer.scales.max() / 2 * 1.001
+
+
+@torch.inference_mode()
+def test_weights_laid_out_for_onednn_give_torch_s_products() -> None:
+    torch.manual_seed(0)
+    exact = torch.nn.Linear(64, 48)
+    x = torch.randn(3, 5, 64)
+    torch.testing.assert_close(OneDnnLinear(exact, torch.float32)(x), exact(x))
+    narrow, plain = OneDnnLinear(exact, torch.bfloat16)(x), Bf16Linear(exact)(x)
+    assert narrow.dtype == torch.float32
+    # One rounding of the sum to 8 bits may fall differently.
+    torch.testing.assert_close(narrow, plain, rtol=2**-7, atol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "int8"])

@@ -142,7 +142,7 @@ def test_row_and_column_are_read_without_a_copy() -> None:
         mask = None if kind == "dense" else causal_mask(kind, config, 3)  # type: ignore[arg-type]
         visible = cache.visible(slot, mask)
         assert (visible.suffix_index, visible.suffix) == (9, entries)
-        assert visible.hidden_prefix is None, "a caption is seen by all"
+        assert visible.hidden is None, "a caption is seen by all"
     conv = cache.visible(slot, causal_mask("conv", config, 3)).suffix
     assert isinstance(conv, torch.Tensor)
     assert conv.tolist() == [4, 5, 6, 8, 9]

@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("dalle.image_prompt", "dalle.given_picture", "dalle.ground", "dalle.transforms"),
         *("dalle.request", "dalle.drawing", "dalle.ranked"),
         *("dalle.caption_file", "dalle.labels", "dalle.image_tokenizer"),
-        *("dalle.engine", "dalle.native"),
+        *("dalle.engine", "dalle.linear_layers", "dalle.graph_decoder", "dalle.native"),
     ),
     (
         *("dalle.transformer", "dalle.clip", "dalle.attention", "dalle.sequence"),

@@ -14,7 +14,7 @@ import pytest
 from dalle import CaptionFailure, CaptionResult, DalleError, TextToImage
 from dalle.attention import KVCache
 from dalle.drawing import UNDRAWN
-from dalle.engine import MICROBATCH
+from dalle.linear_layers import MICROBATCH
 from tests.unit.comparing import APPLES, FOX, MANY, ROBOT, by_index, tokens_of
 
 # ------------------------------------------------------------------------------------ many captions

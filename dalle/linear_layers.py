@@ -1,0 +1,145 @@
+"""The linear layers of a transformer that draws: the type and the order of their weights.
+
+Axis letters: i inputs, o outputs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from dalle.config import WeightType
+from dalle.native.packing import quantize_rows
+from dalle.transformer import JointTransformer
+
+MICROBATCH = 16
+"""Candidates that torch decodes together on a CPU. Fixed, because its rounding depends on it."""
+
+
+class OneDnnLinear(nn.Module):
+    """A linear layer of a CPU whose weights lie as oneDNN's kernels read them.
+
+    Products with the few rows of a step took half as long so, on processors by AMD, as those with
+    plain weights. States are float32 on both sides.
+    """
+
+    def __init__(self, source: nn.Linear, dtype: torch.dtype) -> None:
+        """Round the weights of `source` to `dtype`, and lay them out."""
+        super().__init__()
+        assert source.bias is not None, "all linear layers here have one"
+        self._dtype = dtype
+        self._bias = source.bias.detach().to(dtype)
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(
+            source.weight.detach().to(dtype), MICROBATCH
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (..., i) to (..., o), float32."""
+        sums: Tensor = torch.ops.mkldnn._linear_pointwise(
+            x.to(self._dtype), self._packed, self._bias, "none", [], ""
+        )
+        return sums.float()
+
+
+class Bf16Linear(nn.Module):
+    """A linear layer that multiplies in bfloat16, between float32 states, where oneDNN cannot."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, source: nn.Linear) -> None:
+        """Round the weights of `source`."""
+        super().__init__()
+        self.register_buffer("weight", source.weight.detach().bfloat16(), persistent=False)
+        self.register_buffer("bias", source.bias.detach().bfloat16(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (..., i) to (..., o), float32."""
+        return linear(x.bfloat16(), self.weight, self.bias).float()
+
+
+class _QuantizedLinear(nn.Module):
+    """The int8 weights of a linear layer, one scale for each output."""
+
+    weight: Tensor
+    scales: Tensor
+    bias: Tensor
+
+    def __init__(self, source: nn.Linear) -> None:
+        """Quantise `source`."""
+        super().__init__()
+        weight, scales = quantize_rows(source.weight.detach().float())
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("scales", scales, persistent=False)
+        self.register_buffer("bias", source.bias.detach(), persistent=False)
+
+
+class Int8Linear(_QuantizedLinear):
+    """A linear layer with int8 weights, whose inputs are quantised row by row as they come.
+
+    torch's own dynamic quantisation has one scale for a whole batch, so that a picture would
+    depend on its neighbours.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (..., i) to (..., o), float32."""
+        rows = x.reshape(-1, x.shape[-1])
+        smallest = torch.finfo(x.dtype).tiny
+        steps = rows.abs().amax(dim=-1, keepdim=True).clamp_min_(smallest).div_(127)
+        whole = (rows / steps).round_().to(torch.int8)
+        sums = torch._int_mm(whole, self.weight.t()).to(x.dtype)
+        return torch.addcmul(self.bias, sums, steps * self.scales).view(*x.shape[:-1], -1)
+
+
+class Int8WeightLinear(_QuantizedLinear):
+    """A linear layer of a GPU whose weights alone are int8; compiled, it widens them as it reads.
+
+    Run as it is, it is no faster than bfloat16, since it writes the wide weights first.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (..., i) to (..., o), of the type of `x`."""
+        sums = linear(x, self.weight.to(x.dtype))
+        return torch.addcmul(self.bias.to(x.dtype), sums, self.scales.to(x.dtype))
+
+
+def in_dtype(transformer: JointTransformer, dtype: WeightType) -> JointTransformer:
+    """`transformer` with weights of `dtype`, laid out for its device; itself where nothing changes.
+
+    On a CPU only the products with weights are narrow. Keys and values stay float32: torch's
+    products of one bfloat16 query with its keys took two to five times as long as in float32.
+    """
+    on_cpu = transformer.start.device.type == "cpu"
+    narrow = _linear_kind(dtype, on_cpu=on_cpu)
+    if narrow is None and dtype == "fp32":
+        return transformer
+    other = copy.deepcopy(transformer)
+    if not on_cpu:
+        other.bfloat16()
+    if narrow is not None:
+        for block, source in zip(other.block_list(), transformer.block_list(), strict=True):
+            block.attention.qkv = narrow(source.attention.qkv)
+            block.attention.out = narrow(source.attention.out)
+            block.mlp_in = narrow(source.mlp_in)
+            block.mlp_out = narrow(source.mlp_out)
+    return other
+
+
+def _linear_kind(dtype: WeightType, *, on_cpu: bool) -> Callable[[nn.Linear], Any] | None:
+    """What takes the place of the linear layers of blocks; None leaves torch's."""
+    if dtype == "int8":
+        return Int8Linear if on_cpu else Int8WeightLinear
+    if not on_cpu:
+        return None
+    if dtype == "fp32":
+        has_onednn = torch.backends.mkldnn.is_available()
+        return partial(OneDnnLinear, dtype=torch.float32) if has_onednn else None
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return partial(OneDnnLinear, dtype=torch.bfloat16)
+    return Bf16Linear

@@ -1,0 +1,144 @@
+"""Steps of one shape, as CUDA graphs record them, against the plain ones.
+
+On a CPU the same steps are run rather than recorded, so that all but the recording is tested
+everywhere; the tests marked `gpu` record.
+"""
+
+from __future__ import annotations
+
+import gc
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from dalle.config import SamplingConfig
+from dalle.graph_decoder import KEPT_DESKS, GraphDecoder
+from dalle.model_config import SequenceConfig, TransformerConfig
+from dalle.sampling import Decoder, sample_tokens
+from dalle.sequence import pad_caption
+from dalle.transformer import JointTransformer
+
+SEQUENCE = SequenceConfig(text_len=5, text_vocab=9, grid_h=4, grid_w=5, image_vocab=17)
+PROMPTS = [0, 1, 7, SEQUENCE.image_len - 1]
+
+# Both paths round to float32, after sums of a few dozen terms in another order.
+assert_close = partial(torch.testing.assert_close, rtol=1e-4, atol=1e-5)
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+def tiny(attention: str = "dense", device: str = "cpu") -> JointTransformer:
+    torch.manual_seed(0)
+    config = TransformerConfig(
+        width=24,
+        heads=3,
+        layers=6,
+        attention=attention,  # type: ignore[arg-type]
+        conv_kernel=3,
+        qk_norm=attention == "paper",
+    )
+    transformer = JointTransformer(SEQUENCE, config)
+    with torch.no_grad():  # weights at which a hidden or forgotten token shows in every logit
+        for name, parameter in transformer.named_parameters():
+            parameter.mul_(1 if "norm" in name else 6)
+    return transformer.to(device).eval()
+
+
+def captions(device: str = "cpu") -> Tensor:
+    rows = [pad_caption(ids, SEQUENCE) for ids in ([1, 2], [3], [8, 7, 6, 5, 4])]
+    return torch.stack(rows).to(device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("prompt_len", PROMPTS)
+@pytest.mark.parametrize("attention", ["dense", "paper"])
+@torch.inference_mode()
+def test_every_score_is_that_of_the_plain_step(
+    attention: str, prompt_len: int, device: str
+) -> None:
+    plain = tiny(attention, device)
+    recorded = GraphDecoder(plain, compile=False)
+    drawn = torch.randint(17, (3, 2, SEQUENCE.image_len), generator=torch.Generator()).to(device)
+    prompt = drawn[:, 0, :prompt_len]
+    expected, cache = plain.prefill(captions(device), prompt, candidates=2)
+    found, lease = recorded.prefill(captions(device), prompt, candidates=2)
+    assert torch.equal(found, expected)
+    for position in range(prompt_len, SEQUENCE.image_len - 1):
+        newest = drawn[:, :, position]
+        assert_close(
+            recorded.decode_step(newest, position, lease),
+            plain.decode_step(newest, position, cache),
+        )
+
+
+def greedy(decoder: Decoder, text_ids: Tensor, candidates: int = 2) -> Tensor:
+    sampling = SamplingConfig(temperature=0, guidance_scale=1.5)
+    *_, last = sample_tokens(
+        decoder, text_ids, candidates=range(candidates), seed=0, sampling=sampling
+    )
+    return last.tokens
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_desk_used_again_remembers_nothing(device: str) -> None:
+    """Keys of an earlier picture lie where the next one's will: they must stay hidden."""
+    plain = tiny(device=device)
+    recorded = GraphDecoder(plain, compile=False)
+    for order in ([0, 1, 2], [2, 0, 1], [1, 1, 0]):
+        text_ids = captions(device)[order]
+        assert torch.equal(greedy(recorded, text_ids), greedy(plain, text_ids))
+    assert len(recorded._desks) == 1
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_batches_drawn_in_turn_do_not_meet(device: str) -> None:
+    plain = tiny(device=device)
+    recorded = GraphDecoder(plain, compile=False)
+    sampling = SamplingConfig(temperature=1)
+    streams = [
+        [
+            sample_tokens(
+                decoder, captions(device), candidates=range(2), seed=seed, sampling=sampling
+            )
+            for seed in (1, 2)
+        ]
+        for decoder in (plain, recorded)
+    ]
+    for _ in range(SEQUENCE.grid_h):
+        for expected, found in zip(*streams, strict=True):
+            assert torch.equal(next(found).tokens, next(expected).tokens)
+    assert len(recorded._desks) == 2
+
+
+def test_few_desks_outlive_their_users() -> None:
+    recorded = GraphDecoder(tiny(), compile=False)
+    for candidates in range(1, 7):
+        greedy(recorded, captions(), candidates)
+    gc.collect()
+    greedy(recorded, captions(), 1)
+    assert len(recorded._desks) == KEPT_DESKS + 1
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@torch.inference_mode()
+def test_a_step_is_read_from_tensors_alone(device: str) -> None:
+    """What a graph must not hold: a number that was true of the step in which it was recorded."""
+    recorded = GraphDecoder(tiny("paper", device), compile=False)
+    # Whole graphs or none: a step that asks a tensor for its number would be an error here.
+    recorded._decode_block = torch.compile(
+        recorded._decode_block, backend="aot_eager", fullgraph=True
+    )
+    assert torch.equal(
+        greedy(recorded, captions(device)), greedy(tiny("paper", device), captions(device))
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("attention", ["dense", "paper"])
+@torch.inference_mode()
+def test_a_compiled_step_on_a_gpu_is_the_plain_one(attention: str) -> None:
+    plain = tiny(attention, "cuda")
+    compiled = GraphDecoder(plain, compile=True)
+    assert torch.equal(greedy(compiled, captions("cuda")), greedy(plain, captions("cuda")))
