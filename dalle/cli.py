@@ -95,7 +95,7 @@ def _pack(settings: config.Pack) -> int:
 
 
 def _generate(settings: config.Generate) -> int:
-    _require_files(settings.caption_file, settings.image, settings.vary)
+    _require_files(settings.caption_file, settings.image, settings.vary, settings.like)
     from dalle.generate_command import run
 
     return run(settings)

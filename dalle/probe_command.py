@@ -18,7 +18,7 @@ from dalle.evaluate.labelled import LabelledSplit, emoji_groups, labelled_folder
 from dalle.evaluate.linear_probe import require_sklearn
 from dalle.evaluate.plots import require_matplotlib
 from dalle.evaluate.probe_report import ProbeReport, write_probe_report
-from dalle.evaluate.probing import probe
+from dalle.evaluate.probing import pooled, probe_fold
 from dalle.folders import model_folder
 
 JSON_FILE = "probe.json"
@@ -42,16 +42,19 @@ def run(settings: Probe) -> int:
     parts = load_model(model_folder(settings.model))
     parts.vae.to(device).eval()
     parts.transformer.to(device).eval()
-    split = _split(settings, parts)
+    splits = [_split(settings, parts, fold) for fold in range(settings.folds)]
     settings.out.mkdir(parents=True, exist_ok=True)
-    findings = probe(
-        split,
-        train=features_of(parts, split.train.images_u8),
-        test=features_of(parts, split.test.images_u8),
-        labels=settings.labels,
-        repeats=settings.repeats,
-        seed=settings.seed,
-    )
+    folds = [
+        probe_fold(
+            split,
+            train=features_of(parts, split.train.images_u8),
+            test=features_of(parts, split.test.images_u8),
+            labels=settings.labels,
+            repeats=settings.repeats,
+            seed=settings.seed,
+        )
+        for split in splits
+    ]
     report = ProbeReport(
         model=settings.model,
         fingerprint=parts.fingerprint,
@@ -59,7 +62,7 @@ def run(settings: Probe) -> int:
         seed=settings.seed,
         repeats=settings.repeats,
         seconds=round(time.perf_counter() - started, 1),
-        findings=findings,
+        findings=pooled(folds, splits[0].classes, seed=settings.seed),
     )
     page = write_probe_report(report, settings.out)
     text = json.dumps(asdict(report)) + "\n"
@@ -68,8 +71,8 @@ def run(settings: Probe) -> int:
     return 0
 
 
-def _split(settings: Probe, parts: ModelParts) -> LabelledSplit:
-    """The pictures to classify, of the model's size."""
+def _split(settings: Probe, parts: ModelParts, fold: int) -> LabelledSplit:
+    """The pictures to classify, of the model's size, and which of them are tested on."""
     sequence, stride = parts.transformer.sequence, parts.vae.config.stride
     if sequence.grid_h != sequence.grid_w:
         raise ValueError(
@@ -79,8 +82,8 @@ def _split(settings: Probe, parts: ModelParts) -> LabelledSplit:
     image_px, train, test = sequence.grid_h * stride, settings.labels[-1], settings.test_pictures
     if settings.data is not None:
         return labelled_folder(
-            settings.data, image_px=image_px, train=train, test=test, seed=settings.seed
+            settings.data, image_px=image_px, fold=fold, train=train, test=test, seed=settings.seed
         )
     painter = Painter(find_font(None), image_px)
     subjects = list_subjects(painter.font, settings.subject_list)
-    return emoji_groups(painter, subjects, train=train, test=test, seed=settings.seed)
+    return emoji_groups(painter, subjects, fold=fold, train=train, test=test, seed=settings.seed)

@@ -54,8 +54,11 @@ class Probe:
     labels: tuple[int, ...] = (10, 50, 250)
     """Training pictures for each class: the depth plot is made with the most, the others show how
     few will do."""
+    folds: int = 4
+    """Quarters of each class's things that are tested on, one after another, 1 to 4; classifiers
+    learn from the other three."""
     test_pictures: int = 50
-    """Pictures of each class that accuracy is measured on, at most; training never sees them."""
+    """Pictures of each class that accuracy is measured on in each fold, at most."""
     repeats: int = 3
     """Choices of training pictures that an accuracy with few labels is the mean of."""
     seed: int = 0
@@ -70,6 +73,8 @@ class Probe:
     def __post_init__(self) -> None:
         """Refuse what trains or tests nothing."""
         require_positive(self, "test_pictures", "repeats")
+        if not 1 <= self.folds <= 4:
+            raise ValueError(f"folds must be from 1 to 4, got {self.folds}; they are quarters")
         if not self.labels or min(self.labels) < 2 or sorted(set(self.labels)) != list(self.labels):
             raise ValueError(
                 "labels must be different numbers from 2 on, in rising order, such as "

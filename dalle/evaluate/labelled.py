@@ -8,6 +8,7 @@ Axes: b pictures, y x pixel rows and columns.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,8 +29,8 @@ from dalle.errors import DataError
 
 log = logging.getLogger(__name__)
 
-TEST_SHARE = 0.25
-"""Part of a class's pictures, or of a group's subjects, that is kept for testing."""
+FOLDS = 4
+"""Parts of a class's pictures, or of a group's subjects, one of which is tested on at a time."""
 LEAST_PICTURES = 4
 """Fewest pictures of a class in a folder: some to learn from, one at least to test on."""
 _ONE_SUBJECT = SceneMixture(plain=28, background=22, size=7, count=0, pair=0, look=0, panels=0)
@@ -59,7 +60,7 @@ class LabelledSplit:
 
 
 def emoji_groups(
-    painter: Painter, subjects: Sequence[Subject], *, train: int, test: int, seed: int
+    painter: Painter, subjects: Sequence[Subject], *, fold: int, train: int, test: int, seed: int
 ) -> LabelledSplit:
     """Scenes of one subject each, labelled with the group that the subject list puts it in.
 
@@ -69,6 +70,7 @@ def emoji_groups(
     Args:
         painter: Paints the scenes.
         subjects: What may be shown; groups of fewer than `LEAST_PICTURES` subjects are left out.
+        fold: Which part of each group's subjects is tested on, 0 to `FOLDS` - 1.
         train: Pictures of each group to learn from.
         test: Pictures of each group to test on.
         seed: Of the split and the scenes.
@@ -85,10 +87,10 @@ def emoji_groups(
     parts: dict[str, list[tuple[Image.Image, int, int]]] = {"train": [], "test": []}
     for label, (name, members) in enumerate(groups.items()):
         order = _shuffled(members, f"{seed}/probe/{name}")
-        tested = max(1, round(TEST_SHARE * len(order)))
+        first, end = fold * len(order) // FOLDS, (fold + 1) * len(order) // FOLDS
         for part, chosen, count in (
-            ("test", order[:tested], test),
-            ("train", order[tested:], train),
+            ("test", order[first:end], test),
+            ("train", order[:first] + order[end:], train),
         ):
             for picture in range(count):
                 number = chosen[picture % len(chosen)]
@@ -106,7 +108,7 @@ def _scene(painter: Painter, subject: Subject, seed: str) -> Image.Image:
 
 
 def labelled_folder(
-    folder: Path, *, image_px: int, train: int, test: int, seed: int
+    folder: Path, *, image_px: int, fold: int, train: int, test: int, seed: int
 ) -> LabelledSplit:
     """Pictures of a folder whose sub-folders are the classes.
 
@@ -115,6 +117,7 @@ def labelled_folder(
     Args:
         folder: PNG, JPEG and WebP files, one sub-folder for each class, at any depth in it.
         image_px: Height and width to bring them to.
+        fold: Which part of each class is tested on, 0 to `FOLDS` - 1.
         train: Pictures of each class to learn from, at most.
         test: Pictures of each class to test on, at most; a quarter where there are few.
         seed: Of the choice and the split.
@@ -132,16 +135,17 @@ def labelled_folder(
             f"found {names or 'none'}"
         )
     parts: dict[str, list[tuple[Image.Image, int, int]]] = {"train": [], "test": []}
-    unit = 0
+    units = itertools.count()
     for label, name in enumerate(names):
         paths = _picture_paths(folder / name)
-        tested = min(test, max(1, round(TEST_SHARE * len(paths))))
-        readable = _readable(_shuffled(paths, f"{seed}/probe/{name}"), image_px)
-        for place, image in enumerate(readable):
+        tested = min(test, max(1, len(paths) // FOLDS))
+        numbered = [(path, next(units)) for path in _shuffled(paths, f"{seed}/probe/{name}")]
+        turned = numbered[fold * tested :] + numbered[: fold * tested]
+        readable = _readable(turned, image_px)
+        for place, (image, unit) in enumerate(readable):
             if place >= tested + train:
                 break
             parts["test" if place < tested else "train"].append((image, label, unit))
-            unit += 1
         if sum(own == label for _, own, _ in (*parts["train"], *parts["test"])) < LEAST_PICTURES:
             raise DataError(
                 f"{folder / name} must hold at least {LEAST_PICTURES} readable pictures "
@@ -160,13 +164,15 @@ def _picture_paths(folder: Path) -> list[Path]:
     )
 
 
-def _readable(paths: Sequence[Path], image_px: int) -> Iterator[Image.Image]:
-    """The pictures that can be read, square and of one size."""
-    for path in paths:
+def _readable(
+    numbered: Sequence[tuple[Path, int]], image_px: int
+) -> Iterator[tuple[Image.Image, int]]:
+    """The pictures that can be read, square and of one size, with their numbers."""
+    for path, number in numbered:
         try:
             if path.stat().st_size > MAX_PICTURE_BYTES:
                 raise DataError(f"it has more than {MAX_PICTURE_BYTES} bytes")
-            yield fit_square(open_rgb(path.read_bytes()), image_px)
+            yield fit_square(open_rgb(path.read_bytes()), image_px), number
         except (DataError, OSError) as err:
             log.warning("left out %s: %s", path, err)
 

@@ -41,8 +41,8 @@ def draw_depth(findings: ProbeFindings, path: Path) -> None:
     depths = list(range(len(findings.layers)))
     _band(axes, depths, findings.layers, VERMILLION)
     axes.plot(
-        [findings.best_layer],
-        [findings.layers[findings.best_layer].rate],
+        findings.best_layers,
+        [findings.layers[depth].rate for depth in findings.best_layers],
         marker="o", color=VERMILLION, markersize=7, **ON_TOP,
     )  # fmt: skip
     ends: list[End] = [(findings.layers[-1].rate, "transformer", VERMILLION, "solid")]

@@ -74,9 +74,9 @@ def markdown(report: ProbeReport) -> str:
 
 def _header(report: ProbeReport) -> list[str]:
     found = report.findings
-    best = found.layers[found.best_layer]
+    distinct = sorted(set(found.best_layers))
     headline = (
-        f"**{percent(best.rate)}** from layer {found.best_layer}, "
+        f"**{percent(found.best.rate)}** from layer {' or '.join(map(str, distinct))}, "
         f"{percent(found.baselines[PIXELS].rate)} from raw pixels: "
         f"{_points(found.gain.rate)} points more ({_points(found.gain.low)} to "
         f"{_points(found.gain.high)})."
@@ -87,7 +87,9 @@ def _header(report: ProbeReport) -> list[str]:
         "data": plain(report.data),
         "classes": f"{len(found.classes)}, chance is {percent(1 / len(found.classes))}",
         "to learn from": f"{found.labels:,} pictures of each class",
-        "to test on": f"{found.test_pictures:,} pictures of {best.n:,} things never learnt from",
+        "to test on": f"{found.test_pictures:,} pictures of {found.best.n:,} things, each by "
+        "classifiers that never saw it",
+        "folds": str(found.folds),
         "seed": str(report.seed),
         "time taken": duration(report.seconds),
     }
@@ -112,19 +114,20 @@ def _depths(report: ProbeReport) -> list[str]:
     names = {0: "0, the embedding", last: f"{last}, the final states"}
     rows = [
         (
-            f"layer {names.get(depth, depth)}"
-            + (" **(best)**" if depth == found.best_layer else ""),
+            f"layer {names.get(depth, depth)}",
             *rate_cells(rate)[:2],
             percent(found.validation[depth]),
+            str(found.best_layers.count(depth) or ""),
         )
         for depth, rate in enumerate(found.layers)
     ]
-    rows += [(name, *rate_cells(rate)[:2], "") for name, rate in found.baselines.items()]
+    rows.append((f"**{BEST_LAYER}**", *rate_cells(found.best)[:2], "", ""))
+    rows += [(name, *rate_cells(rate)[:2], "", "") for name, rate in found.baselines.items()]
     return section(
         "By depth",
-        "The best layer is the one with the highest accuracy on training pictures while they are "
-        "set aside, a fifth of each class's things at a time; test pictures have no say in it.",
-        *table(("features", "accuracy", "interval", "set aside"), rows),
+        "The best layer of a fold is the one with the highest accuracy on training pictures while "
+        "they are set aside, a fifth of each class's things at a time; test pictures have no say.",
+        *table(("features", "accuracy", "interval", "set aside", "best in folds"), rows),
         f"![Accuracy by depth]({DEPTH_FILE})",
         "",
     )

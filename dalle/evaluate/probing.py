@@ -21,6 +21,31 @@ from dalle.evaluate.linear_probe import are_right, balanced_rate, choose_strengt
 log = logging.getLogger(__name__)
 
 BEST_LAYER = "best layer"
+"""The depth that does best on training pictures, which may differ from fold to fold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """What classifiers that learnt from some things say of pictures of others.
+
+    Attributes:
+        labels: Classes of the test pictures, shape (b).
+        units: What they are views of, shape (b).
+        right: By kind of features, whether each test picture is classified right, shape (b).
+        few: By kind of features and number of labels, the same as a share of repeats.
+        validation: Accuracy by depth on training pictures, each while it was set aside.
+    """
+
+    labels: np.ndarray
+    units: np.ndarray
+    right: dict[str, np.ndarray]
+    few: dict[str, dict[int, np.ndarray]]
+    validation: tuple[float, ...]
+
+    @property
+    def best_layer(self) -> int:
+        """The depth that is best on training pictures; test pictures have no say in it."""
+        return int(np.argmax(self.validation))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,28 +53,30 @@ class ProbeFindings:
     """What linear classifiers on a model's features reach; rates are balanced over classes."""
 
     classes: tuple[str, ...]
+    folds: int
+    """How often other things were tested on, never the same twice; rates are over all of them."""
     labels: int
     """Training pictures of each class behind `layers` and `baselines`."""
     test_pictures: int
     layers: tuple[Rate, ...]
     """Accuracy by depth; depth 0 is the embedding, the last the final states."""
     validation: tuple[float, ...]
-    """Accuracy by depth on training pictures, each while it was set aside."""
-    best_layer: int
-    """The depth that is best there; test pictures have no say in it."""
+    """Accuracy by depth on training pictures, each while it was set aside; means over folds."""
+    best_layers: tuple[int, ...]
+    """The depth that is best there, fold by fold."""
+    best: Rate
+    """Accuracy of those."""
     baselines: dict[str, Rate]
     """Accuracy without the transformer."""
     gain: Rate
-    """Accuracy of the best layer less that of raw pixels, on the same pictures."""
+    """Accuracy of the best layers less that of raw pixels, on the same pictures."""
     by_class: dict[str, Rate]
-    """Accuracy of the best layer on each class."""
+    """Accuracy of the best layers on each class."""
     low_data: dict[str, dict[int, Rate]]
     """By kind of features, by training pictures of each class."""
-    strengths: dict[str, float]
-    """What the penalty of each kind of features was chosen to be, as scikit-learn's `C`."""
 
 
-def probe(
+def probe_fold(
     split: LabelledSplit,
     *,
     train: Features,
@@ -57,7 +84,7 @@ def probe(
     labels: Sequence[int],
     repeats: int,
     seed: int,
-) -> ProbeFindings:
+) -> Fold:
     """Fit and test classifiers on every kind of features.
 
     Args:
@@ -67,7 +94,7 @@ def probe(
         labels: Training pictures of each class, rising; numbers that a class does not have are
             left out, with a warning.
         repeats: Choices of fewer labels whose accuracies are averaged.
-        seed: Of all choices and of the intervals' resampling.
+        seed: Of all choices.
     """
     depths = {f"layer {depth}": found for depth, found in enumerate(train.layers)}
     tested = {f"layer {depth}": found for depth, found in enumerate(test.layers)}
@@ -83,33 +110,65 @@ def probe(
         for name, _ in probing.bar(f"{counts[-1]} labels")
     }
     validation = tuple(chosen[name][1] for name in depths)
-    best = int(np.argmax(validation))
-    best_right = right[f"layer {best}"]
-    kinds = {BEST_LAYER: f"layer {best}", **{name: name for name in train.baselines}}
-    return ProbeFindings(
-        classes=split.classes,
-        labels=counts[-1],
-        test_pictures=len(split.test.labels),
-        layers=tuple(probing.rate(right[name]) for name in depths),
-        validation=validation,
-        best_layer=best,
-        baselines={name: probing.rate(right[name]) for name in train.baselines},
-        gain=probing.rate(best_right - right[PIXELS]),
-        by_class={
-            name: probing.rate(best_right, label=label) for label, name in enumerate(split.classes)
-        },
-        low_data={
+    best = f"layer {int(np.argmax(validation))}"
+    kinds = {BEST_LAYER: best, **{name: name for name in train.baselines}}
+    return Fold(
+        labels=split.test.labels,
+        units=split.test.units,
+        right={**right, BEST_LAYER: right[best]},
+        few={
             title: {
-                count: probing.rate(
-                    right[name]
-                    if count == counts[-1]
-                    else probing.right(name, count, repeats=repeats)
-                )
+                count: right[name]
+                if count == counts[-1]
+                else probing.right(name, count, repeats=repeats)
                 for count in counts
             }
             for title, name in kinds.items()
         },
-        strengths=probing.strengths,
+        validation=validation,
+    )
+
+
+def pooled(folds: Sequence[Fold], classes: tuple[str, ...], *, seed: int) -> ProbeFindings:
+    """What the folds say together.
+
+    Args:
+        folds: Of the same classes, with different things to test on.
+        classes: Their names.
+        seed: Of the intervals' resampling.
+    """
+    labels = np.concatenate([fold.labels for fold in folds])  # b
+    units = np.concatenate([fold.units for fold in folds])
+
+    def rate(values: np.ndarray, chosen: np.ndarray | None = None) -> Rate:
+        rows = slice(None) if chosen is None else chosen
+        return balanced_rate(values[rows], labels[rows], units[rows], seed=seed)
+
+    right = {name: np.concatenate([fold.right[name] for fold in folds]) for name in folds[0].right}
+    depths = len(folds[0].validation)
+    baselines = [name for name in folds[0].few if name != BEST_LAYER]
+    counts = list(folds[0].few[BEST_LAYER])
+    return ProbeFindings(
+        classes=classes,
+        folds=len(folds),
+        labels=counts[-1],
+        test_pictures=len(labels),
+        layers=tuple(rate(right[f"layer {depth}"]) for depth in range(depths)),
+        validation=tuple(np.mean([fold.validation for fold in folds], axis=0).tolist()),
+        best_layers=tuple(fold.best_layer for fold in folds),
+        best=rate(right[BEST_LAYER]),
+        baselines={name: rate(right[name]) for name in baselines},
+        gain=rate(right[BEST_LAYER] - right[PIXELS]),
+        by_class={
+            name: rate(right[BEST_LAYER], labels == label) for label, name in enumerate(classes)
+        },
+        low_data={
+            name: {
+                count: rate(np.concatenate([fold.few[name][count] for fold in folds]))
+                for count in counts
+            }
+            for name in (BEST_LAYER, *baselines)
+        },
     )
 
 
@@ -160,11 +219,3 @@ class _Probing:
                 )
             )
         return np.asarray(np.mean(found, axis=0, dtype=np.float64))
-
-    def rate(self, values: np.ndarray, *, label: int | None = None) -> Rate:
-        """The balanced mean of one value per test picture, of all classes or of one."""
-        test = self._split.test
-        chosen = np.full(len(values), True) if label is None else test.labels == label
-        return balanced_rate(
-            values[chosen], test.labels[chosen], test.units[chosen], seed=self._seed
-        )

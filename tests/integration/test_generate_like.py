@@ -49,7 +49,7 @@ def test_like_refuses_what_it_cannot_repeat(generate: Generate, tmp_path: Path) 
         return png(tmp_path / name, json.dumps({**stored, **values}))
 
     cases = [
-        (tmp_path / "gone.png", 2, "does not exist"),
+        (tmp_path / "gone.png", 1, "No such file or directory"),
         (tmp_path, 2, "cannot be read as a PNG"),
         (tmp_path / "note.png", 2, "cannot be read as a PNG"),
         (png(tmp_path / "bare.png", None), 2, "holds no settings"),

@@ -29,7 +29,7 @@ def test_the_groups_of_the_emoji_are_told_apart(
     assert len(found["layers"]) == 3
     assert set(found["baselines"]) == {PIXELS, CODES, CODE_COUNTS}
     assert found["labels"] == 8
-    assert found["test_pictures"] == 4 * len(found["classes"])
+    assert found["test_pictures"] == 4 * 4 * len(found["classes"]), "four folds of four"
     assert list(found["low_data"][PIXELS]) == ["3", "8"]
     assert {path.name for path in out.iterdir()} == {
         REPORT_FILE, DEPTH_FILE, LOW_DATA_FILE, "probe.json"

@@ -22,7 +22,7 @@ from dalle.evaluate.probe_report import (
     markdown,
     write_probe_report,
 )
-from dalle.evaluate.probing import BEST_LAYER, ProbeFindings, probe
+from dalle.evaluate.probing import BEST_LAYER, ProbeFindings, pooled, probe_fold
 
 CLASSES = ("animals", "food", "sky")
 SIGNAL = (0.2, 1.0, 4.0, 1.0)
@@ -50,17 +50,23 @@ def features(part: LabelledPictures, rng: np.random.Generator) -> Features:
     )
 
 
-def found_with(labels: tuple[int, ...]) -> ProbeFindings:
+def found_with(labels: tuple[int, ...], *, folds: int = 1) -> ProbeFindings:
     rng = np.random.default_rng(0)
-    split = LabelledSplit(classes=CLASSES, train=pictures(40, 0), test=pictures(30, 1000))
-    return probe(
-        split,
-        train=features(split.train, rng),
-        test=features(split.test, rng),
-        labels=labels,
-        repeats=3,
-        seed=0,
-    )
+    found = []
+    for fold in range(folds):
+        test = pictures(30, 1000 * (fold + 1))
+        split = LabelledSplit(classes=CLASSES, train=pictures(40, 0), test=test)
+        found.append(
+            probe_fold(
+                split,
+                train=features(split.train, rng),
+                test=features(split.test, rng),
+                labels=labels,
+                repeats=3,
+                seed=0,
+            )
+        )
+    return pooled(found, CLASSES, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +75,8 @@ def found() -> ProbeFindings:
 
 
 def test_the_layer_that_tells_most_is_found(found: ProbeFindings) -> None:
-    assert found.best_layer == 2
+    assert found.best_layers == (2,)
+    assert found.best == found.layers[2]
     assert found.validation[2] == max(found.validation)
     assert found.layers[2].rate > 0.9
     assert found.layers[0].rate < 0.6
@@ -83,6 +90,15 @@ def test_the_gain_is_over_raw_pixels_on_the_same_pictures(found: ProbeFindings) 
     assert np.mean([rate.rate for rate in found.by_class.values()]) == pytest.approx(
         found.layers[2].rate
     )
+
+
+def test_folds_are_pooled(found: ProbeFindings) -> None:
+    """Other things in each, so that intervals shrink; each with the layer that is best there."""
+    many = found_with((40,), folds=3)
+    assert (many.folds, many.best_layers) == (3, (2, 2, 2))
+    assert many.best.n == 3 * found.best.n
+    assert many.test_pictures == 3 * found.test_pictures
+    assert many.gain.high - many.gain.low < 0.75 * (found.gain.high - found.gain.low)
 
 
 def test_more_labels_do_better(found: ProbeFindings) -> None:
@@ -122,8 +138,10 @@ def test_the_page_tells_gain_depths_and_labels(found: ProbeFindings, tmp_path: P
         line.startswith(f"**{100 * found.layers[2].rate:.1f} %** from layer 2, ") for line in lines
     )
     assert "| classes | 3, chance is 33.3 % |" in lines
-    assert "| to test on | 90 pictures of 45 things never learnt from |" in lines
-    assert any(line.startswith("| layer 2 **(best)** |") for line in lines)
+    tested = "90 pictures of 45 things, each by classifiers that never saw it"
+    assert f"| to test on | {tested} |" in lines
+    assert any(line.startswith("| layer 2 |") and line.endswith("| 1 |") for line in lines)
+    assert any(line.startswith(f"| **{BEST_LAYER}** |") for line in lines)
     assert any(line.startswith("| layer 3, the final states |") for line in lines)
     assert any(line.startswith("| features | 4 | 40 |") for line in lines)
     assert "fewer than 40 are the mean of 3 choices" in page
