@@ -5,7 +5,7 @@ This file must not import torch (see `vae/config.py` for the reason).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 LayerMask = Literal["dense", "row", "column", "conv"]
@@ -124,12 +124,20 @@ class ClipConfig:
     """Length of the vectors in which pictures and captions meet (e)."""
     loss: Literal["clip", "siglip"] = "clip"
     """Softmax over the batch (CLIP), or each pair for itself (SigLIP)."""
+    view_shift_px: int = field(default=0, metadata={"later": True})
+    """Where candidates are scored: how far four further views of a picture are moved, of which a
+    score is the mean; 0 looks at the picture alone."""
 
     def __post_init__(self) -> None:
         """Refuse shapes that do not divide."""
         for name, value in vars(self).items():
-            if name != "loss" and value < 1:
+            if name not in ("loss", "view_shift_px") and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if not 0 <= self.view_shift_px < self.image_px:
+            raise ValueError(
+                f"view_shift_px must be from 0 to less than image_px ({self.image_px}), got "
+                f"{self.view_shift_px}"
+            )
         if self.image_px % self.patch_px:
             raise ValueError(
                 f"image_px ({self.image_px}) must be divisible by patch_px ({self.patch_px})"

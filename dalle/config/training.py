@@ -146,10 +146,15 @@ class ClipObjectiveConfig:
     through_vae: float = 0.5
     """Part of the pictures that are seen as the dVAE redraws them, which candidates are too; read
     where a dVAE is given only."""
+    shift_px: int = 0
+    """Most pixels by which a picture is moved at random, down or up and to either side: drawings
+    do not lie as exactly as scenes do."""
 
     def __post_init__(self) -> None:
-        """Refuse probabilities outside 0 to 1."""
+        """Refuse probabilities outside 0 to 1, and negative shifts."""
         require_fraction(self, "bpe_dropout", "through_vae")
+        if self.shift_px < 0:
+            raise ValueError(f"shift_px must be 0 or more, got {self.shift_px}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from einops import rearrange
 from PIL import Image
@@ -24,17 +23,17 @@ from torch.utils.data import Dataset
 
 from dalle.captions import CaptionTokenizer
 from dalle.checkpoint import TOKENIZER_FILE, ClipParts, load_clip, load_vae, save_clip
-from dalle.clip import build_clip, clip_text_ids
+from dalle.clip import build_clip, moved
 from dalle.config import TrainClip
 from dalle.data.drawn import DrawnPictures
 from dalle.data.order import Draw
-from dalle.data.pictures import Fault, Picture, PictureSet, picture_sets
+from dalle.data.pictures import Fault, PictureSet, picture_sets
 from dalle.data.samples import samples_together
 from dalle.errors import DataError, ModelFormatError
 from dalle.folders import model_folder
-from dalle.model_config import ClipConfig
 from dalle.seeds import derive_seed
 from dalle.sheets import picture_grid
+from dalle.train.pairs import Pair, PairGroups
 from dalle.train.task import Batch, Loss
 from vae.model import DiscreteVAE
 from vae.pixels import to_pixels
@@ -46,74 +45,6 @@ SHEET_CAPTIONS = 4
 SHEET_BEST = 6
 MAX_LOGIT_SCALE = math.log(100)
 """As in the CLIP paper (arXiv:2103.00020, section 2.5): larger ones make training unstable."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """One sample: a picture and its caption's tokens."""
-
-    picture: Picture
-    text_ids: Tensor
-    """Shape (t), int64, the end token included."""
-    drawn: Tensor | None = None
-    """What a model drew for the caption: its token grid, shape (h, w), int64."""
-
-
-class PairGroups(Dataset[list[Pair | Fault]]):
-    """Pictures with their captions, in groups that were made to differ in one thing only."""
-
-    def __init__(
-        self,
-        pictures: PictureSet,
-        tokenizer: CaptionTokenizer,
-        *,
-        config: ClipConfig,
-        together: int,
-        bpe_dropout: float,
-        drawn: DrawnPictures | None = None,
-    ) -> None:
-        """Groups of `pictures`.
-
-        Args:
-            pictures: In an order in which what belongs together stands together.
-            tokenizer: Cuts captions into tokens.
-            config: Gives the text length.
-            together: Pictures in a group.
-            bpe_dropout: Probability that a merge is skipped.
-            drawn: Pictures that a model drew for some of the captions.
-        """
-        self.pictures = pictures
-        self.tokenizer = tokenizer
-        self.config = config
-        self.together = together
-        self.bpe_dropout = bpe_dropout
-        self.drawn = drawn
-
-    def __len__(self) -> int:
-        return len(self.pictures) // self.together
-
-    def __getitem__(self, draw: Draw) -> list[Pair | Fault]:
-        first = draw.index * self.together
-        return [
-            self._pair(Draw(index=index, epoch=draw.epoch))
-            for index in range(first, first + self.together)
-        ]
-
-    def _pair(self, draw: Draw) -> Pair | Fault:
-        picture = self.pictures[draw]
-        if isinstance(picture, Fault):
-            return picture
-        seed = derive_seed(self.pictures.seed, "caption", draw.epoch, draw.index)
-        rng = np.random.default_rng(seed)
-        try:
-            ids = self.tokenizer.encode_dropout(picture.caption, self.bpe_dropout, rng)
-            drawn = self.drawn.for_caption(picture.caption, rng) if self.drawn else None
-        except (ValueError, DataError) as err:
-            return Fault(key=picture.key, reason=str(err))
-        fitted, _ = self.tokenizer.fit(ids, self.config.text_len - 1)
-        vocab = self.tokenizer.vocab_size
-        text_ids = clip_text_ids(fitted, config=self.config, text_vocab=vocab)
-        return Pair(picture=picture, text_ids=text_ids, drawn=drawn)
 
 
 class ClipTask:
@@ -174,7 +105,9 @@ class ClipTask:
             ModelFormatError: It cannot be loaded, or is of another shape or tokenizer.
         """
         parts = load_clip(folder)
-        if parts.config != self.run.model or not self.tokenizer.same_as(parts.tokenizer):
+        # How pictures are looked at later is no part of the weights.
+        shape = replace(parts.config, view_shift_px=self.run.model.view_shift_px)
+        if shape != self.run.model or not self.tokenizer.same_as(parts.tokenizer):
             raise ModelFormatError(
                 f"init {folder} holds a CLIP of another shape or tokenizer: its shape is "
                 f"{parts.config}, and this run's is {self.run.model}; make them equal, and train "
@@ -239,6 +172,7 @@ class ClipTask:
                 pixels[seen_through] = self._through_vae(pixels[seen_through])
         if "drawn" in batch.tensors:
             pixels = torch.cat([pixels, self._drawn_pixels(batch.tensors["drawn"])])
+        pixels = _shaken(pixels, self.run.objective.shift_px, noise)
         images, texts = self._features(self.model, pixels, batch.tensors["text_ids"])
         value = self._contrastive(self.model, images, texts)
         return Loss(value=value, metrics={"logit_scale": self.model.logit_scale.exp()})
@@ -351,6 +285,17 @@ class ClipTask:
         """Write the CLIP folder."""
         parts = ClipParts(model=model, config=self.run.model, tokenizer=self.tokenizer)
         save_clip(folder, parts, dtype=self.run.publish_dtype)
+
+
+def _shaken(pixels: Tensor, shift_px: int, noise: torch.Generator) -> Tensor:
+    """Pictures, shape (b, c, y, x), each moved by up to `shift_px` pixels either way."""
+    if not shift_px:
+        return pixels
+    shifts = torch.randint(
+        -shift_px, shift_px + 1, (len(pixels), 2), generator=noise, device=pixels.device
+    )
+    pairs = zip(pixels.split(1), shifts.tolist(), strict=True)
+    return torch.cat([moved(one, down, right) for one, (down, right) in pairs])
 
 
 def _contrast_accuracy(cosines: Tensor, together: int) -> float:

@@ -13,16 +13,18 @@ import torch
 from dalle import TextToImage
 from dalle.checkpoint import has_clip, load_clip, load_model
 from dalle.cli import main
-from dalle.clip import small_clip_scorer
-from dalle.config import DataConfig, OptimConfig, Pack, TrainClip
+from dalle.clip import moved, small_clip_scorer
+from dalle.config import ClipObjectiveConfig, DataConfig, OptimConfig, Pack, TrainClip
 from dalle.data.images import open_rgb
 from dalle.data.order import Draw
 from dalle.data.samples import open_samples, samples_together
 from dalle.errors import DataError, ModelFormatError
 from dalle.pack_command import run as pack
-from dalle.train.clip_task import ClipTask, Pair
+from dalle.train.clip_task import ClipTask
 from dalle.train.metrics import read_metrics
+from dalle.train.pairs import Pair
 from dalle.train.runs import train_clip
+from vae.pixels import to_pixels
 
 SCENES = Path(__file__).parents[1] / "data" / "scenes"
 
@@ -69,6 +71,42 @@ def test_a_tiny_set_is_learnt(
     for number, sample in enumerate(samples):
         scores = scorer.scores(sample.caption, images)
         assert max(range(6), key=scores.__getitem__) == number, sample.caption
+
+
+def test_shaken_pictures_are_moved_each_by_itself(
+    tmp_path: Path, contrasts: Path, clip_settings: ClipSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = clip_settings(
+        tmp_path,
+        data=DataConfig(train=contrasts, heldout=contrasts, image_px=32),
+        objective=ClipObjectiveConfig(shift_px=2),
+    )
+    task = ClipTask(run)
+    batch = task.collate([task.dataset()[Draw(index=i, epoch=0)] for i in range(12)])
+    seen: list[torch.Tensor] = []
+    original = task._features
+
+    def features(model: object, pixels: torch.Tensor, text_ids: torch.Tensor) -> object:
+        seen.append(pixels)
+        return original(model, pixels, text_ids)
+
+    monkeypatch.setattr(task, "_features", features)
+    for seed in (1, 1, 2):
+        task.loss(batch, 0, torch.Generator().manual_seed(seed))
+    assert torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[0], seen[2]), "chance decides"
+    still = to_pixels(batch.tensors["image_u8"])
+    offsets = set()
+    for before, after in zip(still, seen[0], strict=True):
+        fitting = [
+            (down, right)
+            for down in range(-2, 3)
+            for right in range(-2, 3)
+            if torch.equal(moved(before[None], down, right)[0], after)
+        ]
+        assert fitting, "each is one of 25 moves"
+        offsets.add(fitting[0])
+    assert len(offsets) > 5
 
 
 def test_groups_stay_whole_and_in_order(

@@ -26,7 +26,8 @@ from dalle.data.tokens import TokenFolder
 from dalle.drawn_command import run as draw_set
 from dalle.errors import DataError, ModelFormatError
 from dalle.seeds import generator
-from dalle.train.clip_task import ClipTask, Pair
+from dalle.train.clip_task import ClipTask
+from dalle.train.pairs import Pair
 from dalle.train.runs import train_clip
 from vae.pixels import to_image_u8
 

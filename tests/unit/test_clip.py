@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -18,6 +20,7 @@ from dalle.clip import (
     ClipScorer,
     build_clip,
     clip_text_ids,
+    moved,
     published_clip_scorer,
     small_clip_scorer,
 )
@@ -82,6 +85,38 @@ def test_scores_are_cosines(tokenizer: CaptionTokenizer) -> None:
     torch.testing.assert_close(text.norm(dim=1), torch.ones(1))
     expected = torch.nn.functional.cosine_similarity(seen, text)
     assert judge.scores("a fox", images) == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_moved_pictures_repeat_their_edge() -> None:
+    pixels = torch.arange(6.0).view(1, 1, 2, 3)
+    assert moved(pixels, 0, 0) is pixels
+    assert moved(pixels, 1, 0).tolist() == [[[[0, 1, 2], [0, 1, 2]]]], "down: the top row twice"
+    assert moved(pixels, 0, -1).tolist() == [[[[1, 2, 2], [4, 5, 5]]]], "to the left"
+    assert moved(pixels, -1, 2).tolist() == [[[[3, 3, 3], [3, 3, 3]]]]
+
+
+def test_a_score_of_several_views_is_the_mean_of_their_scores(tokenizer: CaptionTokenizer) -> None:
+    made = parts(tokenizer)
+    config = replace(CONFIG, view_shift_px=3)
+    several = small_clip_scorer(made.model, config, tokenizer, CPU)
+    single = small_clip_scorer(made.model, CONFIG, tokenizer, CPU)
+    images = pictures(2)
+    canvas = [
+        Image.fromarray(np.pad(np.asarray(i), ((3, 3), (3, 3), (0, 0)), "edge")) for i in images
+    ]
+    # The picture itself, and cut from 3 px above, below, left and right of where it lay.
+    corners = [(3, 3), (3, 6), (3, 0), (6, 3), (0, 3)]
+    expected = [
+        np.mean([single.scores("a fox", [one.crop((x, y, x + 16, y + 16))]) for x, y in corners])
+        for one in canvas
+    ]
+    assert several.scores("a fox", images) == pytest.approx(expected, abs=1e-6)
+
+
+def test_views_that_leave_the_picture_are_refused() -> None:
+    for shift in (-1, 16):
+        with pytest.raises(ValueError, match=f"view_shift_px must be from 0 to .* got {shift}"):
+            replace(CONFIG, view_shift_px=shift)
 
 
 def test_pictures_of_another_size_are_resized_and_batches_change_nothing(
