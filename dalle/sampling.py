@@ -138,9 +138,14 @@ def guide(conditional: Tensor, null: Tensor, scale: float) -> Tensor:
 
 
 def gumbel_noise(shape: Sequence[int], stream: torch.Generator) -> Tensor:
-    """Standard Gumbel noise of `shape`, float32: the highest score plus noise is a fair draw."""
-    exponential = torch.empty(*shape, device=stream.device).exponential_(generator=stream)
-    return -exponential.clamp_min(torch.finfo(torch.float32).tiny).log()
+    """Standard Gumbel noise of `shape`, float32: the highest score plus noise is a fair draw.
+
+    torch's own exponential noise is drawn so too, to the last bit, but one number at a time: on a
+    CPU that took a twelfth of the time of drawing 64 pictures.
+    """
+    uniform = torch.empty(*shape, dtype=torch.float64, device=stream.device)
+    exponential = uniform.uniform_(generator=stream).neg_().log1p_().neg_().float()
+    return exponential.clamp_min_(torch.finfo(torch.float32).tiny).log_().neg_()
 
 
 def draw(logits: Tensor, noise: Tensor, sampling: SamplingConfig) -> Tensor:

@@ -33,6 +33,8 @@ PLAIN = SamplingConfig()
 
 # Half, a quarter, an eighth and an eighth, out of order.
 QUARTERS = torch.tensor([0.125, 0.5, 0.125, 0.25]).log()
+FIRST_NOISE = [-1.2551391, -0.2073269, 0.4860613]
+"""Of seed 0, by torch 2.15's own exponential noise."""
 
 scores = st.lists(
     st.floats(-20, 20, width=32), min_size=2, max_size=12
@@ -226,6 +228,16 @@ def test_noise_is_finite_even_where_the_generator_gives_zero() -> None:
     assert noise.isfinite().all()
     assert noise.mean().item() == pytest.approx(0.5772, abs=0.01)  # Euler's constant
     assert noise.var().item() == pytest.approx(math.pi**2 / 6, abs=0.02)
+
+
+def test_noise_is_that_of_torch_s_exponential_distribution() -> None:
+    """So it was drawn before, number by number; pictures of that time must come out the same."""
+    noise = gumbel_noise((1000,), torch.Generator().manual_seed(7))
+    uniform = torch.rand(1000, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    expected = [-math.log(-math.log1p(-value)) for value in uniform.tolist()]
+    torch.testing.assert_close(noise, torch.tensor(expected), rtol=1e-5, atol=1e-6)
+    first = gumbel_noise((3,), torch.Generator().manual_seed(0)).tolist()
+    assert first == pytest.approx(FIRST_NOISE, abs=1e-6)
 
 
 def test_temperature_zero_takes_the_best_whatever_the_noise() -> None:
