@@ -16,7 +16,7 @@ from torch.nn.functional import linear
 
 from dalle.config import WeightType
 from dalle.native.packing import quantize_rows
-from dalle.transformer import JointTransformer
+from dalle.transformer import Block, JointTransformer
 
 MICROBATCH = 16
 """Candidates that torch decodes together on a CPU. Fixed, because its rounding depends on it."""
@@ -25,26 +25,34 @@ MICROBATCH = 16
 class OneDnnLinear(nn.Module):
     """A linear layer of a CPU whose weights lie as oneDNN's kernels read them.
 
-    Products with the few rows of a step took half as long so, on processors by AMD, as those with
-    plain weights. States are float32 on both sides.
+    On a processor by AMD, products with the few rows of a step took half as long so as with plain
+    weights.
     """
 
-    def __init__(self, source: nn.Linear, dtype: torch.dtype) -> None:
-        """Round the weights of `source` to `dtype`, and lay them out."""
+    def __init__(self, source: nn.Linear, dtype: torch.dtype, *, activated: bool = False) -> None:
+        """Round the weights of `source` to `dtype`, and lay them out.
+
+        Args:
+            source: The layer.
+            dtype: Of weights and products; sums are float32.
+            activated: Apply GELU to the sums, and leave the result in `dtype`, in which the next
+                layer reads it; else it is float32.
+        """
         super().__init__()
         assert source.bias is not None, "all linear layers here have one"
-        self._dtype = dtype
+        self._dtype, self._activated = dtype, activated
         self._bias = source.bias.detach().to(dtype)
         self._packed = torch.ops.mkldnn._reorder_linear_weight(
             source.weight.detach().to(dtype), MICROBATCH
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape (..., i) to (..., o), float32."""
+        """Shape (..., i) to (..., o)."""
+        then, how = ("gelu", "none") if self._activated else ("none", "")
         sums: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x.to(self._dtype), self._packed, self._bias, "none", [], ""
+            x.to(self._dtype), self._packed, self._bias, then, [], how
         )
-        return sums.float()
+        return sums if self._activated else sums.float()
 
 
 class Bf16Linear(nn.Module):
@@ -112,34 +120,35 @@ class Int8WeightLinear(_QuantizedLinear):
 def in_dtype(transformer: JointTransformer, dtype: WeightType) -> JointTransformer:
     """`transformer` with weights of `dtype`, laid out for its device; itself where nothing changes.
 
-    On a CPU only the products with weights are narrow. Keys and values stay float32: torch's
-    products of one bfloat16 query with its keys took two to five times as long as in float32.
+    On a CPU the products with weights are narrow, and those with values where bfloat16 is native:
+    what they give is rounded for the next product anyway. Scores are not, and keys stay float32.
     """
     on_cpu = transformer.start.device.type == "cpu"
-    narrow = _linear_kind(dtype, on_cpu=on_cpu)
-    if narrow is None and dtype == "fp32":
+    if dtype == "fp32" and not (on_cpu and torch.backends.mkldnn.is_available()):
         return transformer
     other = copy.deepcopy(transformer)
     if not on_cpu:
         other.bfloat16()
-    if narrow is not None:
+    if on_cpu or dtype == "int8":
         for block, source in zip(other.block_list(), transformer.block_list(), strict=True):
-            block.attention.qkv = narrow(source.attention.qkv)
-            block.attention.out = narrow(source.attention.out)
-            block.mlp_in = narrow(source.mlp_in)
-            block.mlp_out = narrow(source.mlp_out)
+            _narrow(block, source, dtype, on_cpu=on_cpu)
     return other
 
 
-def _linear_kind(dtype: WeightType, *, on_cpu: bool) -> Callable[[nn.Linear], Any] | None:
-    """What takes the place of the linear layers of blocks; None leaves torch's."""
-    if dtype == "int8":
-        return Int8Linear if on_cpu else Int8WeightLinear
-    if not on_cpu:
-        return None
-    if dtype == "fp32":
-        has_onednn = torch.backends.mkldnn.is_available()
-        return partial(OneDnnLinear, dtype=torch.float32) if has_onednn else None
-    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return partial(OneDnnLinear, dtype=torch.bfloat16)
-    return Bf16Linear
+def _narrow(block: Block, source: Block, dtype: WeightType, *, on_cpu: bool) -> None:
+    """Put layers made of those of `source` in the places of those of `block`."""
+    kind: Callable[[nn.Linear], Any] = Int8Linear if on_cpu else Int8WeightLinear
+    mlp_in = kind
+    if dtype != "int8":
+        wide = torch.float32 if dtype == "fp32" else torch.bfloat16
+        kind = Bf16Linear
+        if dtype == "fp32" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            kind = partial(OneDnnLinear, dtype=wide)
+            mlp_in = partial(OneDnnLinear, dtype=wide, activated=True)
+            block.activation = nn.Identity()
+    block.attention.qkv = kind(source.attention.qkv)
+    block.attention.out = kind(source.attention.out)
+    block.mlp_in = mlp_in(source.mlp_in)
+    block.mlp_out = kind(source.mlp_out)
+    if on_cpu and dtype != "fp32" and torch.cpu._is_avx512_bf16_supported():
+        block.attention.value_dtype = torch.bfloat16

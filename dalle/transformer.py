@@ -14,7 +14,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, linear
+from torch.nn.functional import linear
 
 from dalle.attention import (
     CausalSelfAttention,
@@ -57,6 +57,7 @@ class Block(nn.Module):
         self.attention = CausalSelfAttention(width, heads, qk_norm=qk_norm)
         self.mlp_norm = nn.LayerNorm(width)
         self.mlp_in = nn.Linear(width, mlp_ratio * width)
+        self.activation: nn.Module = nn.GELU()
         self.mlp_out = nn.Linear(mlp_ratio * width, width)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, KeyValues]:
@@ -70,7 +71,7 @@ class Block(nn.Module):
         return self._feed_forward(x)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        added: Tensor = self.mlp_out(gelu(self.mlp_in(self.mlp_norm(x))))
+        added: Tensor = self.mlp_out(self.activation(self.mlp_in(self.mlp_norm(x))))
         return x + added
 
 
