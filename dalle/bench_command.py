@@ -83,6 +83,6 @@ def _rows(settings: Bench, workload: Workload, rates: Rates, device: torch.devic
         )
     if "train" in parts:
         keep_freed_memory()  # as the training loop does
-        yield from train_rows(workload, rates, settings.dtypes, runs=runs)
+        yield from train_rows(workload, rates, settings.dtypes, runs=runs, compile=settings.compile)
     if "start" in parts:
         yield from start_rows(workload, runs=runs)

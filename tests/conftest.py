@@ -34,11 +34,18 @@ OWN_SERVERS = {"hostile", "leaving", "load", "restored_rows", "room", "serve", "
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest comes first, so that no process is left with it at the end."""
+    """What takes longest comes first, so that no process is left with it at the end.
+
+    What needs a GPU is skipped, by its name, where there is none.
+    """
 
     def folder(item: pytest.Item) -> str:
         return item.path.relative_to(Path(__file__).parent).parts[0]
 
+    needs_gpu = pytest.mark.skipif("not __import__('torch').cuda.is_available()", reason="no GPU")
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(needs_gpu)
     order = ["web", "integration", "parity"]
     items.sort(key=lambda item: order.index(name) if (name := folder(item)) in order else 9)
 

@@ -5,6 +5,7 @@ Axis letters: c captions, g candidates of a caption.
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from dalle.flops import Shape, prefill_flops
 from dalle.native.build import load_library
 from dalle.sampling import sample_tokens
 from dalle.sequence import joint_loss
+from dalle.train.compiling import compile_parts
 from dalle.train.optim import build_optimizers
 
 TRAIN_BATCH = 8
@@ -145,18 +147,22 @@ def image_rows(workload: Workload, *, runs: int, parts: Sequence[str]) -> Iterat
 
 
 def train_rows(
-    workload: Workload, rates: Rates, dtypes: Sequence[WeightType], *, runs: int
+    workload: Workload, rates: Rates, dtypes: Sequence[WeightType], *, runs: int, compile: bool
 ) -> Iterator[Row]:
-    """A training step as `dalle train transformer` makes it: forward, backward, update."""
+    """A training step as `dalle train transformer` makes it: forward, backward, update.
+
+    On a GPU, if `compile`, also as `loop.compile` has it.
+    """
     device = next(workload.transformer.parameters()).device
     shape = workload.shape
-    for dtype in dtypes:
+    compiled = [False, True] if compile and device.type != "cpu" else [False]
+    for dtype, way in itertools.product(dtypes, compiled):
         if dtype == "int8":
             continue  # nothing is trained in it
-        work = _training_step(workload, autocast_dtype(dtype, device), device)
+        work = _training_step(workload, autocast_dtype(dtype, device), device, compile=way)
         yield Row(
             part="train step",
-            way=f"{dtype} torch",
+            way=f"{dtype} {'compiled' if way else 'torch'}",
             batch=TRAIN_BATCH,
             timing=measure(work, runs=runs, device=device),
             units=TRAIN_BATCH * shape.sequence.total_len,
@@ -167,11 +173,13 @@ def train_rows(
 
 
 def _training_step(
-    workload: Workload, autocast: torch.dtype | None, device: torch.device
+    workload: Workload, autocast: torch.dtype | None, device: torch.device, *, compile: bool
 ) -> Callable[[], None]:
     """A step of a fresh model of the workload's shape, again and again on the same batch."""
     shape = workload.shape
     model = random_workload(workload.name, shape, device).transformer.train()
+    if compile:
+        compile_parts(model)
     optimizers = build_optimizers(model, OptimConfig())
     text_ids = workload.captions(TRAIN_BATCH)
     images = torch.zeros(TRAIN_BATCH, shape.sequence.image_len, dtype=torch.int64).to(device)

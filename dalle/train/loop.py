@@ -26,6 +26,7 @@ from dalle.console import bar_disabled
 from dalle.device import autocast_dtype, choose_device, gemm_rate
 from dalle.errors import DataError, TrainingError
 from dalle.seeds import generator
+from dalle.train.compiling import compile_parts
 from dalle.train.loading import step_batches, worker_deaths_explained
 from dalle.train.metrics import SKIPPED_FILE, MetricsLog, Window, note_skipped
 from dalle.train.optim import build_optimizers, update_average
@@ -80,6 +81,8 @@ class Trainer:
         self.autocast = autocast_dtype(loop.precision, self.device)
         self.model = task.model.to(self.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
+        if loop.compile:
+            compile_parts(self.model)
         self.optimizers = build_optimizers(self.model, optim)
         self.window = Window()
         self.peak_flops = self._measure_peak()

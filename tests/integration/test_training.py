@@ -140,6 +140,26 @@ def test_a_resumed_run_equals_an_unbroken_one(kind: str, tmp_path: Path, make: M
     assert_same_run(unbroken, resumed)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", ["gumbel", "nearest", "transformer", "clip"])
+def test_a_compiled_run_learns_what_a_plain_one_does(kind: str, tmp_path: Path, make: Make) -> None:
+    """Compiled for a minute and more, hence slow. Sums are put together otherwise, no more."""
+    weights = []
+    for compile in (False, True):
+        settings, task_type = make(kind, tmp_path / str(compile))
+        loop = replace(settings.loop, compile=compile, steps=3, precision="fp32")
+        run = trainer(task_type(settings), replace(settings, loop=loop))
+        assert run.run(resume=False) == 0
+        weights.append(run.model.state_dict())
+    plain, compiled = weights
+    assert plain.keys() == compiled.keys()
+    for name, tensor in plain.items():
+        # The gradient of a key's bias is nothing but rounding, which AdamW takes for a direction.
+        if not name.endswith("in_proj_bias"):
+            torch.testing.assert_close(compiled[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+
+
 def test_a_run_that_was_killed_goes_on_from_its_newest_complete_checkpoint(
     tmp_path: Path, vae_settings: VaeSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
