@@ -27,6 +27,7 @@ from dalle.errors import DalleError
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("decode.cpp")
+"""What is compiled; it includes the headers beside it."""
 VERSION = 1
 """What `dalle_version` of the library must say."""
 COMPILERS = ("g++", "c++")
@@ -149,8 +150,9 @@ def _library_path(compiler: _Compiler) -> Path:
 @functools.cache
 def _fingerprint(compiler: str) -> str:
     """16 hexadecimal digits for everything that the library depends on."""
+    headers = sorted(SOURCE.parent.glob("*.h"))
     parts = [
-        SOURCE.read_bytes(),
+        *(path.read_bytes() for path in (SOURCE, *headers)),
         " ".join(FLAGS).encode(),
         compiler.encode(),
         torch.__version__.encode(),

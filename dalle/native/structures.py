@@ -1,4 +1,4 @@
-"""The structures of `decode.cpp`, as ctypes sees them; the fields mean what its comments say."""
+"""The structures of `structures.h`, as ctypes sees them; the fields mean what its comments say."""
 
 from __future__ import annotations
 

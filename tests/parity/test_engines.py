@@ -20,6 +20,7 @@ from dalle.config import Dtype, WeightType
 from dalle.engine import COMPILED_MICROBATCH, GPU_MICROBATCH, Engine, Engines
 from dalle.graph_decoder import GraphDecoder
 from dalle.linear_layers import MICROBATCH
+from dalle.native import build
 from dalle.native.build import BuildError, compile_library, load_library
 from dalle.picture import GeneratedImage, _recipe
 
@@ -201,6 +202,21 @@ def test_pips_compiler_serves_where_the_system_has_none(
     assert load_library() is not None
     assert sorted(file.suffix for file in empty_cache.iterdir()) == [".sha256", ".so"]
     load_library.cache_clear()
+
+
+def test_a_change_of_any_header_compiles_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "native"
+    shutil.copytree(build.SOURCE.parent, folder)
+    monkeypatch.setattr(build, "SOURCE", folder / "decode.cpp")
+    names = {build._fingerprint.__wrapped__("g++")}
+    sources = [build.SOURCE, *folder.glob("*.h")]
+    assert len(sources) > 5
+    for source in sources:
+        source.write_text(source.read_text(encoding="utf-8") + "// changed\n", encoding="utf-8")
+        names.add(build._fingerprint.__wrapped__("g++"))
+    assert len(names) == 1 + len(sources)
 
 
 def test_a_failing_compiler_leaves_nothing(

@@ -1,0 +1,220 @@
+// One query's attention to the slots that it sees: one task of one thread.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "structures.h"
+#include "vectors.h"
+
+namespace {
+
+inline float widen(float value) { return value; }
+inline float widen(uint16_t value) { return from_bf16(value); }
+inline void narrow(float value, float* to) { *to = value; }
+inline void narrow(float value, uint16_t* to) { *to = to_bf16(value); }
+
+// A head's numbers of one slot in kVectors registers. bf16 is widened without moving lanes about:
+// of 32 numbers the even ones fill one register and the odd ones the next.
+template <class T, int kVectors>
+struct Lanes {
+  static constexpr bool kSplit = sizeof(T) == 2 && kVectors % 2 == 0;
+  f32x16 of[kVectors];
+
+  explicit Lanes(const T* from) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+      if constexpr (kSplit) {
+        const u32x16 both = load<u32x16>(from + v / 2 * 32);
+        of[v] = (f32x16)(v % 2 ? both & 0xffff0000u : both << 16);
+      } else if constexpr (sizeof(T) == 2) {
+        of[v] = (f32x16)(__builtin_convertvector(load<u16x16>(from + v * 16), u32x16) << 16);
+      } else {
+        of[v] = load<f32x16>(from + v * 16);
+      }
+    }
+  }
+};
+
+// Which number of a head stands in a lane of a register.
+template <class T, int kVectors>
+inline int placed(int vector, int lane) {
+  return Lanes<T, kVectors>::kSplit ? vector / 2 * 32 + 2 * lane + vector % 2 : vector * 16 + lane;
+}
+
+// Where a lane comes from when the pairs of two registers are brought together; below 16, from the
+// first.
+constexpr int paired(int lane, int step) { return lane & step ? 16 + lane - step : lane; }
+
+// Lanes of `a` and of `b` that stand `kStep` apart, added up, side by side.
+template <int kStep, int... kLane>
+inline f32x16 folded(f32x16 a, f32x16 b, std::integer_sequence<int, kLane...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, paired(kLane, kStep)...) +
+         __builtin_shufflevector(a, b, (paired(kLane, kStep) + kStep)...);
+#else
+  return __builtin_shuffle(a, b, i32x16{paired(kLane, kStep)...}) +
+         __builtin_shuffle(a, b, i32x16{(paired(kLane, kStep) + kStep)...});
+#endif
+}
+
+template <int kStep>
+inline void fold_pairs(f32x16 (&v)[16]) {
+#pragma GCC unroll 8
+  for (int pair = 0; pair < 8 / kStep; ++pair)
+    v[pair] = folded<kStep>(v[2 * pair], v[2 * pair + 1], std::make_integer_sequence<int, 16>());
+}
+
+// Sums of 16 registers, in their order.
+inline f32x16 sums_of(f32x16 (&v)[16]) {
+  fold_pairs<1>(v);
+  fold_pairs<2>(v);
+  fold_pairs<4>(v);
+  fold_pairs<8>(v);
+  return v[0];
+}
+
+// Attention of one query over the slots it sees, into `to`. kVectors is f / 16, or 0 for any f.
+template <class T, int kVectors>
+struct Head {
+  int64_t width;
+  float* to;
+  f32x16 query[kVectors], mixed[kVectors];
+
+  Head(int64_t width, const float* from, float* to) : width(width), to(to) {
+    for (int v = 0; v < kVectors; ++v)
+      for (int lane = 0; lane < 16; ++lane) query[v][lane] = from[placed<T, kVectors>(v, lane)];
+    for (int v = 0; v < kVectors; ++v) mixed[v] = f32x16{};
+  }
+
+  f32x16 products(const T* key) const {
+    const Lanes<T, kVectors> lanes(key);
+    f32x16 total = {};
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) total += query[v] * lanes.of[v];
+    return total;
+  }
+
+  void scores(const T* keys, const int32_t* seen, int64_t count, float* to) const {
+    int64_t i = 0;
+    for (; i + 16 <= count; i += 16) {
+      f32x16 sixteen[16];
+#pragma GCC unroll 16
+      for (int j = 0; j < 16; ++j) sixteen[j] = products(keys + seen[i + j] * width);
+      store(to + i, sums_of(sixteen));
+    }
+    for (; i < count; ++i) {
+      f32x16 sixteen[16] = {products(keys + seen[i] * width)};
+      to[i] = sums_of(sixteen)[0];
+    }
+  }
+
+  void mix(const T* values, const int32_t* seen, int64_t count, const float* weights) {
+    for (int64_t i = 0; i < count; ++i) {
+      const Lanes<T, kVectors> lanes(values + seen[i] * width);
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) mixed[v] += lanes.of[v] * weights[i];
+    }
+  }
+
+  void finish(float scale) const {
+    for (int v = 0; v < kVectors; ++v)
+      for (int lane = 0; lane < 16; ++lane) to[placed<T, kVectors>(v, lane)] = mixed[v][lane] * scale;
+  }
+};
+
+template <class T>
+struct Head<T, 0> {
+  int64_t width;
+  const float* query;
+  float* to;
+
+  Head(int64_t width, const float* from, float* to) : width(width), query(from), to(to) {
+    std::fill(to, to + width, 0.0f);
+  }
+
+  void scores(const T* keys, const int32_t* seen, int64_t count, float* to) const {
+    for (int64_t i = 0; i < count; ++i) {
+      to[i] = 0;
+      for (int64_t j = 0; j < width; ++j) to[i] += query[j] * widen(keys[seen[i] * width + j]);
+    }
+  }
+
+  void mix(const T* values, const int32_t* seen, int64_t count, const float* weights) {
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t j = 0; j < width; ++j) to[j] += weights[i] * widen(values[seen[i] * width + j]);
+  }
+
+  void finish(float scale) const {
+    for (int64_t i = 0; i < width; ++i) to[i] *= scale;
+  }
+};
+
+void rms_norm(float* x, int64_t width, const float* gain) {
+  float squares = 0;
+  for (int64_t i = 0; i < width; ++i) squares += x[i] * x[i];
+  const float scale = 1 / std::sqrt(squares / width + 1.1920929e-7f);
+  for (int64_t i = 0; i < width; ++i) x[i] *= scale * gain[i];
+}
+
+struct Shape {
+  int64_t captions, candidates, heads, head_width, prefix_len, suffix_len;
+};
+
+template <class T, int kVectors>
+void attend(const Shape& shape, const Layer& layer, const LayerCache& cache, int64_t task,
+            float* qkv, int64_t qkv_stride, float* mixed, int64_t mixed_stride, float* scores) {
+  const int64_t f = shape.head_width, d = shape.heads * f;
+  const int64_t candidate = task % shape.candidates, group = task / shape.candidates;
+  const int64_t head = group % shape.heads, caption = group / shape.heads;
+  const int64_t row = caption * shape.candidates + candidate;
+  float* query = qkv + row * qkv_stride + head * f;
+  float* key = query + d;
+  float* value = key + d;
+  if (layer.query_gain) {
+    rms_norm(query, f, layer.query_gain);
+    rms_norm(key, f, layer.key_gain);
+  }
+  const float scale = 1 / std::sqrt(float(f));
+  for (int64_t i = 0; i < f; ++i) query[i] *= scale;
+
+  const T* prefix_keys = static_cast<const T*>(cache.prefix_keys) + group * shape.prefix_len * f;
+  const T* prefix_values = static_cast<const T*>(cache.prefix_values) + group * shape.prefix_len * f;
+  T* keys = static_cast<T*>(cache.suffix_keys) + task * shape.suffix_len * f;
+  T* values = static_cast<T*>(cache.suffix_values) + task * shape.suffix_len * f;
+  const int64_t newest = cache.seen_suffix[cache.seen_suffix_count - 1];
+  for (int64_t i = 0; i < f; ++i) {
+    narrow(key[i], keys + newest * f + i);
+    narrow(value[i], values + newest * f + i);
+  }
+
+  const int64_t before = cache.seen_prefix_count, drawn = cache.seen_suffix_count;
+  Head<T, kVectors> one(f, query, mixed + row * mixed_stride + head * f);
+  one.scores(prefix_keys, cache.seen_prefix, before, scores);
+  one.scores(keys, cache.seen_suffix, drawn, scores + before);
+  const float total = exponentials(scores, before + drawn);
+  one.mix(prefix_values, cache.seen_prefix, before, scores);
+  one.mix(values, cache.seen_suffix, drawn, scores + before);
+  one.finish(1 / total);
+}
+
+template <class T>
+decltype(&attend<T, 0>) attention_for(int64_t head_width) {
+  switch (head_width) {
+    case 16: return attend<T, 1>;
+    case 32: return attend<T, 2>;
+    case 48: return attend<T, 3>;
+    case 64: return attend<T, 4>;
+    case 96: return attend<T, 6>;
+    case 128: return attend<T, 8>;
+    default: return attend<T, 0>;
+  }
+}
+
+}  // namespace
