@@ -9,6 +9,7 @@ import platform
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from dalle.version import __version__
 
 log = logging.getLogger(__name__)
 
+AnyRun = TrainVae | TrainTransformer | TrainClip
 PACKAGES = ("torch", "numpy", "pillow", "tokenizers", "safetensors", "einops", "open_clip_torch")
 
 
@@ -36,7 +38,7 @@ def train_vae(run: TrainVae) -> int:
         TrainingError: The run folder is in use or holds another run, or training went wrong.
         OSError: The run folder or the finished model cannot be written.
     """
-    with _run_folder(run.out, dump(run), resume=run.resume):
+    with _run_folder(run):
         trainer = Trainer(
             VaeTask(run),
             loop=run.loop,
@@ -56,7 +58,7 @@ def train_transformer(run: TrainTransformer) -> int:
         TrainingError: The run folder is in use or holds another run, or training went wrong.
         OSError: The run folder or the finished model cannot be written.
     """
-    with _run_folder(run.out, dump(run), resume=run.resume):
+    with _run_folder(run):
         # Token folders hold no unreadable samples: tokenize left them out.
         trainer = Trainer(
             TransformerTask(run), loop=run.loop, optim=run.optim, out=run.out, max_bad_fraction=0.0
@@ -73,7 +75,7 @@ def train_clip(run: TrainClip) -> int:
         TrainingError: The run folder is in use or holds another run, or training went wrong.
         OSError: The run folder or the finished model cannot be written.
     """
-    with _run_folder(run.out, dump(run), resume=run.resume):
+    with _run_folder(run):
         trainer = Trainer(
             ClipTask(run),
             loop=run.loop,
@@ -85,16 +87,17 @@ def train_clip(run: TrainClip) -> int:
 
 
 @contextmanager
-def _run_folder(out: Path, config: str, *, resume: bool) -> Iterator[None]:
-    """Hold `out` for this process, with the resolved config and package versions in it."""
+def _run_folder(run: AnyRun) -> Iterator[None]:
+    """Hold the run's folder for this process, with the resolved config and versions in it."""
+    out = run.out
     out.mkdir(parents=True, exist_ok=True)
-    if not resume and (out / "checkpoints").exists():
+    if not run.resume and (out / "checkpoints").exists():
         raise TrainingError(
             f"run folder {out} holds an earlier run; go on with it (--resume true), or give "
             "another --out"
         )
     with _lock(out / "lock"):
-        _keep_config(out / "config.yaml", config, resume=resume)
+        _keep_config(out / "config.yaml", run)
         versions = {name: metadata.version(name) for name in PACKAGES}
         versions |= {"dalle": __version__, "python": platform.python_version()}
         text = json.dumps(versions, indent=2) + "\n"
@@ -102,9 +105,10 @@ def _run_folder(out: Path, config: str, *, resume: bool) -> Iterator[None]:
         yield
 
 
-def _keep_config(path: Path, config: str, *, resume: bool) -> None:
+def _keep_config(path: Path, run: AnyRun) -> None:
     """Write the resolved config, or when resuming make sure that it is still the same."""
-    if not (resume and path.is_file()):
+    config = dump(run)
+    if not (run.resume and path.is_file()):
         path.write_text(config, encoding="utf-8")
         return
     try:
@@ -118,13 +122,26 @@ def _keep_config(path: Path, config: str, *, resume: bool) -> None:
     changed = [
         f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
+        if before.get(key) != now.get(key) and not (key not in before and _is_default(run, key))
     ]
     if changed:
         raise TrainingError(
             f"cannot resume {path.parent} with other settings than it was started with "
             f"({'; '.join(changed[:5])}); set them back, or start a new run with another --out"
         )
+
+
+def _is_default(run: object, key: str) -> bool:
+    """Whether a setting, by dotted key, is as it is when nobody sets it.
+
+    A run that was started before there was this setting went by its default.
+    """
+    *sections, name = key.split(".")
+    for section in sections:
+        run = getattr(run, section)
+    assert is_dataclass(run), "settings lie in dataclasses"
+    default = next(one.default for one in fields(run) if one.name == name)
+    return bool(getattr(run, name) == default)
 
 
 def _settings(text: str) -> dict[str, object]:

@@ -51,6 +51,21 @@ def test_an_earlier_run_is_not_trampled_on(vae_run: VaeRun) -> None:
         train_vae(run)
 
 
+def test_a_run_from_before_a_setting_existed_goes_on_by_its_default(vae_run: VaeRun) -> None:
+    """`loop.compile was None, is False`: every new setting had ended the runs of before."""
+    run = vae_run(loop={"steps": 2})
+    train_vae(run)
+    config = run.out / "config.yaml"
+    lines = config.read_text().splitlines(keepends=True)
+    older = [line for line in lines if line.strip() not in ("compile: false", "augment: none")]
+    assert len(older) == len(lines) - 2
+    config.write_text("".join(older))
+    assert train_vae(replace(run, resume=True)) == 0
+    other = replace(run, resume=True, loop=replace(run.loop, compile=True))
+    with pytest.raises(TrainingError, match=r"\(loop.compile was None, is True\)"):
+        train_vae(other)
+
+
 def test_resuming_with_changed_settings_is_refused_by_name(vae_run: VaeRun) -> None:
     run = vae_run(loop={"steps": 1})
     train_vae(run)
