@@ -52,6 +52,7 @@ def run(settings: Bench) -> int:
         workload=workload.name,
         machine=describe(device),
         rates=rates,
+        rates_after=measure_rates(device),
         rows=rows,
         peak_bytes=peak_memory_bytes(device),
     )

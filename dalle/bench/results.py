@@ -45,6 +45,9 @@ class Report:
     workload: str
     machine: Mapping[str, str | int]
     rates: Rates
+    """Measured before the rows, whose floors are made of them."""
+    rates_after: Rates
+    """Measured after them: a machine that others use as well may not have stayed the same."""
     rows: Sequence[Row]
     peak_bytes: int
 
@@ -74,12 +77,12 @@ class Report:
         return "\n".join([*self._head(), "", *_aligned(cells)]) + "\n"
 
     def _head(self) -> list[str]:
-        machine, rates = self.machine, self.rates
-        gflops = ", ".join(f"{kind} {rate / 1e9:,.0f}" for kind, rate in rates.flops.items())
+        machine = self.machine
         where = f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}"
         return [
             f"{self.workload} on {where}",
-            f"rates: {rates.bytes_per_s / 1e9:.1f} GB/s read; {gflops} G operations/s",
+            f"rates: {_rates(self.rates)}",
+            f"afterwards: {_rates(self.rates_after)}",
             f"peak memory: {self.peak_bytes / 2**20:,.0f} MiB",
         ]
 
@@ -99,6 +102,11 @@ def read_medians(path: Path) -> dict[tuple[str, str, int], float]:
         raise ValueError(
             f"{path} cannot be compared with ({err}); give a file that dalle bench --out wrote"
         ) from err
+
+
+def _rates(rates: Rates) -> str:
+    gflops = ", ".join(f"{kind} {rate / 1e9:,.0f}" for kind, rate in rates.flops.items())
+    return f"{rates.bytes_per_s / 1e9:.1f} GB/s read; {gflops} G operations/s"
 
 
 def _seconds(value: float) -> str:

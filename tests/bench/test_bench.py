@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,9 +126,13 @@ def test_a_table_holds_ratios_and_a_comparison(tmp_path: Path) -> None:
 
     def report(seconds: float) -> Report:
         return Report(
-            workload="small", machine=machine, rates=rates, rows=[row("decode", seconds)],
+            workload="small",
+            machine=machine,
+            rates=rates,
+            rates_after=replace(rates, bytes_per_s=4e9),
+            rows=[row("decode", seconds)],
             peak_bytes=3 << 20,
-        )  # fmt: skip
+        )
 
     (tmp_path / "old.json").write_text(report(6.0).to_json())
     text = report(2.0).to_table(read_medians(tmp_path / "old.json"))
@@ -135,7 +140,8 @@ def test_a_table_holds_ratios_and_a_comparison(tmp_path: Path) -> None:
     assert cells == [
         "decode", "bf16 compiled", "8", "2", "1 - 4", "50 tokens", "4.00", "5.00", "0.25", "3.00",
     ]  # fmt: skip
-    assert "7.0 GB/s read; fp32 1, bf16 3, int8 5 G operations/s" in text
+    assert "rates: 7.0 GB/s read; fp32 1, bf16 3, int8 5 G operations/s" in text
+    assert "afterwards: 4.0 GB/s read" in text
     assert "peak memory: 3 MiB" in text
 
 
@@ -147,7 +153,10 @@ def test_plots_are_drawn(tmp_path: Path) -> None:
     rows += [row("candidates", n / 10, batch=n) for n in (1, 8, 64)]
     rates = Rates(flops={"fp32": 1, "bf16": 1, "int8": 1}, bytes_per_s=1)
     draw_plots(
-        Report(workload="small", machine={}, rates=rates, rows=rows, peak_bytes=0), tmp_path / "new"
+        Report(
+            workload="small", machine={}, rates=rates, rates_after=rates, rows=rows, peak_bytes=0
+        ),
+        tmp_path / "new",
     )
     for name in (TOKENS_FILE, CANDIDATES_FILE):
         assert (tmp_path / "new" / name).stat().st_size > 5000
