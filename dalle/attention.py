@@ -269,12 +269,12 @@ def _attend_memory(queries: Tensor, memory: LayerMemory, visible: Visible) -> Te
     scores = torch.cat([to_prefix.view(-1, 1, lengths[0]), to_suffix], dim=-1)  # cag 1 p+s
     if visible.hidden is not None:
         scores[..., : len(visible.hidden)].masked_fill_(visible.hidden, -torch.inf)
-    weights = scores.softmax(-1, dtype=torch.float32).to(memory.prefix.values.dtype)
+    weights = scores.softmax(-1, dtype=torch.float32).to(queries.dtype)
     for_prefix, for_suffix = weights.split(lengths, dim=-1)
     mixed = torch.bmm(for_prefix.view(-1, candidates, lengths[0]), memory.prefix.values)  # ca g f
     seen_values = memory.rows.values[:, visible.suffix]
     mixed = torch.baddbmm(mixed.view(-1, 1, head_width), for_suffix, seen_values)  # cag 1 f
-    return mixed.view(queries.shape).to(queries.dtype)
+    return mixed.view(queries.shape)
 
 
 class CausalSelfAttention(nn.Module):
@@ -291,8 +291,6 @@ class CausalSelfAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.qk_norm = qk_norm
-        self.value_dtype: torch.dtype | None = None
-        """What a cache holds values in, if not in the type of the states."""
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         head_width = width // heads
@@ -313,8 +311,7 @@ class CausalSelfAttention(nn.Module):
         if self.qk_norm:
             queries, keys = self._normalise(qkv[0], qkv[1], qkv.dtype)
             qkv = torch.stack([queries, keys, qkv[2]])
-        values = qkv[2] if self.value_dtype is None else qkv[2].to(self.value_dtype)
-        return self.out(_attend(qkv, mask)), KeyValues(qkv[1], values)
+        return self.out(_attend(qkv, mask)), KeyValues(qkv[1], qkv[2])
 
     def decode(self, x: Tensor, memory: LayerMemory, visible: Visible) -> Tensor:
         """Attention of one new token per candidate, whose keys and values join the suffix.

@@ -120,8 +120,8 @@ class Int8WeightLinear(_QuantizedLinear):
 def in_dtype(transformer: JointTransformer, dtype: WeightType) -> JointTransformer:
     """`transformer` with weights of `dtype`, laid out for its device; itself where nothing changes.
 
-    On a CPU the products with weights are narrow, and those with values where bfloat16 is native:
-    what they give is rounded for the next product anyway. Scores are not, and keys stay float32.
+    On a CPU only the products with weights are narrow. Keys and values stay float32: oneDNN's
+    products of one bfloat16 query are made anew for every length, which costs what they save.
     """
     on_cpu = transformer.start.device.type == "cpu"
     if dtype == "fp32" and not (on_cpu and torch.backends.mkldnn.is_available()):
@@ -150,5 +150,3 @@ def _narrow(block: Block, source: Block, dtype: WeightType, *, on_cpu: bool) -> 
     block.attention.out = kind(source.attention.out)
     block.mlp_in = mlp_in(source.mlp_in)
     block.mlp_out = kind(source.mlp_out)
-    if on_cpu and dtype != "fp32" and torch.cpu._is_avx512_bf16_supported():
-        block.attention.value_dtype = torch.bfloat16

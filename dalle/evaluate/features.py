@@ -34,8 +34,8 @@ class Features:
     """Vectors of pictures, one row each, float32."""
 
     layers: np.ndarray
-    """What the attention of each block reads, and the final states, averaged over the image's
-    positions, shape (l, b, d); depth 0 is the embedding."""
+    """What the attention of each block reads, and the final states: means and deviations over the
+    image's positions, shape (l, b, 2 d); depth 0 is the embedding."""
     baselines: dict[str, np.ndarray]
     """`PIXELS`: all values, shape (b, y * x * 3). `CODES`: the code vectors in their places, shape
     (b, h * w * e). `CODE_COUNTS`: how often each code occurs, shape (b, k)."""
@@ -46,7 +46,8 @@ def features_of(parts: ModelParts, images_u8: np.ndarray) -> Features:
     """Features of pictures without a caption.
 
     As in Image GPT a layer's states are taken where its attention reads them, normalised, and
-    averaged over positions. The last image token is never an input, so m - 1 positions count.
+    averaged over positions; how much they vary there is added, which says what is drawn on blank
+    paper. The last image token is never an input, so m - 1 positions count.
 
     Args:
         parts: The model; computes where its weights are.
@@ -67,9 +68,9 @@ def features_of(parts: ModelParts, images_u8: np.ndarray) -> Features:
             tokens = rearrange(grid, "b h w -> b (h w)")
             with _autocast(device):
                 transformer(text_ids.expand(len(group), -1), tokens)
-            pooled = [states[:, sequence.text_len + 1 :].float().mean(dim=1) for states in outputs]
+            pooled = [_pooled(states[:, sequence.text_len + 1 :].float()) for states in outputs]
             outputs.clear()
-            layers.append(torch.stack(pooled).cpu())  # l b d
+            layers.append(torch.stack(pooled).cpu())  # l b 2d
             codes.append(rearrange(vae.quantizer.embed(grid), "b e h w -> b (h w e)").cpu())
             counts.append(nn.functional.one_hot(tokens, sequence.image_vocab).sum(dim=1).cpu())
             bar.update(len(group))
@@ -81,6 +82,11 @@ def features_of(parts: ModelParts, images_u8: np.ndarray) -> Features:
             CODE_COUNTS: torch.cat(counts).float().numpy(),
         },
     )
+
+
+def _pooled(states: Tensor) -> Tensor:
+    """Means and deviations over positions of (b, m, d), shape (b, 2 d)."""
+    return torch.cat([states.mean(dim=1), states.std(dim=1)], dim=1)
 
 
 def _autocast(device: torch.device) -> Any:

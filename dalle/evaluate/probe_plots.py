@@ -40,10 +40,11 @@ def draw_depth(findings: ProbeFindings, path: Path) -> None:
     figure, axes = percent_axes("depth: 0 is the embedding, the last the final states")
     depths = list(range(len(findings.layers)))
     _band(axes, depths, findings.layers, VERMILLION)
+    chosen = sorted(set(findings.best_layers))
     axes.plot(
-        findings.best_layers,
-        [findings.layers[depth].rate for depth in findings.best_layers],
-        marker="o", color=VERMILLION, markersize=7, **ON_TOP,
+        chosen,
+        [findings.layers[depth].rate for depth in chosen],
+        marker="o", linestyle="none", color=VERMILLION, markersize=7, **ON_TOP,
     )  # fmt: skip
     ends: list[End] = [(findings.layers[-1].rate, "transformer", VERMILLION, "solid")]
     for name, rate in findings.baselines.items():
@@ -56,7 +57,7 @@ def draw_depth(findings: ProbeFindings, path: Path) -> None:
     axes.set_xlim(0, depths[-1])
     axes.set_xticks(depths)
     label_ends(axes, ends)
-    axes.set_title("Accuracy of a linear probe by depth (dot: the layer chosen)", **TITLE_STYLE)
+    axes.set_title("Accuracy of a linear probe by depth (dots: the layers chosen)", **TITLE_STYLE)
     figure.savefig(path, format="png")
 
 

@@ -23,9 +23,10 @@ REPORT_FILE = "report.md"
 DEPTH_FILE = "depth.png"
 LOW_DATA_FILE = "labels.png"
 WHAT_IS_MEASURED = (
-    "A logistic regression is fitted to the states of one layer, averaged over the picture; the "
-    "model itself, which read the pictures without captions, stays as it is. Accuracies count "
-    "every class alike; their intervals, over test subjects (or pictures), are 95 %."
+    "A logistic regression is fitted to the states of one layer: to their means and deviations "
+    "over the picture. The model itself, which read the pictures without captions, stays as it is. "
+    "Accuracies count every class alike; their intervals, over test subjects (or pictures), are "
+    "95 %."
 )
 
 

@@ -117,6 +117,7 @@ STAGES = {
     "transformer-fifth": ("joint transformer, fifth pass", "nats per token", _TRANSFORMER_CURVES),
     "clip": ("CLIP, first pass: held-out retrieval", "share", _CLIP_CURVES),
     "clip-second": ("CLIP, second pass: held-out retrieval", "share", _CLIP_CURVES),
+    "clip-third": ("CLIP, third pass: held-out retrieval", "share", _CLIP_CURVES),
 }
 """Titles, units and curves by stage."""
 

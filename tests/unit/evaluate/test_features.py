@@ -46,7 +46,7 @@ def tokens_of(parts: ModelParts, images_u8: np.ndarray) -> torch.Tensor:
 
 def test_there_is_a_vector_for_every_depth(found: Features, parts: ModelParts) -> None:
     config = parts.transformer.config
-    assert found.layers.shape == (config.layers + 1, PICTURES, config.width)
+    assert found.layers.shape == (config.layers + 1, PICTURES, 2 * config.width)
     assert found.layers.dtype == np.float32
 
 
@@ -62,7 +62,11 @@ def test_depth_0_is_the_embedding_normalised(
     )
     norm = model.block_list()[0].attention_norm
     normal = layer_norm(embedded, (embedded.shape[-1],), norm.weight, norm.bias)
-    np.testing.assert_allclose(found.layers[0], normal.mean(dim=1).detach(), atol=1e-5)
+    means, deviations = np.split(found.layers[0], 2, axis=1)
+    np.testing.assert_allclose(means, normal.mean(dim=1).detach(), atol=1e-5)
+    squares = (normal - normal.mean(dim=1, keepdim=True)).square().sum(dim=1)
+    expected = (squares / (tokens.shape[1] - 1)).sqrt()
+    np.testing.assert_allclose(deviations, expected.detach(), atol=1e-5)
 
 
 def test_the_last_depth_is_what_image_logits_are_made_of(
@@ -73,7 +77,8 @@ def test_the_last_depth_is_what_image_logits_are_made_of(
     text_ids = null_caption(model.sequence).expand(PICTURES, -1)
     with torch.inference_mode():
         logits = model(text_ids, tokens).image[:, 1:].mean(dim=1)  # that read an image token
-        projected = linear(torch.from_numpy(found.layers[-1]), model.image_unembedding_weight())
+        means, _ = torch.from_numpy(found.layers[-1]).chunk(2, dim=1)
+        projected = linear(means, model.image_unembedding_weight())
     np.testing.assert_allclose(projected, logits, atol=2e-4, rtol=1e-4)
 
 
