@@ -17,6 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from dalle.model_config import LayerMask, SequenceConfig
 from dalle.sequence import SlotKind, SlotLayout, slot_layout
+from dalle.sparse_attention import Pieces, attend_in_pieces
 
 
 def causal_mask(kind: LayerMask, config: SequenceConfig, conv_kernel: int) -> Tensor:
@@ -75,7 +76,7 @@ class KeyValues(NamedTuple):
     values: Tensor
 
 
-_WRITTEN_OUT_SLOTS = 512
+WRITTEN_OUT_SLOTS = 512
 """Longer sequences go to the fused kernel, which needs no memory that grows with their square."""
 
 
@@ -235,7 +236,7 @@ def _attend(qkv: Tensor, mask: Tensor | None) -> Tensor:
         mask: Which slots each slot sees, bool.
     """
     slots = qkv.shape[3]
-    if qkv.device.type != "cpu" or slots > _WRITTEN_OUT_SLOTS:
+    if qkv.device.type != "cpu" or slots > WRITTEN_OUT_SLOTS:
         queries, keys, values = qkv
         mixed = scaled_dot_product_attention(
             queries, keys, values, attn_mask=mask, is_causal=mask is None
@@ -297,12 +298,15 @@ class CausalSelfAttention(nn.Module):
         self.query_norm = nn.RMSNorm(head_width) if qk_norm else nn.Identity()
         self.key_norm = nn.RMSNorm(head_width) if qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, KeyValues]:
+    def forward(
+        self, x: Tensor, mask: Tensor | None, pieces: Pieces | None = None
+    ) -> tuple[Tensor, KeyValues]:
         """Attention of a whole sequence at once, as in training and prefill.
 
         Args:
             x: States, shape (b, s, d).
             mask: Which slots each slot sees, shape (s, s), bool; None is all up to its own.
+            pieces: The same as `mask`, where it is to be computed in pieces.
 
         Returns:
             New states, shape (b, s, d), and the keys and values they came from.
@@ -311,7 +315,8 @@ class CausalSelfAttention(nn.Module):
         if self.qk_norm:
             queries, keys = self._normalise(qkv[0], qkv[1], qkv.dtype)
             qkv = torch.stack([queries, keys, qkv[2]])
-        return self.out(_attend(qkv, mask)), KeyValues(qkv[1], qkv[2])
+        mixed = _attend(qkv, mask) if pieces is None else attend_in_pieces(qkv, pieces)
+        return self.out(mixed), KeyValues(qkv[1], qkv[2])
 
     def decode(self, x: Tensor, memory: LayerMemory, visible: Visible) -> Tensor:
         """Attention of one new token per candidate, whose keys and values join the suffix.

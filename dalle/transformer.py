@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from dalle.attention import (
+    WRITTEN_OUT_SLOTS,
     CausalSelfAttention,
     KeyValues,
     KVCache,
@@ -26,6 +27,7 @@ from dalle.attention import (
 )
 from dalle.model_config import LayerMask, SequenceConfig, TransformerConfig
 from dalle.sequence import image_slot
+from dalle.sparse_attention import Pieces, pieces_of
 
 _INIT_STD = 0.02
 
@@ -60,9 +62,11 @@ class Block(nn.Module):
         self.activation: nn.Module = nn.GELU()
         self.mlp_out = nn.Linear(mlp_ratio * width, width)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, KeyValues]:
+    def forward(
+        self, x: Tensor, mask: Tensor | None, pieces: Pieces | None = None
+    ) -> tuple[Tensor, KeyValues]:
         """New states of a whole sequence, shape (b, s, d), and its keys and values."""
-        mixed, key_values = self.attention(self.attention_norm(x), mask)
+        mixed, key_values = self.attention(self.attention_norm(x), mask, pieces)
         return self._feed_forward(x + mixed), key_values
 
     def decode(self, x: Tensor, memory: LayerMemory, visible: Visible) -> Tensor:
@@ -113,6 +117,7 @@ class JointTransformer(nn.Module):
             self.text_unembedding = nn.Parameter(torch.empty(sequence.text_vocab + 1, width))
             self.image_unembedding = nn.Parameter(torch.empty(sequence.image_vocab, width))
         self._layer_masks = config.layer_masks()
+        self._pieces: dict[LayerMask, Pieces] = {}
         for kind in dict.fromkeys(self._layer_masks):
             if kind != "dense":
                 mask = causal_mask(kind, sequence, config.conv_kernel)
@@ -226,8 +231,9 @@ class JointTransformer(nn.Module):
         """Final states of embedded slots from 0 on, shape (b, s, d), and each layer's memory."""
         memory = []
         for block, kind in zip(self.block_list(), self._layer_masks, strict=True):
-            mask = self.mask(kind)
-            x, key_values = block(x, None if mask is None else mask[: x.shape[1], : x.shape[1]])
+            mask, slots = self.mask(kind), x.shape[1]
+            seen = None if mask is None else mask[:slots, :slots]
+            x, key_values = block(x, seen, self._pieces_of(kind, x))
             memory.append(key_values)
         return self.final_norm(x), memory
 
@@ -268,6 +274,22 @@ class JointTransformer(nn.Module):
     def mask(self, kind: LayerMask) -> Tensor | None:
         """Which slots each slot sees, shape (n, n), bool; None where that is all up to its own."""
         return None if kind == "dense" else self.get_buffer(f"{kind}_mask")
+
+    def _pieces_of(self, kind: LayerMask, x: Tensor) -> Pieces | None:
+        """How a layer of this kind attends in pieces; None where that is no shorter.
+
+        On a CPU, whole sequences of 1,088 slots took 42 to 110 ms a layer and picture so, 105 to
+        113 ms under a mask that is read entry by entry, 72 ms without one (bf16, one thread, with
+        the gradient). Short sequences are best written out.
+        """
+        mask, slots = self.mask(kind), x.shape[1]
+        if mask is None or x.device.type != "cpu" or slots <= WRITTEN_OUT_SLOTS:
+            return None
+        if slots != len(mask):
+            return None
+        if kind not in self._pieces:
+            self._pieces[kind] = pieces_of(mask, self.sequence)
+        return self._pieces[kind]
 
     def block_list(self) -> list[Block]:
         """The blocks, first layer first."""

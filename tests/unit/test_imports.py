@@ -38,7 +38,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("dalle.engine", "dalle.linear_layers", "dalle.graph_decoder", "dalle.native"),
     ),
     (
-        *("dalle.transformer", "dalle.clip", "dalle.attention", "dalle.sequence"),
+        *("dalle.transformer", "dalle.clip", "dalle.attention", "dalle.sparse_attention"),
+        "dalle.sequence",
         *("dalle.captions", "dalle.model_config", "dalle.flops"),
         *("dalle.weights", "dalle.checksums"),
     ),
