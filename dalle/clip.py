@@ -96,8 +96,8 @@ def views(shift_px: int) -> list[tuple[int, int]]:
     """By how many pixels down and right each view of a picture is moved, the picture itself first.
 
     A small ViT cuts a picture into few patches, and what it makes of them depends on where they
-    happen to be cut. Of 150 held-out captions x 32 candidates of the bundled model, its CLIP chose
-    58.7 % right by five views 2 px apart, 54.0 % by one.
+    happen to be cut. Of 150 held-out captions x 32 candidates of the bundled model, a CLIP that was
+    not trained on shifts chose 58.7 % right by five views 2 px apart, 54.0 % by one.
     """
     if not shift_px:
         return [(0, 0)]

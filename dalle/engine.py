@@ -25,7 +25,7 @@ from dalle.transformer import JointTransformer
 log = logging.getLogger(__name__)
 
 GPU_MICROBATCH = 64
-"""The same on a GPU, to which a few more rows are hardly any more work."""
+"""Candidates that a GPU decodes together: also fixed, and more, since rows cost it little."""
 COMPILED_MICROBATCH = 64
 """Candidates that the compiled step decodes together, at most; nothing depends on it."""
 

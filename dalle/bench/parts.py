@@ -41,9 +41,8 @@ def ways(
 ) -> list[Engine]:
     """Every engine that draws here in one of `dtypes`; on a GPU, if `compile`, compiled as well."""
     engines = Engines(workload.transformer, device)
-    compiled = [False]
-    if compile if device.type != "cpu" else load_library() is not None:
-        compiled.append(True)
+    can_compile = compile if device.type != "cpu" else load_library() is not None
+    compiled = [False, True] if can_compile else [False]
     return [engines.exactly(dtype, compiled=way) for way in compiled for dtype in dtypes]
 
 
