@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IMAGE_BATCH = 64
+SCORE_DECIMALS = 6
 LOCAL_DIR = "local-dir:"
 SIGLIP_INITIAL_BIAS = -10.0
 """Makes nearly all pairs negatives at the start, which they are (arXiv:2303.15343, section 3)."""
@@ -85,11 +86,13 @@ class ClipScorer:
         return torch.cat(parts)
 
     def scores(self, caption: str, images: Sequence[Image.Image]) -> list[float]:
-        """Cosine of each picture and the caption, -1 to 1, higher is better; the mean of views."""
-        cosines: list[float] = (
-            self.image_features(images) @ self.text_features([caption])[0]
-        ).tolist()
-        return cosines
+        """Cosine of each picture and the caption, -1 to 1, higher is better; the mean of views.
+
+        Rounded to a millionth: the place of a picture in its batch sways the digits after that, and
+        equal pictures shall tie.
+        """
+        cosines = self.image_features(images) @ self.text_features([caption])[0]
+        return [round(cosine, SCORE_DECIMALS) for cosine in cosines.tolist()]
 
 
 def views(shift_px: int) -> list[tuple[int, int]]:

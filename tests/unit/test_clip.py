@@ -26,6 +26,7 @@ from dalle.clip import (
 )
 from dalle.errors import ClipUnavailableError, ModelFormatError
 from dalle.model_config import ClipConfig
+from dalle.rerank import rank
 
 CPU = torch.device("cpu")
 CONFIG = ClipConfig(
@@ -85,6 +86,16 @@ def test_scores_are_cosines(tokenizer: CaptionTokenizer) -> None:
     torch.testing.assert_close(text.norm(dim=1), torch.ones(1))
     expected = torch.nn.functional.cosine_similarity(seen, text)
     assert judge.scores("a fox", images) == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_equal_pictures_tie(tokenizer: CaptionTokenizer) -> None:
+    """Of two equal uploads the page's /rank once put the second first, by the last bit."""
+    made = parts(tokenizer)
+    several = small_clip_scorer(made.model, replace(CONFIG, view_shift_px=3), tokenizer, CPU)
+    for count in (2, 5, 33):
+        scores = several.scores("a fox", pictures(1) * count)
+        assert len(set(scores)) == 1
+        assert rank(scores) == list(range(count))
 
 
 def test_moved_pictures_repeat_their_edge() -> None:
