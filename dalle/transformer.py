@@ -283,9 +283,7 @@ class JointTransformer(nn.Module):
         the gradient). Short sequences are best written out.
         """
         mask, slots = self.mask(kind), x.shape[1]
-        if mask is None or x.device.type != "cpu" or slots <= WRITTEN_OUT_SLOTS:
-            return None
-        if slots != len(mask):
+        if mask is None or x.device.type != "cpu" or not WRITTEN_OUT_SLOTS < slots == len(mask):
             return None
         if kind not in self._pieces:
             self._pieces[kind] = pieces_of(mask, self.sequence)

@@ -34,6 +34,7 @@ class Fold:
         right: By kind of features, whether each test picture is classified right, shape (b).
         few: By kind of features and number of labels, the same as a share of repeats.
         validation: Accuracy by depth on training pictures, each while it was set aside.
+        best_layer: The depth that is best there; test pictures have no say in it.
     """
 
     labels: np.ndarray
@@ -41,11 +42,7 @@ class Fold:
     right: dict[str, np.ndarray]
     few: dict[str, dict[int, np.ndarray]]
     validation: tuple[float, ...]
-
-    @property
-    def best_layer(self) -> int:
-        """The depth that is best on training pictures; test pictures have no say in it."""
-        return int(np.argmax(self.validation))
+    best_layer: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +107,8 @@ def probe_fold(
         for name, _ in probing.bar(f"{counts[-1]} labels")
     }
     validation = tuple(chosen[name][1] for name in depths)
-    best = f"layer {int(np.argmax(validation))}"
+    best_layer = int(np.argmax(validation))
+    best = f"layer {best_layer}"
     kinds = {BEST_LAYER: best, **{name: name for name in train.baselines}}
     return Fold(
         labels=split.test.labels,
@@ -126,6 +124,7 @@ def probe_fold(
             for title, name in kinds.items()
         },
         validation=validation,
+        best_layer=best_layer,
     )
 
 

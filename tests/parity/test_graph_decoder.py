@@ -7,7 +7,6 @@ everywhere; the tests marked `gpu` record.
 from __future__ import annotations
 
 import gc
-from functools import partial
 
 import pytest
 import torch
@@ -15,35 +14,17 @@ from torch import Tensor
 
 from dalle.config import SamplingConfig
 from dalle.graph_decoder import KEPT_DESKS, GraphDecoder
-from dalle.model_config import SequenceConfig, TransformerConfig
 from dalle.sampling import Decoder, sample_tokens
 from dalle.sequence import pad_caption
 from dalle.transformer import JointTransformer
-
-SEQUENCE = SequenceConfig(text_len=5, text_vocab=9, grid_h=4, grid_w=5, image_vocab=17)
-PROMPTS = [0, 1, 7, SEQUENCE.image_len - 1]
-
-# Both paths round to float32, after sums of a few dozen terms in another order.
-assert_close = partial(torch.testing.assert_close, rtol=1e-4, atol=1e-5)
+from tests.parity.test_decoding import PROMPTS, SEQUENCE, assert_close
+from tests.parity.test_decoding import tiny as plain_tiny
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def tiny(attention: str = "dense", device: str = "cpu") -> JointTransformer:
-    torch.manual_seed(0)
-    config = TransformerConfig(
-        width=24,
-        heads=3,
-        layers=6,
-        attention=attention,  # type: ignore[arg-type]
-        conv_kernel=3,
-        qk_norm=attention == "paper",
-    )
-    transformer = JointTransformer(SEQUENCE, config)
-    with torch.no_grad():  # weights at which a hidden or forgotten token shows in every logit
-        for name, parameter in transformer.named_parameters():
-            parameter.mul_(1 if "norm" in name else 6)
-    return transformer.to(device).eval()
+    return plain_tiny(attention, qk_norm=attention == "paper").to(device).eval()
 
 
 def captions(device: str = "cpu") -> Tensor:
