@@ -18,6 +18,10 @@ from dalle.device import gemm_rate
 
 GEMM_SIZE = 2048
 """Side of the square products that the rates are measured with; training's are of this order."""
+PROBE_SIZE = 256
+"""Side of the products that show whether a type is worth measuring at all."""
+HOPELESS = 0.2
+"""Of the rate of float32: a processor without products of a type can be a hundred times slower."""
 READ_BYTES = 1 << 30
 """Read to measure bandwidth: more than any cache holds."""
 _REPEATS = 5
@@ -67,11 +71,13 @@ def measure(work: Callable[[], object], *, runs: int, device: torch.device) -> T
 
 def measure_rates(device: torch.device) -> Rates:
     """Measure what the machine can do; takes a second or two."""
+    wide = gemm_rate(torch.float32, device, size=GEMM_SIZE)
+    # A processor without products of a narrow type can always widen it first.
     flops: dict[WeightType, float] = {
-        "fp32": gemm_rate(torch.float32, device, size=GEMM_SIZE),
-        "bf16": gemm_rate(torch.bfloat16, device, size=GEMM_SIZE),
+        "fp32": wide,
+        "bf16": max(wide, _bf16_rate(device)),
+        "int8": max(wide, _int8_rate(device)),
     }
-    flops["int8"] = _int8_rate(device)
     block = torch.ones(READ_BYTES // 4, device=device)
     seconds = _best(block.sum, device)
     return Rates(flops=flops, bytes_per_s=READ_BYTES / seconds)
@@ -101,10 +107,28 @@ def peak_memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def _bf16_rate(device: torch.device) -> float:
+    """Operations per second; 0 where large products would take minutes, as small ones show."""
+    if gemm_rate(torch.bfloat16, device, size=PROBE_SIZE) < HOPELESS * gemm_rate(
+        torch.float32, device, size=PROBE_SIZE
+    ):
+        return 0.0
+    return gemm_rate(torch.bfloat16, device, size=GEMM_SIZE)
+
+
 def _int8_rate(device: torch.device) -> float:
-    left = torch.randint(-128, 128, (GEMM_SIZE, GEMM_SIZE), dtype=torch.int8, device=device)
+    """As `_bf16_rate`."""
+    if _int8_products(PROBE_SIZE, device) < HOPELESS * gemm_rate(
+        torch.float32, device, size=PROBE_SIZE
+    ):
+        return 0.0
+    return _int8_products(GEMM_SIZE, device)
+
+
+def _int8_products(size: int, device: torch.device) -> float:
+    left = torch.randint(-128, 128, (size, size), dtype=torch.int8, device=device)
     right = left.t()
-    return 2 * GEMM_SIZE**3 / _best(lambda: torch._int_mm(left, right), device)
+    return 2 * size**3 / _best(lambda: torch._int_mm(left, right), device)
 
 
 def _best(work: Callable[[], object], device: torch.device) -> float:

@@ -21,22 +21,22 @@ inline void narrow(float value, float* to) { *to = value; }
 inline void narrow(float value, uint16_t* to) { *to = to_bf16(value); }
 
 // A head's numbers of one slot in kVectors registers. bf16 is widened without moving lanes about:
-// of 32 numbers the even ones fill one register and the odd ones the next.
+// of two registers' numbers the even ones fill the first and the odd ones the second.
 template <class T, int kVectors>
 struct Lanes {
   static constexpr bool kSplit = sizeof(T) == 2 && kVectors % 2 == 0;
-  f32x16 of[kVectors];
+  f32v of[kVectors];
 
   explicit Lanes(const T* from) {
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
       if constexpr (kSplit) {
-        const u32x16 both = load<u32x16>(from + v / 2 * 32);
-        of[v] = (f32x16)(v % 2 ? both & 0xffff0000u : both << 16);
+        const u32v both = load<u32v>(from + v / 2 * 2 * kLanes);
+        of[v] = (f32v)(v % 2 ? both & 0xffff0000u : both << 16);
       } else if constexpr (sizeof(T) == 2) {
-        of[v] = (f32x16)(__builtin_convertvector(load<u16x16>(from + v * 16), u32x16) << 16);
+        of[v] = (f32v)(__builtin_convertvector(load<u16v>(from + v * kLanes), u32v) << 16);
       } else {
-        of[v] = load<f32x16>(from + v * 16);
+        of[v] = load<f32v>(from + v * kLanes);
       }
     }
   }
@@ -45,57 +45,55 @@ struct Lanes {
 // Which number of a head stands in a lane of a register.
 template <class T, int kVectors>
 inline int placed(int vector, int lane) {
-  return Lanes<T, kVectors>::kSplit ? vector / 2 * 32 + 2 * lane + vector % 2 : vector * 16 + lane;
+  return Lanes<T, kVectors>::kSplit ? vector / 2 * 2 * kLanes + 2 * lane + vector % 2
+                                      : vector * kLanes + lane;
 }
 
-// Where a lane comes from when the pairs of two registers are brought together; below 16, from the
-// first.
-constexpr int paired(int lane, int step) { return lane & step ? 16 + lane - step : lane; }
+// Where a lane comes from when the pairs of two registers are brought together; below kLanes, from
+// the first.
+constexpr int paired(int lane, int step) { return lane & step ? kLanes + lane - step : lane; }
 
 // Lanes of `a` and of `b` that stand `kStep` apart, added up, side by side.
 template <int kStep, int... kLane>
-inline f32x16 folded(f32x16 a, f32x16 b, std::integer_sequence<int, kLane...>) {
+inline f32v folded(f32v a, f32v b, std::integer_sequence<int, kLane...>) {
 #if defined(__clang__)
   return __builtin_shufflevector(a, b, paired(kLane, kStep)...) +
          __builtin_shufflevector(a, b, (paired(kLane, kStep) + kStep)...);
 #else
-  return __builtin_shuffle(a, b, i32x16{paired(kLane, kStep)...}) +
-         __builtin_shuffle(a, b, i32x16{(paired(kLane, kStep) + kStep)...});
+  return __builtin_shuffle(a, b, i32v{paired(kLane, kStep)...}) +
+         __builtin_shuffle(a, b, i32v{(paired(kLane, kStep) + kStep)...});
 #endif
 }
 
-template <int kStep>
-inline void fold_pairs(f32x16 (&v)[16]) {
+// Sums of as many registers as each has lanes, in their order.
+template <int kStep = 1>
+inline f32v sums_of(f32v (&v)[kLanes]) {
+  if constexpr (kStep == kLanes) {
+    return v[0];
+  } else {
 #pragma GCC unroll 8
-  for (int pair = 0; pair < 8 / kStep; ++pair)
-    v[pair] = folded<kStep>(v[2 * pair], v[2 * pair + 1], std::make_integer_sequence<int, 16>());
+    for (int pair = 0; pair < kLanes / 2 / kStep; ++pair)
+      v[pair] = folded<kStep>(v[2 * pair], v[2 * pair + 1], std::make_integer_sequence<int, kLanes>());
+    return sums_of<2 * kStep>(v);
+  }
 }
 
-// Sums of 16 registers, in their order.
-inline f32x16 sums_of(f32x16 (&v)[16]) {
-  fold_pairs<1>(v);
-  fold_pairs<2>(v);
-  fold_pairs<4>(v);
-  fold_pairs<8>(v);
-  return v[0];
-}
-
-// Attention of one query over the slots it sees, into `to`. kVectors is f / 16, or 0 for any f.
+// Attention of one query over the slots it sees, into `to`. kVectors is f / kLanes, or 0 for any f.
 template <class T, int kVectors>
 struct Head {
   int64_t width;
   float* to;
-  f32x16 query[kVectors], mixed[kVectors];
+  f32v query[kVectors], mixed[kVectors];
 
   Head(int64_t width, const float* from, float* to) : width(width), to(to) {
     for (int v = 0; v < kVectors; ++v)
-      for (int lane = 0; lane < 16; ++lane) query[v][lane] = from[placed<T, kVectors>(v, lane)];
-    for (int v = 0; v < kVectors; ++v) mixed[v] = f32x16{};
+      for (int lane = 0; lane < kLanes; ++lane) query[v][lane] = from[placed<T, kVectors>(v, lane)];
+    for (int v = 0; v < kVectors; ++v) mixed[v] = f32v{};
   }
 
-  f32x16 products(const T* key) const {
+  f32v products(const T* key) const {
     const Lanes<T, kVectors> lanes(key);
-    f32x16 total = {};
+    f32v total = {};
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) total += query[v] * lanes.of[v];
     return total;
@@ -103,15 +101,15 @@ struct Head {
 
   void scores(const T* keys, const int32_t* seen, int64_t count, float* to) const {
     int64_t i = 0;
-    for (; i + 16 <= count; i += 16) {
-      f32x16 sixteen[16];
+    for (; i + kLanes <= count; i += kLanes) {
+      f32v each[kLanes];
 #pragma GCC unroll 16
-      for (int j = 0; j < 16; ++j) sixteen[j] = products(keys + seen[i + j] * width);
-      store(to + i, sums_of(sixteen));
+      for (int j = 0; j < kLanes; ++j) each[j] = products(keys + seen[i + j] * width);
+      store(to + i, sums_of(each));
     }
     for (; i < count; ++i) {
-      f32x16 sixteen[16] = {products(keys + seen[i] * width)};
-      to[i] = sums_of(sixteen)[0];
+      f32v each[kLanes] = {products(keys + seen[i] * width)};
+      to[i] = sums_of(each)[0];
     }
   }
 
@@ -125,7 +123,7 @@ struct Head {
 
   void finish(float scale) const {
     for (int v = 0; v < kVectors; ++v)
-      for (int lane = 0; lane < 16; ++lane) to[placed<T, kVectors>(v, lane)] = mixed[v][lane] * scale;
+      for (int lane = 0; lane < kLanes; ++lane) to[placed<T, kVectors>(v, lane)] = mixed[v][lane] * scale;
   }
 };
 
@@ -207,12 +205,12 @@ void attend(const Shape& shape, const Layer& layer, const LayerCache& cache, int
 template <class T>
 decltype(&attend<T, 0>) attention_for(int64_t head_width) {
   switch (head_width) {
-    case 16: return attend<T, 1>;
-    case 32: return attend<T, 2>;
-    case 48: return attend<T, 3>;
-    case 64: return attend<T, 4>;
-    case 96: return attend<T, 6>;
-    case 128: return attend<T, 8>;
+    case 16: return attend<T, 16 / kLanes>;
+    case 32: return attend<T, 32 / kLanes>;
+    case 48: return attend<T, 48 / kLanes>;
+    case 64: return attend<T, 64 / kLanes>;
+    case 96: return attend<T, 96 / kLanes>;
+    case 128: return attend<T, 128 / kLanes>;
     default: return attend<T, 0>;
   }
 }

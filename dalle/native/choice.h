@@ -52,11 +52,11 @@ struct RowChoice {
   }
 
   void keep_nucleus() {
-    const int64_t padded = (c.vocab + 15) / 16 * 16;
+    const int64_t padded = (c.vocab + kLanes - 1) / kLanes * kLanes;
     for (int64_t i = c.vocab; i < padded; ++i) distance[i] = INFINITY;
-    for (int64_t i = 0; i < padded; i += 16) {
-      const f32x16 d = load<f32x16>(distance + i);
-      store(weight + i, d > 87.0f ? f32x16{} : exp_negative(-d));
+    for (int64_t i = 0; i < padded; i += kLanes) {
+      const f32v d = load<f32v>(distance + i);
+      store(weight + i, d > 87.0f ? f32v{} : exp_negative(-d));
     }
     const auto mass = [&](int32_t limit) {
       float held = 0;

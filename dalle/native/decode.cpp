@@ -41,8 +41,8 @@ void layer_norm(const float* x, int64_t width, const Norm& norm, float* to) {
 // Where a step keeps what it is working on, in one block of memory.
 struct Workspace {
   float *x, *qkv, *mixed, *hidden, *scales, *own;
-  uint32_t* groups;
-  int64_t width, qkv_width, hidden_width, group_count, own_count;
+  uint32_t* words;
+  int64_t width, qkv_width, hidden_width, word_count, own_count;
 
   // Floats that a step needs; with a block given, its parts.
   static int64_t lay_out(const Model& model, int64_t batch, int64_t slots, int64_t threads,
@@ -52,7 +52,7 @@ struct Workspace {
     w.width = layer.out.panels * kPanel;
     w.qkv_width = layer.qkv.panels * kPanel;
     w.hidden_width = layer.mlp_in.panels * kPanel;
-    w.group_count = std::max(layer.qkv.groups, layer.mlp_out.groups);
+    w.word_count = std::max(layer.qkv.groups, layer.mlp_out.groups) * kMostInputWords;
     w.own_count = std::max((slots + 31) / 16 * 16, w.width);
     const int64_t rows = (batch + 31) / 32 * 32;  // whole tiles are read
     int64_t used = 0;
@@ -66,7 +66,7 @@ struct Workspace {
     w.mixed = part(batch * w.width);
     w.hidden = part(batch * w.hidden_width);
     w.scales = part(rows);
-    w.groups = reinterpret_cast<uint32_t*>(part(rows * w.group_count));
+    w.words = reinterpret_cast<uint32_t*>(part(rows * w.word_count));
     w.own = part(threads * w.own_count);
     if (out) *out = w;
     return used;
@@ -91,7 +91,9 @@ void run(const Model& model, const Step& step) {
     const auto share = [&](const Linear& linear) {
       return Share(linear.panels / kPair, thread, threads);
     };
-    const auto inputs = [&](const Linear& linear) { return Rows{w.groups, w.scales, linear.groups}; };
+    const auto inputs = [&](const Linear& linear) {
+      return Rows{w.words, w.scales, linear.groups * int64_t(sizeof(typename F::Input)) / 4};
+    };
     const auto normed = [&](const Norm& norm, const Linear& next) {
       for (int64_t row = mine.begin; row < mine.end; ++row) {
         layer_norm(w.x + row * w.width, model.width, norm, own);

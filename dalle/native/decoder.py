@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dalle.attention import KeyValues, KVCache
 from dalle.config import SamplingConfig, WeightType
+from dalle.device import autocast_dtype
 from dalle.model_config import LayerMask
 from dalle.native.packing import (
     PANEL,
@@ -75,16 +76,20 @@ class NativeDecoder:
         """Pack the weights of a transformer on the CPU.
 
         Args:
-            transformer: The model, in float32; read, and used for fp32 prefills.
+            transformer: The model, in float32; read, and used for prefills in fp32.
             library: What `dalle.native.build` loaded.
             weights: Format of the weights that a step reads; sums are float32 (int8: exact).
         """
         self.sequence = transformer.sequence
         self.weights = weights
         self._library = library
-        # Short of memory or not, the prefix must be computed in what the cache stores.
+        self._stored = torch.float32 if weights == "fp32" else torch.bfloat16
+        computed = autocast_dtype("auto", torch.device("cpu")) or torch.float32
+        # Processors without products of bf16 would take a hundred times as long for them.
         self._prefiller = (
-            transformer if weights == "fp32" else copy.deepcopy(transformer).bfloat16()
+            copy.deepcopy(transformer).bfloat16()
+            if self._stored == computed == torch.bfloat16
+            else transformer
         )
         self._masks = transformer.config.layer_masks()
         self._kept: list[Tensor | PackedLinear | ctypes.Array[Layer]] = []
@@ -109,7 +114,9 @@ class NativeDecoder:
         ]
         logits = torch.cat([scores for scores, _ in read])[row_of]
         prefix = [
-            KeyValues(*(torch.cat(same)[row_of] for same in zip(*layer, strict=True)))
+            KeyValues(
+                *(torch.cat(same)[row_of].to(self._stored) for same in zip(*layer, strict=True))
+            )
             for layer in zip(*(cache.prefix for _, cache in read), strict=True)
         ]
         suffix_len = self.sequence.image_len - 1 - image_prompt.shape[1]

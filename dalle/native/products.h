@@ -16,60 +16,69 @@ namespace {
 
 enum class Then { kStore, kGelu, kAdd };
 
-// What happens to a row of 16 sums, once they are complete.
+// What happens to a register of complete sums.
 template <Then then>
-inline void finish(f32x16 y, float* to) {
+inline void finish(f32v y, float* to) {
   if (then == Then::kGelu) y = gelu(y);
-  if (then == Then::kAdd) y += load<f32x16>(to);
+  if (then == Then::kAdd) y += load<f32v>(to);
   store(to, y);
 }
 
-template <Then then>
-inline void finish(const Linear& linear, const Rows&, int64_t, int64_t panel, f32x16 y, float* to) {
-  if (linear.bias) y += load<f32x16>(linear.bias + panel * kPanel);
-  finish<then>(y, to);
+inline f32v scaled(const Linear&, const Rows&, int64_t, int64_t, f32v sums) { return sums; }
+
+inline f32v scaled(const Linear& linear, const Rows& rows, int64_t row, int64_t output, i32v sums) {
+  // What the offset of the inputs has added, `Linear::sums` takes away again.
+  if (Int8::kOffset) sums -= load<i32v>(linear.sums + output);
+  return __builtin_convertvector(sums, f32v) * rows.scales[row] * load<f32v>(linear.scales + output);
 }
 
-template <Then then>
-inline void finish(const Linear& linear, const Rows& rows, int64_t row, int64_t panel, i32x16 sums,
-                   float* to) {
-  sums -= load<i32x16>(linear.sums + panel * kPanel);
-  f32x16 y = __builtin_convertvector(sums, f32x16) * rows.scales[row];
-  y *= load<f32x16>(linear.scales + panel * kPanel);
-  if (linear.bias) y += load<f32x16>(linear.bias + panel * kPanel);
-  finish<then>(y, to);
+template <class F, Then then>
+inline void finish(const Linear& linear, const Rows& rows, int64_t row, int64_t panel,
+                   const typename F::Sum& sums, float* to) {
+#pragma GCC unroll 4
+  for (int v = 0; v < kRegisters; ++v) {
+    const int64_t output = panel * kPanel + v * kLanes;
+    f32v y = scaled(linear, rows, row, output, sums.of[v]);
+    if (linear.bias) y += load<f32v>(linear.bias + output);
+    finish<then>(y, to + v * kLanes);
+  }
 }
 
-template <class F, Then then, int kRows>
+// How many rows and panels are computed together: as many as there are registers for their sums.
+constexpr int kTall = kLanes == 16 ? 8 : 4, kTallPanels = kLanes == 16 ? kPair : 1;
+
+template <class F, Then then, int kRows, int kPanels>
 void multiply_block(const Linear& linear, const Rows& rows, int64_t row, int64_t panel, float* y,
                     int64_t stride) {
-  const char* first = static_cast<const char*>(linear.weights) + panel * linear.groups * 64;
-  const char* second = first + linear.groups * 64;
-  typename F::Sum sums[kRows][kPair] = {};
+  const char* weights = static_cast<const char*>(linear.weights) + panel * linear.groups * 64;
+  typename F::Sum sums[kRows][kPanels] = {};
   for (int64_t group = 0; group < linear.groups; ++group) {
+#pragma GCC unroll 2
+    for (int p = 0; p < kPanels; ++p) {
+      const typename F::Weights of_group(weights + (p * linear.groups + group) * 64);
 #pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-      const uint32_t inputs = rows.groups[(row + r) * rows.stride + group];
-      sums[r][0] = F::add(sums[r][0], first + group * 64, inputs);
-      sums[r][1] = F::add(sums[r][1], second + group * 64, inputs);
+      for (int r = 0; r < kRows; ++r)
+        F::add(sums[r][p], of_group, rows.input<F>(row + r, group));
     }
   }
   for (int r = 0; r < kRows; ++r)
-    for (int p = 0; p < kPair; ++p)
-      finish<then>(linear, rows, row + r, panel + p, sums[r][p],
-                   y + (row + r) * stride + (panel + p) * kPanel);
+    for (int p = 0; p < kPanels; ++p)
+      finish<F, then>(linear, rows, row + r, panel + p, sums[r][p],
+                      y + (row + r) * stride + (panel + p) * kPanel);
 }
 
 template <class F, Then then>
 void multiply_vectors(const Linear& linear, const Rows& rows, int64_t count, int64_t begin,
                       int64_t end, float* y, int64_t stride) {
+  const int64_t tall = count / kTall * kTall;
   for (int64_t panel = begin; panel < end; panel += kPair) {
-    int64_t row = 0;
-    for (; row + 8 <= count; row += 8)
-      multiply_block<F, then, 8>(linear, rows, row, panel, y, stride);
+    for (int64_t p = panel; p < panel + kPair; p += kTallPanels)
+      for (int64_t row = 0; row < tall; row += kTall)
+        multiply_block<F, then, kTall, kTallPanels>(linear, rows, row, p, y, stride);
+    int64_t row = tall;
     for (; row + 2 <= count; row += 2)
-      multiply_block<F, then, 2>(linear, rows, row, panel, y, stride);
-    for (; row < count; ++row) multiply_block<F, then, 1>(linear, rows, row, panel, y, stride);
+      multiply_block<F, then, 2, kPair>(linear, rows, row, panel, y, stride);
+    for (; row < count; ++row) multiply_block<F, then, 1, kPair>(linear, rows, row, panel, y, stride);
   }
 }
 
@@ -104,7 +113,8 @@ template <class F, Then then>
 void finish_tiles(const Linear& linear, const Rows& rows, int64_t row, int64_t count, int64_t panel,
                   const typename F::Sum* sums, float* y, int64_t stride) {
   for (int64_t r = 0; r < std::min<int64_t>(count - row, 16); ++r)
-    finish<then>(linear, rows, row + r, panel, sums[r], y + (row + r) * stride + panel * kPanel);
+    finish<F, then>(linear, rows, row + r, panel, sums[r],
+                    y + (row + r) * stride + panel * kPanel);
 }
 
 // Up to 16 rows times four panels: few rows, so the weights alone set the pace.
@@ -113,7 +123,7 @@ void tile_row(const Linear& linear, const Rows& rows, int64_t row, int64_t count
               float* y, int64_t stride) {
   const char* weights = static_cast<const char*>(linear.weights) + panel * linear.groups * 64;
   const int64_t step = linear.groups * 64;
-  const uint32_t* inputs = rows.groups + row * rows.stride;
+  const uint32_t* inputs = rows.words + row * rows.stride;
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -144,7 +154,7 @@ void tile_square(const Linear& linear, const Rows& rows, int64_t row, int64_t co
                  float* y, int64_t stride) {
   const char* weights = static_cast<const char*>(linear.weights) + panel * linear.groups * 64;
   const int64_t step = linear.groups * 64;
-  const uint32_t* inputs = rows.groups + row * rows.stride;
+  const uint32_t* inputs = rows.words + row * rows.stride;
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
