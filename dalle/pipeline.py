@@ -297,9 +297,7 @@ class TextToImage:
         request = check_request(
             candidates, keep, seed=seed, default=self.sampling, options=sampling
         )
-        chosen = named_ranker(ranker, self.ranker)
-        chosen.prepare()
-        return replace(request, ranker=chosen)
+        return replace(request, ranker=named_ranker(ranker, self.ranker))
 
     def _prompt(
         self, image: Picture | ImagePrompt | None, options: ImageOptions
@@ -318,6 +316,7 @@ class TextToImage:
         self, captions: tuple[Prepared, ...], request: Request, *, together: int
     ) -> list[CaptionResult]:
         """Draw and rank `captions`, beside copies of the last if they are fewer than `together`."""
+        request.ranker.prepare()
         missing = 0 if self._engine.independent else together - len(captions)
         padded = captions + captions[-1:] * missing
         found: list[list[GeneratedImage]] = [[] for _ in captions]
@@ -382,6 +381,7 @@ class TextToImage:
                     finished=tuple(images[: request.candidates]),
                     result=result,
                 )
+                request.ranker.prepare()  # not sooner, so that somebody sees something first
 
     def _batches(self, captions: tuple[Prepared, ...], request: Request) -> Iterator[DrawBatch]:
         """What is decoded at once, one after another, until `captions` have their candidates."""

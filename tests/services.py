@@ -27,5 +27,6 @@ def service_of(
     )
     if load:
         service.load_in_background(fail)
-        service.model()
+        service.await_model()
+        assert service._loaded.wait(60), "the model is there already"
     return service

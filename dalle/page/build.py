@@ -21,6 +21,7 @@ from dalle.page.facts import ModelFacts
 from dalle.page.faults import PageFault, guarded
 from dalle.page.html import html
 from dalle.page.prompt_tab import PromptTab
+from dalle.page.quick_start import unserved
 from dalle.page.received import only_received
 from dalle.page.service import Service
 
@@ -63,12 +64,15 @@ def build_page(service: Service, *, ranks: bool) -> gr.Blocks:
         service: What draws.
         ranks: Whether there is a CLIP to rank by.
     """
-    page = Page(title=TITLE, analytics_enabled=False, delete_cache=(CACHE_SECONDS, CACHE_SECONDS))
     limits = service.limits
-    # Gradio would keep ten thousand, a third of a MiB each.
-    page.state_session_capacity = limits.sessions
-    with page:
-        _build(service, page, ranks=ranks)
+    with unserved():
+        page = Page(
+            title=TITLE, analytics_enabled=False, delete_cache=(CACHE_SECONDS, CACHE_SECONDS)
+        )
+        # Gradio would keep ten thousand, a third of a MiB each.
+        page.state_session_capacity = limits.sessions
+        with page:
+            _build(service, page, ranks=ranks)
     # Every request begins at once and then waits for its turn in our own queue, which tells how
     # long, and refuses at once. Gradio's only keeps a flood from filling memory.
     page.queue(
@@ -179,6 +183,7 @@ def _connect_restoring(
 
 def _watch_loading(service: Service) -> Any:
     def watch() -> Iterator[str]:
+        service.await_model()
         while not service.is_ready:
             yield _model_chip(service.facts, is_ready=False)
             time.sleep(0.5)

@@ -6,8 +6,6 @@ they are made: no telemetry, no other host, files in a folder of our own that go
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 import ipaddress
 import logging
 import os
@@ -15,7 +13,6 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +22,7 @@ from dalle.errors import DalleError
 from dalle.page.doorkeeper import LOOPBACK, Doorkeeper
 from dalle.page.facts import read_facts
 from dalle.page.limits import Limits
+from dalle.page.quick_start import quick_import
 from dalle.page.service import Service
 
 if TYPE_CHECKING:
@@ -33,6 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SAFE_PILLOW = 13
+SWITCH_S = 0.0005
+"""After how long a thread of Python's leaves the interpreter to one that waits for it."""
 ENDPOINTS = frozenset({"generate", "complete", "transform", "rank"})
 
 
@@ -44,6 +44,8 @@ def run(settings: Demo) -> int:
         DalleError: The page's packages are missing, or the port is taken.
     """
     share_arenas()
+    # While one thread imports or draws, those that answer get their turn ten times as soon.
+    sys.setswitchinterval(SWITCH_S)
     # It quotes captions that were cut. Their writers are told on the page; the log holds none.
     logging.getLogger("dalle.drawing").setLevel(logging.ERROR)
     facts = read_facts(settings.model)
@@ -59,6 +61,8 @@ def run(settings: Demo) -> int:
                 folder=folder / "results",
                 load=lambda: _load(settings),
             )
+            # Gradio takes a second or two from here; who comes sooner waits, and is not refused.
+            _announce(settings, listener)
             return _serve(service, settings, listener)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -78,27 +82,6 @@ def _prepare_environment(folder: Path) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.pop("GRADIO_SHARE", None)
     os.environ.pop("GRADIO_ALLOWED_PATHS", None)
-
-
-@contextlib.contextmanager
-def sources_hidden() -> Iterator[None]:
-    """Hides the files of Gradio's classes from it while it is imported.
-
-    It would parse them all, each time, to write type stubs for editors beside them: half of the
-    seconds that its import takes. A class that comes from no file is left alone.
-    """
-    getfile = inspect.getfile
-
-    def hidden(object: Any) -> str:
-        if isinstance(object, type) and object.__module__.startswith("gradio."):
-            raise OSError(f"{object} is hidden")
-        return getfile(object)
-
-    inspect.getfile = hidden
-    try:
-        yield
-    finally:
-        inspect.getfile = getfile
 
 
 def _check_packages(*, mcp: bool) -> None:
@@ -138,7 +121,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-        listener.listen()  # whoever comes before the page serves waits, and is not refused
+        listener.listen()
     except OSError as err:
         raise DalleError(
             f"cannot listen on {host}, port {port} ({err.strerror or err}); give another port with "
@@ -149,16 +132,16 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _serve(service: Service, settings: Demo, listener: socket.socket) -> int:
     """Build the page and serve it on `listener`."""
-    with sources_hidden():
+    with quick_import():
         import gradio as gr
-    import uvicorn
-    from fastapi import FastAPI
+        import uvicorn
+        from fastapi import FastAPI
 
-    from dalle.page.build import build_page
-    from dalle.page.shutdown import DrainingServer
-    from dalle.page.style import css, script, theme
+        from dalle.page.build import build_page
+        from dalle.page.shutdown import DrainingServer
+        from dalle.page.style import css, script, theme
 
-    page = build_page(service, ranks=service.facts.has_clip or settings.clip is not None)
+        page = build_page(service, ranks=service.facts.has_clip or settings.clip is not None)
     app: Any = gr.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
         page,
@@ -180,8 +163,7 @@ def _serve(service: Service, settings: Demo, listener: socket.socket) -> int:
     # What Gradio's own `launch` sets: without it, no path is checked before a file is copied, and
     # uploaded SVG files are shown as part of the page.
     page.has_launched = page.is_running = True
-    local = _is_loopback(settings.host)
-    hosts = (*LOOPBACK, settings.host) if local else None
+    hosts = (*LOOPBACK, settings.host) if _is_loopback(settings.host) else None
     door = Doorkeeper(
         app, limits=service.limits, hosts=hosts, endpoints=ENDPOINTS, folder=service.folder.parent
     )
@@ -193,7 +175,6 @@ def _serve(service: Service, settings: Demo, listener: socket.socket) -> int:
         service,
     )  # fmt: skip
     service.load_in_background(server.fail)
-    _announce(settings, listener, local=local)
     server.run(sockets=[listener])
     if server.failure is not None:
         raise server.failure
@@ -209,11 +190,11 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _announce(settings: Demo, listener: socket.socket, *, local: bool) -> None:
+def _announce(settings: Demo, listener: socket.socket) -> None:
     """Say where the page is, and who can reach it."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
     shown = f"[{host}]" if ":" in host else host
-    if not local:
+    if not _is_loopback(settings.host):
         log.warning(
             "the page listens on %s without a password: whoever reaches this machine can use it; "
             "put a proxy with a sign-in in front, or leave --host out",

@@ -36,6 +36,10 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.25
 """How often a job that waits looks whether it may go on, or has been stopped."""
+HEAD_START_S = 3
+"""How long the model leaves the processor to the first page."""
+LULL_S = 2
+"""How long nobody draws at first until the ranker is made ready."""
 STOPPED = "Stopped."
 LEFT = "nobody waits for the answer any more"
 
@@ -103,27 +107,42 @@ class Service:
         self._load = load
         self._model: TextToImage | None = None
         self._loaded = threading.Event()
+        self._awaited = threading.Event()
+        self._begun = threading.Event()
         self._lock = threading.Lock()
         self._running: dict[str, threading.Event] = {}
 
     # ------------------------------------------------------------------------------- the model
 
     def load_in_background(self, failed: Callable[[BaseException], None]) -> None:
-        """Begin to load the model; `failed` hears of it if that cannot be done."""
+        """Load the model, once somebody has the page or wants a picture, or shortly in any case.
+
+        On few cores a browser would otherwise wait for the page as long as for the model.
+
+        Args:
+            failed: Hears of it if the model cannot be loaded.
+        """
 
         def load() -> None:
+            self._awaited.wait(HEAD_START_S)
             started = time.monotonic()
             try:
                 model = self._load()
-                model.ranker.prepare()
             except BaseException as err:  # noqa: BLE001 - told to whoever serves
                 failed(err)
                 return
             self._model = model
             self._loaded.set()
             log.info("the model is ready after %.1f s", time.monotonic() - started)
+            # A job makes its ranker ready by itself, once its first row can be seen.
+            if not self._begun.wait(LULL_S):
+                model.ranker.prepare()
 
         threading.Thread(target=load, name="load-model", daemon=True).start()
+
+    def await_model(self) -> None:
+        """Say that somebody has nothing else to wait for."""
+        self._awaited.set()
 
     @property
     def is_ready(self) -> bool:
@@ -136,6 +155,7 @@ class Service:
         Raises:
             PageFault: It is not there within the time of a job.
         """
+        self.await_model()
         if not self._loaded.wait(self.limits.job_seconds) or self._model is None:
             raise PageFault("The model is still being loaded. Try again in a minute.")
         return self._model
@@ -202,8 +222,10 @@ class Service:
         """What there is to say until it is a job's turn and the model is there."""
         for ahead in ticket.turns(every_s=POLL_S):
             yield Progress(state="waiting", ahead=ahead)
+        self.await_model()
         while not self._loaded.wait(POLL_S):
             yield Progress(state="loading")
+        self._begun.set()
 
     @contextlib.contextmanager
     def _stoppable(self, key: str) -> Iterator[threading.Event]:

@@ -14,7 +14,7 @@ import pytest
 
 from dalle.page.facts import read_facts
 from dalle.page.limits import Limits
-from dalle.page.serve import sources_hidden
+from dalle.page.quick_start import quick_import
 from dalle.page.service import Service
 from tests.random_models import save_random_model
 from tests.web.serving import ROOT, http_client, wait_until
@@ -83,7 +83,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def served(model: Path, folder: Path, needs_gradio: None) -> Iterator[Served]:
-    with sources_hidden():
+    with quick_import():
         import gradio as gr
     import uvicorn
     from fastapi import FastAPI

@@ -2,20 +2,20 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from dalle import TextToImage
+from dalle.checkpoint import load_model
 from dalle.page.facts import ModelFacts, read_facts
 from dalle.page.faults import PageFault
 from dalle.page.limits import Limits
 from dalle.page.service import Progress, Service, Task
 from dalle.page.settings import DrawSettings, draw_settings
+from dalle.rerank import LikelihoodRanker
 from tests.services import fail, service_of
-
-if TYPE_CHECKING:
-    from dalle import TextToImage
 
 
 @pytest.fixture
@@ -44,6 +44,46 @@ def test_facts_are_those_of_the_model(tiny_model: Path, tiny_pipeline: TextToIma
     assert facts.is_guided
     assert not facts.has_clip
     assert facts.card.startswith("A model of random weights")
+
+
+def test_the_model_is_loaded_when_somebody_waits_for_it(
+    tiny_model: Path, tiny_pipeline: TextToImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, it leaves the processor to the page, but not for ever."""
+    monkeypatch.setattr("dalle.page.service.HEAD_START_S", 3600)
+    service = service_of(tiny_model, tiny_pipeline, tmp_path, load=False)
+    service.load_in_background(fail)
+    assert not service._loaded.wait(0.2)
+    *_, last = draw(service, Task(settings=settings_for(service.facts)))
+    assert last.state == "done"
+
+    monkeypatch.setattr("dalle.page.service.HEAD_START_S", 0.01)
+    service = service_of(tiny_model, tiny_pipeline, tmp_path, load=False)
+    service.load_in_background(fail)
+    assert service._loaded.wait(30), "nobody asked"
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_a_ranker_is_made_ready_after_the_first_row_or_while_nobody_draws(
+    drawn: bool, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes seconds of processor time, which the first row would have to share."""
+    monkeypatch.setattr("dalle.page.service.LULL_S", 3600 if drawn else 0.01)
+    ready = threading.Event()
+
+    class Slow(LikelihoodRanker):
+        def prepare(self) -> None:
+            ready.set()
+
+    pipeline = TextToImage(load_model(tiny_model), ranker=Slow(), device="cpu")
+    service = service_of(tiny_model, pipeline, tmp_path)
+    if drawn:
+        steps = service.draw([Task(settings=settings_for(service.facts))], client="a", key="me")
+        first = next(step for step in steps if step.rows_done)
+        assert first.rows_done == 1
+        assert not ready.is_set()
+        next(steps)
+    assert ready.wait(30)
 
 
 def test_a_job_draws_what_the_pipeline_draws(service: Service, tiny_pipeline: TextToImage) -> None:
