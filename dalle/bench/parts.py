@@ -5,6 +5,7 @@ Axis letters: c captions, g candidates of a caption.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import os
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from dalle.bench.floors import decode_floor_s, training_floor_s
 from dalle.bench.machine import Rates, measure
@@ -127,16 +129,16 @@ def image_rows(workload: Workload, *, runs: int, parts: Sequence[str]) -> Iterat
     grid = torch.zeros(IMAGE_BATCH, sequence.grid_h, sequence.grid_w, dtype=torch.int64).to(device)
     pixels = torch.zeros(IMAGE_BATCH, 3, sequence.grid_h * stride, sequence.grid_w * stride)
     pixels = pixels.to(device)
-    side = workload.clip_config.image_px
-    seen = torch.zeros(IMAGE_BATCH, 3, side, side, device=device)
-    measured = {
-        "vae decode": ("vae", lambda: workload.vae.decode(grid)),
-        "vae encode": ("vae", lambda: workload.vae.encode(pixels)),
-        "clip images": ("clip", lambda: workload.clip.encode_image(seen)),  # type: ignore[operator]
-    }
-    for name, (part, work) in measured.items():
-        if part not in parts:
-            continue
+    measured: dict[str, Callable[[], Tensor]] = {}
+    if "vae" in parts:
+        measured["vae decode"] = lambda: workload.vae.decode(grid)
+        measured["vae encode"] = lambda: workload.vae.encode(pixels)
+    if "clip" in parts:
+        clip, config = workload.make_clip()
+        clip = clip.to(device).eval()
+        seen = torch.zeros(IMAGE_BATCH, 3, config.image_px, config.image_px, device=device)
+        measured["clip images"] = lambda: clip.encode_image(seen)  # type: ignore[operator]
+    for name, work in measured.items():
         with torch.inference_mode():
             timing = measure(work, runs=max(runs, 5), device=device)
         yield Row(
@@ -169,14 +171,19 @@ def train_rows(
             floor_s=training_floor_s(shape, rates, dtype, batch=TRAIN_BATCH),
             bf16_floor_s=training_floor_s(shape, rates, "bf16", batch=TRAIN_BATCH),
         )
+        workload.transformer.eval().zero_grad(set_to_none=True)
 
 
 def _training_step(
     workload: Workload, autocast: torch.dtype | None, device: torch.device, *, compile: bool
 ) -> Callable[[], None]:
-    """A step of a fresh model of the workload's shape, again and again on the same batch."""
+    """A step of the workload's transformer, again and again on the same batch.
+
+    It is trained itself, since a copy would count as memory that training takes; compiled, a copy.
+    """
     shape = workload.shape
-    model = random_workload(workload.name, shape, device).transformer.train()
+    model = copy.deepcopy(workload.transformer) if compile else workload.transformer
+    model.train()
     if compile:
         compile_parts(model)
     optimizers = build_optimizers(model, OptimConfig())

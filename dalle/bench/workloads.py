@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -46,8 +48,8 @@ class Workload:
     shape: Shape
     transformer: JointTransformer
     vae: DiscreteVAE
-    clip: nn.Module
-    clip_config: ClipConfig
+    make_clip: Callable[[], tuple[nn.Module, ClipConfig]]
+    """Makes a CLIP, on the CPU: not at once, as its library is large beside a model's training."""
     sampling: SamplingConfig
 
     def captions(self, count: int) -> Tensor:
@@ -70,15 +72,13 @@ def load_workload(name: str, device: torch.device) -> Workload:
         return random_workload(name, NAMED[name], device)
     folder = model_folder(name)
     parts = load_model(folder)
-    clip, clip_config = _own_clip(folder) if has_clip(folder) else _random_clip()
     transformer = parts.transformer
     return Workload(
         name=name,
         shape=Shape(sequence=transformer.sequence, config=transformer.config),
         transformer=transformer.to(device).eval(),
         vae=parts.vae.to(device).eval(),
-        clip=clip.to(device).eval(),
-        clip_config=clip_config,
+        make_clip=partial(_own_clip, folder) if has_clip(folder) else _random_clip,
         sampling=parts.sampling,
     )
 
@@ -91,14 +91,12 @@ def random_workload(name: str, shape: Shape, device: torch.device) -> Workload:
         vae = DiscreteVAE(
             VaeConfig(channels=64, blocks_per_group=1, codebook_size=shape.sequence.image_vocab)
         ).eval()
-    clip, clip_config = _random_clip()
     return Workload(
         name=name,
         shape=shape,
         transformer=transformer,
         vae=vae,
-        clip=clip.to(device).eval(),
-        clip_config=clip_config,
+        make_clip=_random_clip,
         sampling=SamplingConfig(top_k=TOP_K),
     )
 

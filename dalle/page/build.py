@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from html import escape
 from typing import Any
 
 import gradio as gr
+from fastapi import FastAPI
+from starlette.routing import Mount
 
 from dalle.page import tiles
 from dalle.page.asking import place_of
@@ -28,6 +29,8 @@ from dalle.page.service import Service
 TITLE = "Captions in, pictures out"
 CACHE_SECONDS = 3600
 """How long files that the page wrote are kept, and how often old ones are looked for."""
+WATCH_S = 1
+"""How often a page that waits for the model hears that it is still being loaded."""
 RESTORE = """
 element.addEventListener('click', (event) => {
   const card = event.target.closest('[data-restore]');
@@ -58,7 +61,7 @@ def _shown(fault: PageFault) -> str:
 
 
 def build_page(service: Service, *, ranks: bool) -> gr.Blocks:
-    """The page, ready to be served.
+    """The page, ready to be mounted.
 
     Args:
         service: What draws.
@@ -73,14 +76,30 @@ def build_page(service: Service, *, ranks: bool) -> gr.Blocks:
         page.state_session_capacity = limits.sessions
         with page:
             _build(service, page, ranks=ranks)
-    # Every request begins at once and then waits for its turn in our own queue, which tells how
-    # long, and refuses at once. Gradio's only keeps a flood from filling memory.
-    page.queue(
-        max_size=4 * (limits.waiting + limits.running),
-        default_concurrency_limit=2 * (limits.waiting + limits.running),
-        api_open=False,
-    )
+        # Every request begins at once and then waits for its turn in our own queue, which tells
+        # how long, and refuses at once. Gradio's only keeps a flood from filling memory.
+        page.queue(
+            max_size=4 * (limits.waiting + limits.running),
+            default_concurrency_limit=2 * (limits.waiting + limits.running),
+            api_open=False,
+        )
     return page
+
+
+def mounted(page: gr.Blocks, **settings: Any) -> FastAPI:
+    """A server of `page` alone.
+
+    Args:
+        page: What `build_page` built.
+        settings: As `gradio.mount_gradio_app` takes them.
+    """
+    server = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    gr.mount_gradio_app(server, page, path="/", ssr_mode=False, **settings)
+    (page.app,) = (route.app for route in server.routes if isinstance(route, Mount))  # type: ignore[assignment]
+    # What Gradio's own `launch` sets: without it, no path is checked before a file is copied, and
+    # uploaded SVG files are shown as part of the page.
+    page.has_launched = page.is_running = True
+    return server
 
 
 def _build(service: Service, page: gr.Blocks, *, ranks: bool) -> None:
@@ -184,9 +203,8 @@ def _connect_restoring(
 def _watch_loading(service: Service) -> Any:
     def watch() -> Iterator[str]:
         service.await_model()
-        while not service.is_ready:
+        while not service.is_ready_within(WATCH_S):
             yield _model_chip(service.facts, is_ready=False)
-            time.sleep(0.5)
         yield _model_chip(service.facts, is_ready=True)
 
     return watch

@@ -106,12 +106,18 @@ class _Later(types.ModuleType):
 
 @contextlib.contextmanager
 def unserved() -> Iterator[None]:
-    """Spares `Blocks` the servers that it makes while it is built, only to replace them later."""
+    """Spares `Blocks` the servers and descriptions that it makes of itself while it is built.
+
+    Mounting it makes both anew; `mounted` in `build.py` then tells it of the server.
+    """
+    from gradio.blocks import Blocks
     from gradio.routes import App
 
-    create = App.create_app
+    create, describe = App.create_app, Blocks.get_config_file
     App.create_app = staticmethod(lambda *_args, **_settings: None)  # type: ignore[assignment]
+    Blocks.get_config_file = lambda _self: {}  # type: ignore[method-assign, assignment, typeddict-item]
     try:
         yield
     finally:
         App.create_app = staticmethod(create)  # type: ignore[method-assign]
+        Blocks.get_config_file = describe  # type: ignore[method-assign]

@@ -14,7 +14,7 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dalle.allocator import share_arenas
 from dalle.config import Demo
@@ -133,36 +133,28 @@ def _listen(host: str, port: int) -> socket.socket:
 def _serve(service: Service, settings: Demo, listener: socket.socket) -> int:
     """Build the page and serve it on `listener`."""
     with quick_import():
-        import gradio as gr
         import uvicorn
-        from fastapi import FastAPI
 
-        from dalle.page.build import build_page
+        from dalle.page.build import build_page, mounted
         from dalle.page.shutdown import DrainingServer
         from dalle.page.style import css, script, theme
 
         page = build_page(service, ranks=service.facts.has_clip or settings.clip is not None)
-    app: Any = gr.mount_gradio_app(
-        FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
-        page,
-        path="/",
-        server_name=settings.host,
-        server_port=listener.getsockname()[1],
-        footer_links=["api"],
-        run_history=False,
-        show_error=False,
-        enable_monitoring=False,
-        ssr_mode=False,
-        pwa=False,
-        max_file_size=service.limits.upload_bytes,
-        mcp_server=settings.mcp,
-        theme=theme(),
-        css=css(),
-        js=script(),
-    )
-    # What Gradio's own `launch` sets: without it, no path is checked before a file is copied, and
-    # uploaded SVG files are shown as part of the page.
-    page.has_launched = page.is_running = True
+        app = mounted(
+            page,
+            server_name=settings.host,
+            server_port=listener.getsockname()[1],
+            footer_links=["api"],
+            run_history=False,
+            show_error=False,
+            enable_monitoring=False,
+            pwa=False,
+            max_file_size=service.limits.upload_bytes,
+            mcp_server=settings.mcp,
+            theme=theme(),
+            css=css(),
+            js=script(),
+        )
     hosts = (*LOOPBACK, settings.host) if _is_loopback(settings.host) else None
     door = Doorkeeper(
         app, limits=service.limits, hosts=hosts, endpoints=ENDPOINTS, folder=service.folder.parent

@@ -149,6 +149,10 @@ class Service:
         """Whether the model is loaded."""
         return self._loaded.is_set()
 
+    def is_ready_within(self, seconds: float) -> bool:
+        """Whether the model is loaded, after waiting at most so long for it."""
+        return self._loaded.wait(seconds)
+
     def model(self) -> TextToImage:
         """The model, after waiting for it if need be.
 

@@ -84,12 +84,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def served(model: Path, folder: Path, needs_gradio: None) -> Iterator[Served]:
     with quick_import():
-        import gradio as gr
-    import uvicorn
-    from fastapi import FastAPI
+        import uvicorn
 
+        from dalle.page.build import build_page, mounted
     from dalle import TextToImage
-    from dalle.page.build import build_page
 
     (results := folder / "results").mkdir()
     service = Service(
@@ -100,10 +98,8 @@ def served(model: Path, folder: Path, needs_gradio: None) -> Iterator[Served]:
     )
     service.load_in_background(lambda err: pytest.fail(str(err)))
     page = build_page(service, ranks=False)
-    app: Any = gr.mount_gradio_app(FastAPI(), page, path="/", ssr_mode=False)
-    page.has_launched = page.is_running = True
     server = uvicorn.Server(
-        uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=2)
+        uvicorn.Config(mounted(page), port=0, log_level="warning", timeout_graceful_shutdown=2)
     )
     thread = threading.Thread(target=server.run)
     thread.start()
