@@ -14,18 +14,22 @@ namespace {
 // outputs of a panel. Where the processor has no product of its own for it, inputs are kept in a
 // wider type, `Input`, than the weights.
 
+// The 64 bytes of a group's weights as they lie there.
+template <class V>
+struct AsStored {
+  V of[kRegisters];
+  explicit AsStored(const char* from) {
+    for (int v = 0; v < kRegisters; ++v) of[v] = load<V>(from + v * sizeof(V));
+  }
+};
+
 struct Fp32 {
   using Stored = float;
   using Input = float;
+  using Weights = AsStored<f32v>;
   static constexpr int kInputs = 1;
   struct Sum {
     f32v of[kRegisters];
-  };
-  struct Weights {
-    f32v of[kRegisters];
-    explicit Weights(const char* from) {
-      for (int v = 0; v < kRegisters; ++v) of[v] = load<f32v>(from + v * sizeof(f32v));
-    }
   };
   static void add(Sum& sum, const Weights& weights, Input input) {
     for (int v = 0; v < kRegisters; ++v) sum.of[v] += weights.of[v] * input;
@@ -40,12 +44,9 @@ struct Bf16 {
   };
 #if defined(__AVX512BF16__)
   using Input = uint32_t;
-  struct Weights {
-    __m512i both;
-    explicit Weights(const char* from) : both(_mm512_loadu_si512(from)) {}
-  };
+  using Weights = AsStored<i32v>;
   static void add(Sum& sum, const Weights& weights, Input input) {
-    sum.of[0] = (f32v)_mm512_dpbf16_ps((__m512)sum.of[0], (__m512bh)weights.both,
+    sum.of[0] = (f32v)_mm512_dpbf16_ps((__m512)sum.of[0], (__m512bh)weights.of[0],
                                        (__m512bh)_mm512_set1_epi32(int32_t(input)));
   }
 #else
@@ -76,21 +77,15 @@ struct Int8 {
   struct Sum {
     i32v of[kRegisters];
   };
-#if defined(__AVX512VNNI__) || defined(__AVXVNNI__) || defined(__AVX2__)
-  struct Weights {
-    i32v of[kRegisters];
-    explicit Weights(const char* from) {
-      for (int v = 0; v < kRegisters; ++v) of[v] = load<i32v>(from + v * sizeof(i32v));
-    }
-  };
-#endif
 #if defined(__AVX512VNNI__)
+  using Weights = AsStored<i32v>;
   static constexpr int kOffset = 128;  // these products are of unsigned inputs
   static void add(Sum& sum, const Weights& weights, Input input) {
     sum.of[0] = (i32v)_mm512_dpbusd_epi32((__m512i)sum.of[0], _mm512_set1_epi32(int32_t(input)),
                                           (__m512i)weights.of[0]);
   }
 #elif defined(__AVXVNNI__) && !defined(__AVX512F__)
+  using Weights = AsStored<i32v>;
   static constexpr int kOffset = 128;
   static void add(Sum& sum, const Weights& weights, Input input) {
     const __m256i inputs = _mm256_set1_epi32(int32_t(input));
@@ -98,6 +93,7 @@ struct Int8 {
       sum.of[v] = (i32v)_mm256_dpbusd_avx_epi32((__m256i)sum.of[v], inputs, (__m256i)weights.of[v]);
   }
 #elif defined(__AVX2__) && !defined(__AVX512F__)
+  using Weights = AsStored<i32v>;
   static constexpr int kOffset = 0;
   // The sizes of the inputs times the weights with their signs: two products of at most 127 * 127
   // fit 16 bits, which those of unsigned inputs up to 255 would not.

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import platform
+import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +25,7 @@ from dalle.linear_layers import (
     in_dtype,
 )
 from dalle.model_config import SequenceConfig, TransformerConfig
-from dalle.native.build import compile_library
+from dalle.native.build import FLAGS, SOURCE, compile_library
 from dalle.native.decoder import NativeDecoder
 from dalle.sampling import choose, sample_tokens
 from dalle.sequence import pad_caption
@@ -188,6 +191,31 @@ def test_compiled_filters_keep_the_first_of_equal_scores(library: ctypes.CDLL) -
         tokens, _ = decoder.choose(logits, noise, 1, sampling)
         assert set(tokens.flatten().tolist()) == {0, 1, 2}
         assert torch.equal(tokens, choose(logits, noise, 1, sampling)[0])
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names processors of x86")
+@pytest.mark.parametrize(
+    "processor",
+    [
+        *("x86-64", "x86-64-v3", "alderlake", "skylake-avx512", "cascadelake", "cooperlake"),
+        "sapphirerapids",
+    ],
+)
+def test_the_step_is_sound_code_for_every_kind_of_processor(processor: str) -> None:
+    """Each has other products of its own, and so other lines of it."""
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("there is no g++")
+    flags = [flag for flag in FLAGS if not flag.startswith("-march")]
+    run = subprocess.run(
+        [compiler, *flags, f"-march={processor}", "-fsyntax-only", str(SOURCE)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "bad value" in run.stderr:
+        pytest.skip(f"this compiler does not know {processor}")
+    assert run.returncode == 0, run.stderr
 
 
 @torch.inference_mode()
