@@ -153,6 +153,7 @@ class VaeTask:
         """Go on counting from what `window` returned."""
         self.counts = torch.tensor(window["counts"], dtype=torch.int64)
 
+    @torch.no_grad()
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Reconstruction of held-out pictures through hard codes: score, PSNR, codebook health."""
         assert isinstance(model, DiscreteVAE), "the loop averages the task's own model"
