@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -136,19 +137,18 @@ def in_dtype(transformer: JointTransformer, dtype: WeightType) -> JointTransform
 
 def _narrow(block: Block, source: Block, dtype: WeightType, *, on_cpu: bool) -> None:
     """Put layers made of those of `source` in the places of those of `block`."""
-    kind: Callable[[nn.Linear], nn.Module] = Int8Linear if on_cpu else Int8WeightLinear
+    kind: Callable[[nn.Linear], Any] = Int8Linear if on_cpu else Int8WeightLinear
     mlp_in = kind
     if dtype != "int8":
         kind = mlp_in = partial(_rounded, dtype=dtype)
         if torch.backends.mkldnn.is_available():
-            native = dtype == "bf16" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-            kind = partial(_packed, dtype=dtype, native=native)
-            mlp_in = partial(_packed, dtype=dtype, native=native, activated=True)
+            kind = partial(_packed, dtype=dtype)
+            mlp_in = partial(_packed, dtype=dtype, activated=True)
             block.activation = nn.Identity()
-    block.attention.qkv = kind(source.attention.qkv)  # type: ignore[assignment]
-    block.attention.out = kind(source.attention.out)  # type: ignore[assignment]
-    block.mlp_in = mlp_in(source.mlp_in)  # type: ignore[assignment]
-    block.mlp_out = kind(source.mlp_out)  # type: ignore[assignment]
+    block.attention.qkv = kind(source.attention.qkv)
+    block.attention.out = kind(source.attention.out)
+    block.mlp_in = mlp_in(source.mlp_in)
+    block.mlp_out = kind(source.mlp_out)
 
 
 def _rounded(source: nn.Linear, *, dtype: WeightType) -> nn.Linear:
@@ -164,9 +164,8 @@ def _rounded(source: nn.Linear, *, dtype: WeightType) -> nn.Linear:
     return rounded
 
 
-def _packed(
-    source: nn.Linear, *, dtype: WeightType, native: bool, activated: bool = False
-) -> OneDnnLinear:
-    """`source` as oneDNN reads it; multiplied in bfloat16 if `native`, else in float32."""
-    multiplied = torch.bfloat16 if native else torch.float32
-    return OneDnnLinear(_rounded(source, dtype=dtype), multiplied, activated=activated)
+def _packed(source: nn.Linear, *, dtype: WeightType, activated: bool = False) -> OneDnnLinear:
+    """`source` as oneDNN reads it, multiplied in `dtype` if the processor can, else in float32."""
+    if dtype == "bf16" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return OneDnnLinear(source, torch.bfloat16, activated=activated)
+    return OneDnnLinear(_rounded(source, dtype=dtype), torch.float32, activated=activated)

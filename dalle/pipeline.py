@@ -6,8 +6,9 @@ Axes: c captions, g candidates of a caption, t caption tokens, h w grid rows and
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
@@ -177,6 +178,7 @@ class TextToImage:
         """
         sampling, image_options = split_options(options)
         request = self._request(candidates, keep, seed=seed, ranker=ranker, sampling=sampling)
+        request.ranker.prepare()
         prompt = self._prompt(image, image_options)
         wanted = [None] if captions is None else _listed(captions)
         prepared = [self._drawer.prepare_any(caption, prompt) for caption in wanted]
@@ -204,6 +206,7 @@ class TextToImage:
             ValueError: A setting is out of range.
         """
         request = self._request(candidates, keep, seed=seed, ranker=ranker, sampling=sampling)
+        request.ranker.prepare()
         return self._generate_many(_listed(captions), request)
 
     def stream(
@@ -316,7 +319,6 @@ class TextToImage:
         self, captions: tuple[Prepared, ...], request: Request, *, together: int
     ) -> list[CaptionResult]:
         """Draw and rank `captions`, beside copies of the last if they are fewer than `together`."""
-        request.ranker.prepare()
         missing = 0 if self._engine.independent else together - len(captions)
         padded = captions + captions[-1:] * missing
         found: list[list[GeneratedImage]] = [[] for _ in captions]
@@ -356,6 +358,15 @@ class TextToImage:
             yield entry if isinstance(entry, CaptionFailure) else next(results)
 
     def _stream(self, caption: Prepared, request: Request, *, previews: bool) -> Iterator[Frame]:
+        with contextlib.closing(self._frames(caption, request, previews=previews)) as frames:
+            for number, frame in enumerate(frames):
+                yield frame
+                if number == 0:  # not sooner, so that somebody sees something first
+                    request.ranker.prepare()
+
+    def _frames(
+        self, caption: Prepared, request: Request, *, previews: bool
+    ) -> Generator[Frame, None, None]:
         images: list[GeneratedImage] = []
         rows = self._drawer.rows
         for batch in self._batches((caption,), request):
@@ -381,7 +392,6 @@ class TextToImage:
                     finished=tuple(images[: request.candidates]),
                     result=result,
                 )
-                request.ranker.prepare()  # not sooner, so that somebody sees something first
 
     def _batches(self, captions: tuple[Prepared, ...], request: Request) -> Iterator[DrawBatch]:
         """What is decoded at once, one after another, until `captions` have their candidates."""

@@ -27,6 +27,5 @@ def service_of(
     )
     if load:
         service.load_in_background(fail)
-        service.await_model()
-        assert service._loaded.wait(60), "the model is there already"
+        assert service.is_ready_within(60), "the model is there already"
     return service

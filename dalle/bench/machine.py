@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -72,12 +73,17 @@ def measure(work: Callable[[], object], *, runs: int, device: torch.device) -> T
 def measure_rates(device: torch.device) -> Rates:
     """Measure what the machine can do; takes a second or two."""
     wide = gemm_rate(torch.float32, device, size=GEMM_SIZE)
-    # A processor without products of a narrow type can always widen it first.
-    flops: dict[WeightType, float] = {
-        "fp32": wide,
-        "bf16": max(wide, _bf16_rate(device)),
-        "int8": max(wide, _int8_rate(device)),
+    least = HOPELESS * gemm_rate(torch.float32, device, size=PROBE_SIZE)
+    flops: dict[WeightType, float] = {"fp32": wide}
+    narrow: dict[WeightType, Callable[..., float]] = {
+        "bf16": partial(gemm_rate, torch.bfloat16, device),
+        "int8": partial(_int8_rate, device),
     }
+    for dtype, rate in narrow.items():
+        # A processor without products of a narrow type can always widen it first; large products
+        # would take it minutes.
+        hopeless = rate(size=PROBE_SIZE) < least
+        flops[dtype] = wide if hopeless else max(wide, rate(size=GEMM_SIZE))
     block = torch.ones(READ_BYTES // 4, device=device)
     seconds = _best(block.sum, device)
     return Rates(flops=flops, bytes_per_s=READ_BYTES / seconds)
@@ -107,25 +113,7 @@ def peak_memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _bf16_rate(device: torch.device) -> float:
-    """Operations per second; 0 where large products would take minutes, as small ones show."""
-    if gemm_rate(torch.bfloat16, device, size=PROBE_SIZE) < HOPELESS * gemm_rate(
-        torch.float32, device, size=PROBE_SIZE
-    ):
-        return 0.0
-    return gemm_rate(torch.bfloat16, device, size=GEMM_SIZE)
-
-
-def _int8_rate(device: torch.device) -> float:
-    """As `_bf16_rate`."""
-    if _int8_products(PROBE_SIZE, device) < HOPELESS * gemm_rate(
-        torch.float32, device, size=PROBE_SIZE
-    ):
-        return 0.0
-    return _int8_products(GEMM_SIZE, device)
-
-
-def _int8_products(size: int, device: torch.device) -> float:
+def _int8_rate(device: torch.device, *, size: int) -> float:
     left = torch.randint(-128, 128, (size, size), dtype=torch.int8, device=device)
     right = left.t()
     return 2 * size**3 / _best(lambda: torch._int_mm(left, right), device)

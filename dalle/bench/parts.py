@@ -182,10 +182,11 @@ def _training_step(
     It is trained itself, since a copy would count as memory that training takes; compiled, a copy.
     """
     shape = workload.shape
-    model = copy.deepcopy(workload.transformer) if compile else workload.transformer
-    model.train()
+    model = workload.transformer
     if compile:
+        model = copy.deepcopy(model)
         compile_parts(model)
+    model.train()
     optimizers = build_optimizers(model, OptimConfig())
     text_ids = workload.captions(TRAIN_BATCH)
     images = torch.zeros(TRAIN_BATCH, shape.sequence.image_len, dtype=torch.int64).to(device)

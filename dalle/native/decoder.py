@@ -84,13 +84,9 @@ class NativeDecoder:
         self.weights = weights
         self._library = library
         self._stored = torch.float32 if weights == "fp32" else torch.bfloat16
-        computed = autocast_dtype("auto", torch.device("cpu")) or torch.float32
         # Processors without products of bf16 would take a hundred times as long for them.
-        self._prefiller = (
-            copy.deepcopy(transformer).bfloat16()
-            if self._stored == computed == torch.bfloat16
-            else transformer
-        )
+        narrow = weights != "fp32" and autocast_dtype("auto", torch.device("cpu")) is not None
+        self._prefiller = copy.deepcopy(transformer).bfloat16() if narrow else transformer
         self._masks = transformer.config.layer_masks()
         self._kept: list[Tensor | PackedLinear | ctypes.Array[Layer]] = []
         self._model = self._pack(transformer)

@@ -82,7 +82,9 @@ void multiply_vectors(const Linear& linear, const Rows& rows, int64_t count, int
   }
 }
 
-#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AMX_INT8__)
+// The inputs of a tile are laid out as for the products of AVX-512, see formats.h.
+#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AMX_INT8__) && \
+    defined(__AVX512BF16__) && defined(__AVX512VNNI__)
 #define DALLE_TILES 1
 
 // Tiles 0 to 3 hold sums, 4 and 5 inputs, 6 and 7 weights.

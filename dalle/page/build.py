@@ -202,7 +202,6 @@ def _connect_restoring(
 
 def _watch_loading(service: Service) -> Any:
     def watch() -> Iterator[str]:
-        service.await_model()
         while not service.is_ready_within(WATCH_S):
             yield _model_chip(service.facts, is_ready=False)
         yield _model_chip(service.facts, is_ready=True)

@@ -93,10 +93,10 @@ class _Later(types.ModuleType):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.__dict__["_lock"] = threading.RLock()
+        self._lock = threading.RLock()
 
     def __getattr__(self, name: str) -> Any:
-        with self.__dict__["_lock"]:
+        with self._lock:
             package = self.__name__
             if sys.modules.get(package) is self:
                 del sys.modules[package]

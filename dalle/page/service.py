@@ -140,17 +140,14 @@ class Service:
 
         threading.Thread(target=load, name="load-model", daemon=True).start()
 
-    def await_model(self) -> None:
-        """Say that somebody has nothing else to wait for."""
-        self._awaited.set()
-
     @property
     def is_ready(self) -> bool:
         """Whether the model is loaded."""
         return self._loaded.is_set()
 
     def is_ready_within(self, seconds: float) -> bool:
-        """Whether the model is loaded, after waiting at most so long for it."""
+        """Whether the model is loaded, after waiting at most so long for it; begins to load it."""
+        self._awaited.set()
         return self._loaded.wait(seconds)
 
     def model(self) -> TextToImage:
@@ -159,8 +156,7 @@ class Service:
         Raises:
             PageFault: It is not there within the time of a job.
         """
-        self.await_model()
-        if not self._loaded.wait(self.limits.job_seconds) or self._model is None:
+        if not self.is_ready_within(self.limits.job_seconds) or self._model is None:
             raise PageFault("The model is still being loaded. Try again in a minute.")
         return self._model
 
@@ -226,8 +222,7 @@ class Service:
         """What there is to say until it is a job's turn and the model is there."""
         for ahead in ticket.turns(every_s=POLL_S):
             yield Progress(state="waiting", ahead=ahead)
-        self.await_model()
-        while not self._loaded.wait(POLL_S):
+        while not self.is_ready_within(POLL_S):
             yield Progress(state="loading")
         self._begun.set()
 

@@ -297,8 +297,17 @@ def test_weights_laid_out_for_onednn_give_torch_s_products() -> None:
     exact = torch.nn.Linear(64, 48)
     x = torch.randn(3, 5, 64)
     torch.testing.assert_close(OneDnnLinear(exact, torch.float32)(x), exact(x))
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return  # this processor has no products of bf16, and nothing takes that way
+
+
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    reason="this processor has no products of bf16, and nothing takes that way",
+)
+@torch.inference_mode()
+def test_bf16_weights_laid_out_for_onednn_give_torch_s_products() -> None:
+    torch.manual_seed(0)
+    exact = torch.nn.Linear(64, 48)
+    x = torch.randn(3, 5, 64)
     narrow = OneDnnLinear(exact, torch.bfloat16)(x)
     assert narrow.dtype == torch.float32
     plain = exact.bfloat16()(x.bfloat16()).float()
