@@ -105,11 +105,12 @@ class VaeTask:
             if step != self.features_step:
                 self.features, self.features_step = [], step
             self.features.append(out.features.detach())
-        metrics = {"reconstruction": nll, "kl_nats_per_token": out.quantized.kl}
         if isinstance(self.model.quantizer, NearestQuantizer):
-            metrics = {"reconstruction": nll, "commitment": out.quantized.commitment}
-        metrics |= {"tau": torch.tensor(tau), "kl_weight": torch.tensor(weight)}
-        return Loss(value=value, metrics=metrics)
+            metrics = {"commitment": out.quantized.commitment}
+        else:
+            annealed = {"tau": torch.tensor(tau), "kl_weight": torch.tensor(weight)}
+            metrics = {"kl_nats_per_token": out.quantized.kl, **annealed}
+        return Loss(value=value, metrics={"reconstruction": nll, **metrics})
 
     def _decoder_loss(self, pixels: Tensor) -> Loss:
         """The decoder's share alone: pictures through the codes that they are given."""
@@ -139,11 +140,17 @@ class VaeTask:
         self.counts.zero_()
         if health.usage < self.objective.min_usage:
             log.warning(
-                "only %.1f%% of the codebook is in use (objective.min_usage is %.1f%%); raise "
-                "objective.kl_weight, lower the learning rate, or try quantizer nearest",
-                100 * health.usage, 100 * self.objective.min_usage,
+                "only %.1f%% of the codebook is in use (objective.min_usage is %.1f%%); %s",
+                100 * health.usage, 100 * self.objective.min_usage, self._usage_remedy(),
             )  # fmt: skip
         return {"codebook_usage": health.usage, "codebook_perplexity": health.perplexity}
+
+    def _usage_remedy(self) -> str:
+        if self.decoder_only:
+            return "its codes (codes_of) stay as they are; train a dVAE on such pictures"
+        if isinstance(self.model.quantizer, NearestQuantizer):
+            return "early on that passes; later, lower optim.lr or model.codebook_size"
+        return "raise objective.kl_weight, lower optim.lr, or try model.quantizer nearest"
 
     def window(self) -> dict[str, Any]:
         """How often each code occurred since the last log line."""

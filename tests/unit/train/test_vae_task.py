@@ -65,7 +65,7 @@ def test_annealing_follows_the_step(vae_run: VaeRun) -> None:
 def test_the_nearest_quantiser_is_committed_and_has_no_kl(vae_run: VaeRun) -> None:
     task = VaeTask(vae_run(model={"quantizer": "nearest"}, objective={"commitment_weight": 0.5}))
     loss = task.loss(batch_of(task, 0, 1), 3, noise())
-    assert "kl_nats_per_token" not in loss.metrics
+    assert set(loss.metrics) == {"reconstruction", "commitment"}, "nothing of it is annealed"
     expected = loss.metrics["reconstruction"] + 0.5 * loss.metrics["commitment"]
     assert float(loss.value.detach()) == pytest.approx(float(expected.detach()))
 
@@ -126,6 +126,20 @@ def test_a_codebook_that_is_hardly_used_is_warned_about(
             task.loss(batch_of(task, part), 0, noise())
     assert task.window_metrics()["codebook_usage"] == 4 / 16, "the window starts anew each time"
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "remedy"),
+    [("gumbel", "raise objective.kl_weight"), ("nearest", "lower optim.lr or model.codebook_size")],
+)
+def test_the_remedy_is_one_that_the_quantizer_has(
+    quantizer: str, remedy: str, vae_run: VaeRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = VaeTask(vae_run(model={"quantizer": quantizer}, objective={"min_usage": 1.0}))
+    task.loss(batch_of(task, 0), 0, noise())
+    task.window_metrics()
+    assert remedy in caplog.text
+    assert ("kl_weight" in caplog.text) == (quantizer == "gumbel")
 
 
 def test_the_window_survives_a_restart(vae_run: VaeRun) -> None:

@@ -175,7 +175,7 @@ def test_commitment_pulls_features_to_their_codes() -> None:
     quantizer = identity_nearest([[0.0], [10.0]], [10, 10])
     x = cells(1.0, 2.0, 8.0).requires_grad_()
     commitment = quantizer(x, tau=1.0).commitment
-    assert float(commitment) == pytest.approx((1 + 4 + 4) / 3)
+    assert commitment.item() == pytest.approx((1 + 4 + 4) / 3)
     commitment.backward()
     assert x.grad is not None
     torch.testing.assert_close(x.grad.flatten(), torch.tensor([2 / 3, 4 / 3, -4 / 3]))
