@@ -80,7 +80,7 @@ class ExploreTab:
         axes = [name for name in AXES if name != "guidance" or facts.is_guided]
         with gr.Row(elem_classes="ask"):
             self.caption = gr.Textbox(
-                "a [[red, blue, green]] fox",
+                "a fox on a [[red, blue, green]] background",
                 label="Caption",
                 info="Words in [[ ]] take turns",
                 max_lines=1,

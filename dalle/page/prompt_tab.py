@@ -128,7 +128,8 @@ class PromptTab:
         given = [self.picture, self.given, *shape, self.caption, self.shared.history, panel.fresh]
         gr.on([easel.go.click, self.caption.submit], self._draw, [*given, *panel.inputs], **draw)
         given[5] = self.subject
-        self.sheet.click(self._draw_all, [*given, *panel.inputs], **draw)
+        every = {**draw, "outputs": [*draw["outputs"], self.layout]}
+        self.sheet.click(self._draw_all, [*given, *panel.inputs], **every)
         easel.vary.click(
             varying(easel, panel),
             [easel.current, easel.picked, self.shared.history, panel.fresh, *panel.inputs],
@@ -234,7 +235,10 @@ class PromptTab:
                 )
                 settings = replace(settings, seed=seed) if fresh else settings
                 tasks.append(Task(settings=settings, picture=picture))
-            yield {self.panel.seed: str(tasks[0].settings.seed)}
+            yield {
+                self.panel.seed: str(tasks[0].settings.seed),
+                self.layout: "Whole picture on top",
+            }
             sheet = Collection(
                 title=f"every transform of {subject.strip() or 'a picture'}",
                 labels=tuple(one.name for one in TRANSFORMS),

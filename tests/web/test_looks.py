@@ -13,7 +13,8 @@ from tests.web.serving import DRAWN, RunningPage, ask, opened, use_settings, wai
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-TABS = ("Draw", "Image prompt", "Explore", "Batch")
+TABS = ("Draw", "Image prompt", "Explore", "X/Y grid", "Model card", "Batch")
+"""All of them, in an order in which each can be seen to be clicked."""
 NAMELESS = """() => {
   const named = (one) => one.labels?.length || one.getAttribute('aria-label') || one.title
     || one.getAttribute('aria-labelledby') || one.textContent.trim() || one.closest('label')
@@ -24,6 +25,13 @@ NAMELESS = """() => {
 }"""
 UNDESCRIBED = """() => [...document.querySelectorAll('img')]
   .filter((one) => one.offsetParent && !one.hasAttribute('alt')).map((one) => one.outerHTML)"""
+
+BROKEN_WORDS = """() => [...document.querySelectorAll('td, th')]
+  .filter((one) => one.offsetParent && !/\\s/.test(one.textContent.trim())).filter((one) => {
+    const words = document.createRange();
+    words.selectNodeContents(one);
+    return new Set([...words.getClientRects()].map((line) => line.top)).size > 1;
+  }).map((one) => one.textContent)"""
 
 
 @pytest.fixture
@@ -64,13 +72,14 @@ def test_nothing_is_cut_off_and_dark_is_dark(
             assert ink > 200
         draw_something(page)
         for tab in TABS:
-            page.get_by_role("tab", name=tab).click()
-            page.get_by_role("tab", name=tab, selected=True).wait_for()
+            page.get_by_role("tab", name=tab, exact=True).click()
+            page.get_by_role("tab", name=tab, exact=True, selected=True).wait_for()
             page.wait_for_timeout(300)
             wide = page.evaluate("document.documentElement.scrollWidth")
             assert wide <= width, f"{tab} is {wide} px wide"
             assert not page.evaluate(NAMELESS), tab
             assert not page.evaluate(UNDESCRIBED), tab
-            file = folder / f"page-{name}-{tab.lower().replace(' ', '-')}.png"
+            assert not page.evaluate(BROKEN_WORDS), tab
+            file = folder / f"page-{name}-{tab.lower().replace(' ', '-').replace('/', '')}.png"
             page.screenshot(path=file, full_page=True)
             assert file.stat().st_size > 10_000

@@ -59,6 +59,20 @@ def test_a_transform_writes_the_caption(page: Page) -> None:
     assert page.locator(".chosen:visible h2").inner_text() == caption
 
 
+def test_every_transform_has_the_whole_picture_on_top(page: Page) -> None:
+    open_tab(page, "Image prompt")
+    page.get_by_role("button", name="Try a fox").click()
+    page.get_by_alt_text(re.compile("the upper 8 rows are kept")).wait_for()
+    page.get_by_label("It shows").fill("fox")
+    page.get_by_role("button", name="Draw every transform").click()
+    wait_for_status(page, "16 pictures drawn in")
+    assert page.locator(".stage:visible .pick").count() == 16
+    assert page.get_by_role("radio", name="Whole picture on top").is_checked()
+    assert page.locator(".chosen:visible h2").inner_text() == (
+        "the exact same fox on the top as a sketch on the bottom"
+    )
+
+
 def test_a_file_that_is_no_picture_is_refused(idle_page: Page, tmp_path: Path) -> None:
     open_tab(idle_page, "Image prompt")
     file = tmp_path / "page.png"
