@@ -48,13 +48,15 @@ def run(settings: Bench) -> int:
     for row in _rows(settings, workload, rates, device):
         log.info("%s, %s, batch %d: %.3g s", row.part, row.way, row.batch, row.timing.median)
         rows.append(row)
+    # Before the rates are measured anew, which takes a GiB beside all that the rows still hold.
+    peak = peak_memory_bytes(device)
     report = Report(
         workload=workload.name,
         machine=describe(device),
         rates=rates,
         rates_after=measure_rates(device),
         rows=rows,
-        peak_bytes=peak_memory_bytes(device),
+        peak_bytes=peak,
     )
     if settings.out is not None:
         settings.out.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +72,9 @@ def run(settings: Bench) -> int:
 def _rows(settings: Bench, workload: Workload, rates: Rates, device: torch.device) -> Iterator[Row]:
     """Rows of every part that is asked for."""
     runs, parts = settings.runs, settings.parts
-    engines = ways(workload, settings.dtypes, device, compile=settings.compile)
+    engines = []
+    if {"prefill", "decode"} & {*parts}:  # their weights would count as memory of the other parts
+        engines = ways(workload, settings.dtypes, device, compile=settings.compile)
     if "prefill" in parts:
         yield from prefill_rows(workload, engines, rates, runs=runs)
     if "decode" in parts:
@@ -84,6 +88,9 @@ def _rows(settings: Bench, workload: Workload, rates: Rates, device: torch.devic
         )
     if "train" in parts:
         keep_freed_memory()  # as the training loop does
-        yield from train_rows(workload, rates, settings.dtypes, runs=runs, compile=settings.compile)
+        yield from train_rows(
+            workload, rates, settings.dtypes, runs=runs, compile=settings.compile,
+            recompute=settings.recompute,
+        )  # fmt: skip
     if "start" in parts:
         yield from start_rows(workload, runs=runs)

@@ -15,6 +15,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
+from torch.utils.checkpoint import checkpoint
 
 from dalle.attention import (
     WRITTEN_OUT_SLOTS,
@@ -88,6 +89,10 @@ class JointTransformer(nn.Module):
 
     Source: Ramesh et al., arXiv:2102.12092, section 2.2 and appendix B.1. The two halves have
     output projections of their own, so no score is computed only to be masked away.
+
+    Attributes:
+        recompute: Whether training keeps only the states between blocks for the backward pass, and
+            computes anew what lies within. Gradients stay the same to the last bit.
     """
 
     def __init__(self, sequence: SequenceConfig, config: TransformerConfig) -> None:
@@ -100,6 +105,7 @@ class JointTransformer(nn.Module):
         super().__init__()
         self.sequence = sequence
         self.config = config
+        self.recompute = False
         width = config.width
         self.start = nn.Parameter(torch.empty(width))
         # One row per word piece, then one pad per caption position.
@@ -233,7 +239,13 @@ class JointTransformer(nn.Module):
         for block, kind in zip(self.block_list(), self._layer_masks, strict=True):
             mask, slots = self.mask(kind), x.shape[1]
             seen = None if mask is None else mask[:slots, :slots]
-            x, key_values = block(x, seen, self._pieces_of(kind, x))
+            pieces = self._pieces_of(kind, x)
+            if self.recompute and torch.is_grad_enabled():
+                x, key_values = checkpoint(
+                    block, x, seen, pieces, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                x, key_values = block(x, seen, pieces)
             memory.append(key_values)
         return self.final_norm(x), memory
 

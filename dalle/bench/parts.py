@@ -148,11 +148,17 @@ def image_rows(workload: Workload, *, runs: int, parts: Sequence[str]) -> Iterat
 
 
 def train_rows(
-    workload: Workload, rates: Rates, dtypes: Sequence[WeightType], *, runs: int, compile: bool
+    workload: Workload,
+    rates: Rates,
+    dtypes: Sequence[WeightType],
+    *,
+    runs: int,
+    compile: bool,
+    recompute: bool,
 ) -> Iterator[Row]:
     """A training step as `dalle train transformer` makes it: forward, backward, update.
 
-    On a GPU, if `compile`, also as `loop.compile` has it.
+    On a GPU, if `compile`, also as `loop.compile` has it; all of them with `recompute` or without.
     """
     device = next(workload.transformer.parameters()).device
     shape = workload.shape
@@ -160,10 +166,12 @@ def train_rows(
     for dtype, way in itertools.product(dtypes, compiled):
         if dtype == "int8":
             continue  # nothing is trained in it
+        workload.transformer.recompute = recompute
         work = _training_step(workload, autocast_dtype(dtype, device), device, compile=way)
+        name = f"{dtype} {'compiled' if way else 'torch'}"
         yield Row(
             part="train step",
-            way=f"{dtype} {'compiled' if way else 'torch'}",
+            way=f"{name}, recomputed" if recompute else name,
             batch=TRAIN_BATCH,
             timing=measure(work, runs=runs, device=device),
             units=TRAIN_BATCH * shape.sequence.total_len,

@@ -30,6 +30,8 @@ class Bench:
     compile: bool = False
     """Compile the decode step if nobody has; where it is at hand, it is measured beside torch. On a
     GPU, measure it also as torch compiles it."""
+    recompute: bool = False
+    """Train as `dalle train transformer --recompute true` does, with less memory."""
     device: Device = "auto"
     """What is measured."""
     out: Path | None = None

@@ -205,6 +205,9 @@ class TrainTransformer:
     """Captions drawn on the sample sheets during training."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """Sampling settings that the published model recommends; used on the sample sheets too."""
+    recompute: bool = False
+    """Keep less for the backward pass and compute it anew there: the same gradients with under half
+    of the memory that grows with the batch, in a third more time."""
     publish_dtype: Literal["fp32", "fp16"] = "fp32"
     """Type in which the finished model's weights are stored."""
     resume: bool = False

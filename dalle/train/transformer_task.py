@@ -157,6 +157,7 @@ class TransformerTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(run.loop.seed, "init"))
             self.model: JointTransformer = JointTransformer(self.sequence, run.model)
+        self.model.recompute = run.recompute
         if run.init is not None:
             start_from(
                 run.init, self.model, vae=self.vae, tokenizer=self.tokenizer, tokens=run.tokens

@@ -102,6 +102,10 @@ def test_bench_from_end_to_end(
     assert "| decode " in table
     assert "x bf16 floor" in table
 
+    less_memory = ["--parts", "[train]", "--dtypes", "[fp32]", "--recompute", "true"]
+    assert main(["--quiet", *words, *less_memory]) == 0
+    assert "| train step | fp32 torch, recomputed |" in capsys.readouterr().out
+
     assert main(["--quiet", *words, "--parts", "[vae]", "--compare", str(out)]) == 0
     assert "times as fast" in capsys.readouterr().out
     assert main(["--quiet", *words, "--parts", "[vae]", "--compare", str(tiny_model)]) == 2

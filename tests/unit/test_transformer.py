@@ -102,6 +102,32 @@ def test_every_parameter_takes_part() -> None:
             assert parameter.grad.abs().sum() > 0, name
 
 
+@pytest.mark.parametrize("attention", ["dense", "paper"])
+@pytest.mark.parametrize("narrow", [False, True])
+def test_recomputing_saves_memory_and_changes_no_gradient(attention: str, *, narrow: bool) -> None:
+    gradients, saved = [], []
+    for recompute in (False, True):
+        transformer = tiny(attention=attention)
+        transformer.recompute = recompute
+        kept = 0
+
+        def keep(tensor: Tensor) -> Tensor:
+            nonlocal kept
+            kept += tensor.nbytes
+            return tensor
+
+        with (
+            torch.autocast("cpu", torch.bfloat16, enabled=narrow),
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        ):
+            logits = transformer(*batch())
+        (logits.text.square().sum() + logits.image.square().sum()).backward()
+        gradients.append([parameter.grad for parameter in transformer.parameters()])
+        saved.append(kept)
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
+    assert saved[1] < saved[0] / 2
+
+
 @pytest.mark.parametrize(
     ("table", "first_told"),
     [

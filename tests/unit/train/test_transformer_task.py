@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +174,8 @@ def test_initial_weights_follow_the_seed(run: Run) -> None:
     assert torch.equal(starts[0], starts[1])
     assert not torch.equal(starts[0], starts[2])
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_model_recomputes_if_the_run_says_so(run: Run) -> None:
+    assert not TransformerTask(run()).model.recompute
+    assert TransformerTask(replace(run(), recompute=True)).model.recompute
