@@ -137,20 +137,19 @@ def labelled_folder(
     parts: dict[str, list[tuple[Image.Image, int, int]]] = {"train": [], "test": []}
     units = itertools.count()
     for label, name in enumerate(names):
-        paths = _picture_paths(folder / name)
-        tested = min(test, max(1, len(paths) // FOLDS))
-        numbered = [(path, next(units)) for path in _shuffled(paths, f"{seed}/probe/{name}")]
-        turned = numbered[fold * tested :] + numbered[: fold * tested]
-        readable = _readable(turned, image_px)
-        for place, (image, unit) in enumerate(readable):
-            if place >= tested + train:
-                break
-            parts["test" if place < tested else "train"].append((image, label, unit))
-        if sum(own == label for _, own, _ in (*parts["train"], *parts["test"])) < LEAST_PICTURES:
+        paths = _shuffled(_picture_paths(folder / name), f"{seed}/probe/{name}")
+        # The same ones whatever the fold: damaged ones must not shift which are tested on.
+        readable = itertools.islice(_readable(paths, image_px), FOLDS * test + train)
+        numbered = [(image, label, next(units)) for image in readable]
+        if len(numbered) < LEAST_PICTURES:
             raise DataError(
                 f"{folder / name} must hold at least {LEAST_PICTURES} readable pictures "
                 f"({', '.join(sorted(PICTURE_SUFFIXES))}); add some, or take the class out"
             )
+        tested = min(test, len(numbered) // FOLDS)
+        turned = numbered[fold * tested :] + numbered[: fold * tested]
+        parts["test"] += turned[:tested]
+        parts["train"] += turned[tested : tested + train]
     return LabelledSplit(
         classes=tuple(names), train=_stacked(parts["train"]), test=_stacked(parts["test"])
     )
@@ -164,15 +163,13 @@ def _picture_paths(folder: Path) -> list[Path]:
     )
 
 
-def _readable(
-    numbered: Sequence[tuple[Path, int]], image_px: int
-) -> Iterator[tuple[Image.Image, int]]:
-    """The pictures that can be read, square and of one size, with their numbers."""
-    for path, number in numbered:
+def _readable(paths: Sequence[Path], image_px: int) -> Iterator[Image.Image]:
+    """The pictures that can be read, square and of one size."""
+    for path in paths:
         try:
             if path.stat().st_size > MAX_PICTURE_BYTES:
                 raise DataError(f"it has more than {MAX_PICTURE_BYTES} bytes")
-            yield fit_square(open_rgb(path.read_bytes()), image_px), number
+            yield fit_square(open_rgb(path.read_bytes()), image_px)
         except (DataError, OSError) as err:
             log.warning("left out %s: %s", path, err)
 

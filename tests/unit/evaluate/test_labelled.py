@@ -102,9 +102,12 @@ def test_sub_folders_are_classes(tmp_path: Path) -> None:
     assert not set(split.train.units) & set(split.test.units)
 
 
-def test_no_picture_of_a_folder_is_tested_on_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", [0, 1, 5])
+def test_no_picture_of_a_folder_is_tested_on_twice(tmp_path: Path, damaged: int) -> None:
     write(tmp_path / "red", "red", 9)
     write(tmp_path / "blue", "blue", 12)
+    for number in range(damaged):
+        (tmp_path / "blue" / f"broken-{number}.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
     tested: list[int] = []
     for fold in range(FOLDS):
         split = labelled_folder(tmp_path, image_px=16, fold=fold, train=50, test=50, seed=0)
