@@ -263,8 +263,8 @@ def _attend_memory(queries: Tensor, memory: LayerMemory, visible: Visible) -> Te
     scaled = (queries * head_width**-0.5).contiguous()
     to_prefix = torch.bmm(scaled.view(-1, candidates, head_width), memory.prefix.keys.mT)
     seen_keys = memory.rows.keys[:, visible.suffix]  # cag s f
-    # Keys times query would take two and a half times as long on AMD's processors, where a whole
-    # step of 8 pictures takes a fifth less so, and three quarters as long on Intel's.
+    # Keys times query would take two and a half times as long on AMD's processors (8 pictures took
+    # a seventh longer), and three quarters as long on Intel's.
     to_suffix = torch.bmm(scaled.view(-1, 1, head_width), seen_keys.mT)  # cag 1 s
     lengths = [to_prefix.shape[-1], to_suffix.shape[-1]]  # p, s
 
