@@ -109,14 +109,12 @@ def test_choosing_a_picture_shows_it_with_its_settings(page: Page) -> None:
 
 
 # By the page itself: on a machine with other work, all is drawn before a test's click gets there.
-STOP_AFTER_A_BATCH = """() => {
-  const watch = new MutationObserver(() => {
-    if (!document.querySelector('img[alt^="Candidate 1, 16 of 16 rows"]')) return;
-    watch.disconnect();
-    [...document.querySelectorAll('button')].find((one) => one.innerText.trim() === 'Stop').click();
-  });
-  watch.observe(document.body, {subtree: true, childList: true, attributes: true});
-}"""
+STOP_AFTER_A_BATCH = """() => setInterval(() => {
+  if (!document.querySelector('img[alt^="Candidate 1, 16 of 16 rows"]')) return;
+  // Again until it is gone: a click while the page is redrawn may be lost.
+  [...document.querySelectorAll('button')]
+    .find((one) => one.offsetParent && one.innerText.trim() === 'Stop')?.click();
+}, 100)"""
 
 
 def test_rows_appear_one_after_another(page: Page) -> None:
