@@ -7,6 +7,7 @@ easel serves everybody.
 from __future__ import annotations
 
 import contextlib
+import json
 import secrets
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,6 +44,9 @@ element.addEventListener('click', (event) => {
 });
 """
 SAVE = "(file) => { if (file) window.dallePage.save(file); }"
+_SEEN_TO_STOP = [tiles.status("Stopping after this row"), gr.update(interactive=False)]
+STOPPING = f"() => {json.dumps(_SEEN_TO_STOP)}"
+"""Shows, the moment it is pressed, that Stop was: in the status line and on the button."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,7 +309,10 @@ class Easel:
             queue=False,
             **quiet,
         )
-        self.halt.click(self._stop, None, [self.status, self.halt], queue=False, **quiet)
+        # First, since they act one after another; and in the browser alone, since the answer to the
+        # second may come after the last of the drawing, whose outcome it must not hide.
+        self.halt.click(None, None, [self.status, self.halt], js=STOPPING, **quiet)
+        self.halt.click(self._stop, None, None, queue=False, **quiet)
         for button, save in ((self.zip, save_zip), (self.sheet, save_sheet)):
             button.click(
                 self._saver(save),
@@ -326,12 +333,8 @@ class Easel:
             return gr.skip()
         return tiles.finished_stage(current, picked, everything=bool(everything))
 
-    def _stop(self, request: gr.Request) -> Updates:
+    def _stop(self, request: gr.Request) -> None:
         self.service.stop(self._key(request))
-        return {
-            self.status: tiles.status("Stopping after this row"),
-            self.halt: gr.update(interactive=False),
-        }
 
     def _saver(self, save: Callable[..., Any]) -> Callable[[Drawn | None, bool], Updates]:
         def file(current: Drawn | None, everything: bool) -> Updates:

@@ -109,12 +109,25 @@ def test_choosing_a_picture_shows_it_with_its_settings(page: Page) -> None:
 
 
 # By the page itself: on a machine with other work, all is drawn before a test's click gets there.
-STOP_AFTER_A_BATCH = """() => setInterval(() => {
-  if (!document.querySelector('img[alt^="Candidate 1, 16 of 16 rows"]')) return;
-  // Again until it is gone: a click while the page is redrawn may be lost.
-  [...document.querySelectorAll('button')]
-    .find((one) => one.offsetParent && one.innerText.trim() === 'Stop')?.click();
-}, 100)"""
+STOP_AFTER_A_BATCH = """() => {
+  const watch = new MutationObserver(() => {
+    if (!document.querySelector('img[alt^="Candidate 1, 16 of 16 rows"]')) return;
+    watch.disconnect();
+    [...document.querySelectorAll('button')].find((one) => one.innerText.trim() === 'Stop').click();
+  });
+  watch.observe(document.body, {subtree: true, childList: true, attributes: true});
+}"""
+
+
+LATE_MS = 2000
+ANSWERED_LATE = """(wait) => {
+  const fetched = window.fetch;
+  window.fetch = async (...request) => {
+    const answer = await fetched(...request);
+    if (String(request[0]).includes('/run/')) await new Promise((done) => setTimeout(done, wait));
+    return answer;
+  };
+}"""
 
 
 def test_rows_appear_one_after_another(page: Page) -> None:
@@ -136,11 +149,14 @@ def test_stop_keeps_what_is_finished(browser: Browser, slow_model: Path, tmp_pat
         slow.wait_for_model()
         use_settings(page, candidates=64)
         page.evaluate(STOP_AFTER_A_BATCH)
+        page.evaluate(ANSWERED_LATE, LATE_MS)  # to pressing Stop, after the last of the drawing
         ask(page, "a fox on a blue background")
         line = wait_for_status(page, "complete and are kept", timeout_s=200)
         kept = int(re.findall(r"(\d+) of 64", line)[0])
         assert 1 <= kept < 64
         assert "Stopped" in line
+        page.wait_for_timeout(1.5 * LATE_MS)
+        assert wait_for_status(page, "kept", timeout_s=1) == line, "what came late changes nothing"
         assert page.get_by_role("button", name="Draw", exact=True).is_visible()
         page.get_by_label(f"Show all {kept} candidates").check()
         page.locator(".stage:visible .pick").nth(kept - 1).wait_for()
