@@ -163,10 +163,10 @@ def train_rows(
     device = next(workload.transformer.parameters()).device
     shape = workload.shape
     compiled = [False, True] if compile and device.type != "cpu" else [False]
+    workload.transformer.recompute = recompute
     for dtype, way in itertools.product(dtypes, compiled):
         if dtype == "int8":
             continue  # nothing is trained in it
-        workload.transformer.recompute = recompute
         work = _training_step(workload, autocast_dtype(dtype, device), device, compile=way)
         name = f"{dtype} {'compiled' if way else 'torch'}"
         yield Row(

@@ -27,7 +27,8 @@ from dalle.transforms import TRANSFORMS, transform_caption
 CANDIDATES, KEEP = 16, 9
 SHEET_CANDIDATES = 4
 """Candidates of each transform when all are drawn."""
-LAYOUTS = {"Keep its top": "top-half", "Whole picture on top": "place-on-top"}
+ON_TOP = "Whole picture on top"
+LAYOUTS = {"Keep its top": "top-half", ON_TOP: "place-on-top"}
 CROPS = {"Cut the centre": "center", "Cut from the top": "top", "Pad": "pad"}
 NO_TRANSFORM = "none"
 EXAMPLE = Path(__file__).parent / "examples" / "fox.png"
@@ -179,7 +180,7 @@ class PromptTab:
             caption = transform_caption(transform, subject.strip() or None)
         except ValueError:
             return {self.caption: gr.skip()}
-        return {self.caption: caption, self.layout: "Whole picture on top"}
+        return {self.caption: caption, self.layout: ON_TOP}
 
     # ------------------------------------------------------------------------------ drawing
 
@@ -235,10 +236,7 @@ class PromptTab:
                 )
                 settings = replace(settings, seed=seed) if fresh else settings
                 tasks.append(Task(settings=settings, picture=picture))
-            yield {
-                self.panel.seed: str(tasks[0].settings.seed),
-                self.layout: "Whole picture on top",
-            }
+            yield {self.panel.seed: str(tasks[0].settings.seed), self.layout: ON_TOP}
             sheet = Collection(
                 title=f"every transform of {subject.strip() or 'a picture'}",
                 labels=tuple(one.name for one in TRANSFORMS),

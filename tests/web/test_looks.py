@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 TABS = ("Draw", "Image prompt", "Explore", "X/Y grid", "Model card", "Batch")
-"""All of them, in an order in which each can be seen to be clicked."""
+"""All of them; X/Y grid and Model card lie within Explore, and can be clicked once it is open."""
 NAMELESS = """() => {
   const named = (one) => one.labels?.length || one.getAttribute('aria-label') || one.title
     || one.getAttribute('aria-labelledby') || one.textContent.trim() || one.closest('label')
