@@ -78,14 +78,27 @@ inline f32v sums_of(f32v (&v)[kLanes]) {
   }
 }
 
+// Slots that the next task will read, fetched one by one while this task computes.
+template <class T>
+struct Ahead {
+  const T* from;
+  const int32_t* seen;
+  const int32_t* end;
+
+  template <int kWidth>
+  void fetch_next() {
+    if (seen != end) fetch<kWidth>(from + *seen++ * kWidth);
+  }
+};
+
 // Attention of one query over the slots it sees, into `to`. kVectors is f / kLanes, or 0 for any f.
 template <class T, int kVectors>
 struct Head {
-  int64_t width;
+  static constexpr int kWidth = kVectors * kLanes;
   float* to;
   f32v query[kVectors], mixed[kVectors];
 
-  Head(int64_t width, const float* from, float* to) : width(width), to(to) {
+  Head(int64_t, const float* from, float* to) : to(to) {
     for (int v = 0; v < kVectors; ++v)
       for (int lane = 0; lane < kLanes; ++lane) query[v][lane] = from[placed<T, kVectors>(v, lane)];
     for (int v = 0; v < kVectors; ++v) mixed[v] = f32v{};
@@ -99,23 +112,28 @@ struct Head {
     return total;
   }
 
-  void scores(const T* keys, const int32_t* seen, int64_t count, float* to) const {
+  void scores(const T* keys, const int32_t* seen, int64_t count, float* to, Ahead<T>& ahead) const {
     int64_t i = 0;
     for (; i + kLanes <= count; i += kLanes) {
       f32v each[kLanes];
 #pragma GCC unroll 16
-      for (int j = 0; j < kLanes; ++j) each[j] = products(keys + seen[i + j] * width);
+      for (int j = 0; j < kLanes; ++j) {
+        ahead.template fetch_next<kWidth>();
+        each[j] = products(keys + seen[i + j] * kWidth);
+      }
       store(to + i, sums_of(each));
     }
     for (; i < count; ++i) {
-      f32v each[kLanes] = {products(keys + seen[i] * width)};
+      f32v each[kLanes] = {products(keys + seen[i] * kWidth)};
       to[i] = sums_of(each)[0];
     }
   }
 
-  void mix(const T* values, const int32_t* seen, int64_t count, const float* weights) {
+  void mix(const T* values, const int32_t* seen, int64_t count, const float* weights,
+           Ahead<T>& ahead) {
     for (int64_t i = 0; i < count; ++i) {
-      const Lanes<T, kVectors> lanes(values + seen[i] * width);
+      ahead.template fetch_next<kWidth>();
+      const Lanes<T, kVectors> lanes(values + seen[i] * kWidth);
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) mixed[v] += lanes.of[v] * weights[i];
     }
@@ -137,14 +155,15 @@ struct Head<T, 0> {
     std::fill(to, to + width, 0.0f);
   }
 
-  void scores(const T* keys, const int32_t* seen, int64_t count, float* to) const {
+  void scores(const T* keys, const int32_t* seen, int64_t count, float* to, Ahead<T>&) const {
     for (int64_t i = 0; i < count; ++i) {
       to[i] = 0;
       for (int64_t j = 0; j < width; ++j) to[i] += query[j] * widen(keys[seen[i] * width + j]);
     }
   }
 
-  void mix(const T* values, const int32_t* seen, int64_t count, const float* weights) {
+  void mix(const T* values, const int32_t* seen, int64_t count, const float* weights,
+           Ahead<T>&) {
     for (int64_t i = 0; i < count; ++i)
       for (int64_t j = 0; j < width; ++j) to[j] += weights[i] * widen(values[seen[i] * width + j]);
   }
@@ -194,11 +213,19 @@ void attend(const Shape& shape, const Layer& layer, const LayerCache& cache, int
 
   const int64_t before = cache.seen_prefix_count, drawn = cache.seen_suffix_count;
   Head<T, kVectors> one(f, query, mixed + row * mixed_stride + head * f);
-  one.scores(prefix_keys, cache.seen_prefix, before, scores);
-  one.scores(keys, cache.seen_suffix, drawn, scores + before);
+  // The next task's slots lie behind this task's. Behind the last task's is none of the cache, but
+  // what cannot be fetched is not.
+  const T* keys_after = keys + shape.suffix_len * f;
+  const T* values_after = values + shape.suffix_len * f;
+  fetch<kVectors * kLanes, true>(keys_after + newest * f);
+  fetch<kVectors * kLanes, true>(values_after + newest * f);
+  Ahead<T> next_keys{keys_after, cache.seen_suffix, cache.seen_suffix + drawn};
+  Ahead<T> next_values{values_after, cache.seen_suffix, cache.seen_suffix + drawn};
+  one.scores(prefix_keys, cache.seen_prefix, before, scores, next_keys);
+  one.scores(keys, cache.seen_suffix, drawn, scores + before, next_keys);
   const float total = exponentials(scores, before + drawn);
-  one.mix(prefix_values, cache.seen_prefix, before, scores);
-  one.mix(values, cache.seen_suffix, drawn, scores + before);
+  one.mix(prefix_values, cache.seen_prefix, before, scores, next_values);
+  one.mix(values, cache.seen_suffix, drawn, scores + before, next_values);
   one.finish(1 / total);
 }
 

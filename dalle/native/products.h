@@ -157,11 +157,17 @@ void tile_square(const Linear& linear, const Rows& rows, int64_t row, int64_t co
   const char* weights = static_cast<const char*>(linear.weights) + panel * linear.groups * 64;
   const int64_t step = linear.groups * 64;
   const uint32_t* inputs = rows.words + row * rows.stride;
+  // While the last rows are multiplied with these panels, the next two are brought from memory.
+  const bool fetching = row + 32 >= count && panel + 4 <= linear.panels;
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
   for (int64_t group = 0; group < linear.groups; group += 16, weights += 1024) {
+    if (fetching) {
+      fetch<1024>(weights + 2 * step);
+      fetch<1024>(weights + 3 * step);
+    }
     _tile_loadd(4, inputs + group, rows.stride * 4);
     _tile_loadd(6, weights, 64);
     _tile_loadd(7, weights + step, 64);

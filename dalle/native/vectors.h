@@ -43,6 +43,15 @@ inline void store(void* to, V value) {
   std::memcpy(to, &value, sizeof value);
 }
 
+// Has the lines of `kCount` numbers brought from memory: into the second cache, which has more requests
+// under way at once than the first, or into the first to be written.
+template <int kCount, bool kWritten = false, class T>
+inline void fetch(const T* from) {
+#pragma GCC unroll 16
+  for (int byte = 0; byte < kCount * int(sizeof(T)); byte += 64)
+    __builtin_prefetch(reinterpret_cast<const char*>(from) + byte, kWritten, kWritten ? 3 : 1);
+}
+
 inline f32v larger(f32v a, f32v b) { return a > b ? a : b; }
 
 inline float largest_of(f32v v) {
