@@ -23,9 +23,11 @@ from dalle.engine import Engine, Engines
 from dalle.errors import DalleError
 from dalle.given_picture import read_picture
 from dalle.image_prompt import CropMode, Layout, prepare
+from dalle.image_prompt import keep_rows as rows_to_keep
 from dalle.image_tokenizer import ImageTokenizer
 from dalle.picture import GeneratedImage, Recipe
 from dalle.prompts import check_prompt
+from dalle.request import Request
 from dalle.results import PromptShown
 from dalle.sampling import Drawn, sample_tokens
 from dalle.sequence import fit_caption, null_caption
@@ -177,6 +179,19 @@ class Drawer:
             shown=None if prompt is None else prompt.shown,
         )
 
+    def batches(
+        self, captions: tuple[Prepared, ...], request: Request, engine: Engine
+    ) -> Iterator[DrawBatch]:
+        """What is decoded at once, one after another, until `captions` have their candidates."""
+        for indices in engine.microbatches(request.candidates):
+            yield DrawBatch(
+                captions=captions,
+                indices=indices,
+                seed=request.seed,
+                sampling=request.sampling,
+                engine=engine,
+            )
+
     def draw(self, batch: DrawBatch) -> Iterator[Drawn]:
         """The tokens of `batch`, row after row; its image prompts are equally long."""
         return sample_tokens(
@@ -208,6 +223,18 @@ class Drawer:
         )
         *_, drawn = self.draw(batch)
         return self.images(batch, drawn, row=0)[recipe.index - start]
+
+    def first_rows(self, picture: GeneratedImage, keep_rows: float | int) -> ImagePrompt:
+        """The upper rows of a picture that this model drew, their tokens as they are.
+
+        Raises:
+            TypeError: `keep_rows` is no number.
+            ValueError: It is out of range.
+            DalleError: Another model drew the picture.
+        """
+        self.check_ours(picture.recipe)
+        rows = rows_to_keep(keep_rows, grid_h=self.rows)
+        return ImagePrompt(tokens=torch.from_numpy(picture.tokens[:rows].reshape(-1)))  # (h w)
 
     def given_rows(self, recipe: Recipe) -> ImagePrompt:
         """The rows that the picture of `recipe` went on from; none if it was drawn as a whole.

@@ -13,16 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
-import torch
 from PIL import Image
 
 from dalle.checkpoint import ModelParts, load_model
 from dalle.clip import ClipScorer
 from dalle.config import Device, Dtype, SamplingOptions
 from dalle.device import choose_device
-from dalle.drawing import DrawBatch, Drawer, ImagePrompt, Picture, Prepared
+from dalle.drawing import Drawer, ImagePrompt, Picture, Prepared
 from dalle.folders import model_folder
-from dalle.image_prompt import keep_rows as keep_rows_of
 from dalle.picture import GeneratedImage, Recipe
 from dalle.ranked import named_ranker, ranked, ranker_of, scored
 from dalle.request import DrawOptions, ImageOptions, Request, check_request, split_options
@@ -261,9 +259,7 @@ class TextToImage:
             ValueError: It is out of range.
             DalleError: Another model drew the picture.
         """
-        self._drawer.check_ours(picture.recipe)
-        rows = keep_rows_of(keep_rows, grid_h=self._drawer.rows)
-        return ImagePrompt(tokens=torch.from_numpy(picture.tokens[:rows].reshape(-1)))  # (h w)
+        return self._drawer.first_rows(picture, keep_rows)
 
     def given_rows(self, recipe: Recipe) -> ImagePrompt:
         """The rows that the picture of `recipe` went on from, to go on from again as `image`.
@@ -322,7 +318,7 @@ class TextToImage:
         missing = 0 if self._engine.independent else together - len(captions)
         padded = captions + captions[-1:] * missing
         found: list[list[GeneratedImage]] = [[] for _ in captions]
-        for batch in self._batches(padded, request):
+        for batch in self._drawer.batches(padded, request, self._engine):
             *_, drawn = self._drawer.draw(batch)
             for row, images in enumerate(found):
                 images += self._drawer.images(batch, drawn, row=row)
@@ -369,7 +365,7 @@ class TextToImage:
     ) -> Generator[Frame, None, None]:
         images: list[GeneratedImage] = []
         rows = self._drawer.rows
-        for batch in self._batches((caption,), request):
+        for batch in self._drawer.batches((caption,), request, self._engine):
             start = batch.indices.start
             shown = min(len(batch.indices), request.candidates - start)
             for drawn in self._drawer.draw(batch):
@@ -392,17 +388,6 @@ class TextToImage:
                     finished=tuple(images[: request.candidates]),
                     result=result,
                 )
-
-    def _batches(self, captions: tuple[Prepared, ...], request: Request) -> Iterator[DrawBatch]:
-        """What is decoded at once, one after another, until `captions` have their candidates."""
-        for indices in self._engine.microbatches(request.candidates):
-            yield DrawBatch(
-                captions=captions,
-                indices=indices,
-                seed=request.seed,
-                sampling=request.sampling,
-                engine=self._engine,
-            )
 
 
 def _listed(captions: str | Iterable[str]) -> Iterable[str]:
