@@ -42,7 +42,7 @@ def run(settings: Probe) -> int:
     parts = load_model(model_folder(settings.model))
     parts.vae.to(device).eval()
     parts.transformer.to(device).eval()
-    splits = [_split(settings, parts, fold) for fold in range(settings.folds)]
+    splits = _splits(settings, parts)
     settings.out.mkdir(parents=True, exist_ok=True)
     folds = [
         probe_fold(
@@ -71,19 +71,23 @@ def run(settings: Probe) -> int:
     return 0
 
 
-def _split(settings: Probe, parts: ModelParts, fold: int) -> LabelledSplit:
-    """The pictures to classify, of the model's size, and which of them are tested on."""
+def _splits(settings: Probe, parts: ModelParts) -> list[LabelledSplit]:
+    """The pictures to classify, of the model's size; each fold tests on others of them."""
     sequence, stride = parts.transformer.sequence, parts.vae.config.stride
     if sequence.grid_h != sequence.grid_w:
         raise ValueError(
             f"a probe reads square pictures, and the model has {sequence.grid_h} x "
             f"{sequence.grid_w} tokens; take another model"
         )
-    image_px, train, test = sequence.grid_h * stride, settings.labels[-1], settings.test_pictures
+    image_px = sequence.grid_h * stride
+    counts = {
+        "folds": settings.folds,
+        "train": settings.labels[-1],
+        "test": settings.test_pictures,
+        "seed": settings.seed,
+    }
     if settings.data is not None:
-        return labelled_folder(
-            settings.data, image_px=image_px, fold=fold, train=train, test=test, seed=settings.seed
-        )
+        return labelled_folder(settings.data, image_px=image_px, **counts)
     painter = Painter(find_font(None), image_px)
     subjects = list_subjects(painter.font, settings.subject_list)
-    return emoji_groups(painter, subjects, fold=fold, train=train, test=test, seed=settings.seed)
+    return emoji_groups(painter, subjects, **counts)

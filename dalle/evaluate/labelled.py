@@ -8,6 +8,7 @@ Axes: b pictures, y x pixel rows and columns.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,8 @@ LEAST_PICTURES = 4
 """Fewest pictures of a class in a folder: some to learn from, one at least to test on."""
 _ONE_SUBJECT = SceneMixture(plain=28, background=22, size=7, count=0, pair=0, look=0, panels=0)
 _Item = TypeVar("_Item")
+_Labelled = tuple[Image.Image, int, int]
+"""A picture, its class, and what it is a view of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +63,9 @@ class LabelledSplit:
 
 
 def emoji_groups(
-    painter: Painter, subjects: Sequence[Subject], *, fold: int, train: int, test: int, seed: int
-) -> LabelledSplit:
-    """Scenes of one subject each, labelled with the group that the subject list puts it in.
+    painter: Painter, subjects: Sequence[Subject], *, folds: int, train: int, test: int, seed: int
+) -> list[LabelledSplit]:
+    """Splits of scenes of one subject each, labelled with its group in the subject list.
 
     Every subject is on one side of the split only, so that a probe must know what animals have in
     common and not what a fox looks like. Pictures are of all its sizes, places and backgrounds.
@@ -70,7 +73,7 @@ def emoji_groups(
     Args:
         painter: Paints the scenes.
         subjects: What may be shown; groups of fewer than `LEAST_PICTURES` subjects are left out.
-        fold: Which part of each group's subjects is tested on, 0 to `FOLDS` - 1.
+        folds: How many splits, up to `FOLDS`: each tests on another part of a group's subjects.
         train: Pictures of each group to learn from.
         test: Pictures of each group to test on.
         seed: Of the split and the scenes.
@@ -84,40 +87,41 @@ def emoji_groups(
     groups = {name: found for name, found in numbered.items() if len(found) >= LEAST_PICTURES}
     if len(groups) < 2:
         raise DataError(f"a probe needs at least two groups of subjects, got {list(groups)}")
-    parts: dict[str, list[tuple[Image.Image, int, int]]] = {"train": [], "test": []}
-    for label, (name, members) in enumerate(groups.items()):
-        order = _shuffled(members, f"{seed}/probe/{name}")
-        first, end = fold * len(order) // FOLDS, (fold + 1) * len(order) // FOLDS
-        for part, chosen, count in (
-            ("test", order[first:end], test),
-            ("train", order[:first] + order[end:], train),
-        ):
-            for picture in range(count):
-                number = chosen[picture % len(chosen)]
-                image = _scene(painter, subjects[number], f"{seed}/probe/{number}/{picture}")
-                parts[part].append((image, label, number))
-    return LabelledSplit(
-        classes=tuple(groups), train=_stacked(parts["train"]), test=_stacked(parts["test"])
-    )
+    orders = [_shuffled(members, f"{seed}/probe/{name}") for name, members in groups.items()]
 
+    @functools.cache
+    def scene(number: int, picture: int) -> Image.Image:
+        dice = Dice(f"{seed}/probe/{number}/{picture}")
+        # As training may show it.
+        return painter.paint(Grammar((subjects[number],), _ONE_SUBJECT).draw(dice, "train")).image
 
-def _scene(painter: Painter, subject: Subject, seed: str) -> Image.Image:
-    """One subject, as training may show it."""
-    scene = Grammar((subject,), _ONE_SUBJECT).draw(Dice(seed), "train")
-    return painter.paint(scene).image
+    splits = []
+    for fold in range(folds):
+        parts: dict[str, list[_Labelled]] = {"train": [], "test": []}
+        for label, order in enumerate(orders):
+            first, end = fold * len(order) // FOLDS, (fold + 1) * len(order) // FOLDS
+            for part, chosen, count in (
+                ("test", order[first:end], test),
+                ("train", order[:first] + order[end:], train),
+            ):
+                for picture in range(count):
+                    number = chosen[picture % len(chosen)]
+                    parts[part].append((scene(number, picture), label, number))
+        splits.append(_split(tuple(groups), **parts))
+    return splits
 
 
 def labelled_folder(
-    folder: Path, *, image_px: int, fold: int, train: int, test: int, seed: int
-) -> LabelledSplit:
-    """Pictures of a folder whose sub-folders are the classes.
+    folder: Path, *, image_px: int, folds: int, train: int, test: int, seed: int
+) -> list[LabelledSplit]:
+    """Splits of the pictures of a folder whose sub-folders are the classes.
 
     Pictures are cut to a square; damaged ones are named and left out.
 
     Args:
         folder: PNG, JPEG and WebP files, one sub-folder for each class, at any depth in it.
         image_px: Height and width to bring them to.
-        fold: Which part of each class is tested on, 0 to `FOLDS` - 1.
+        folds: How many splits, up to `FOLDS`: each tests on another part of a class.
         train: Pictures of each class to learn from, at most.
         test: Pictures of each class to test on, at most; a quarter where there are few.
         seed: Of the choice and the split.
@@ -134,25 +138,27 @@ def labelled_folder(
             f"{folder} must hold a sub-folder of pictures for each class, two classes at least; "
             f"found {names or 'none'}"
         )
-    parts: dict[str, list[tuple[Image.Image, int, int]]] = {"train": [], "test": []}
+    classes: list[list[_Labelled]] = []
     units = itertools.count()
     for label, name in enumerate(names):
         paths = _shuffled(_picture_paths(folder / name), f"{seed}/probe/{name}")
-        # The same ones whatever the fold: damaged ones must not shift which are tested on.
         readable = itertools.islice(_readable(paths, image_px), FOLDS * test + train)
-        numbered = [(image, label, next(units)) for image in readable]
-        if len(numbered) < LEAST_PICTURES:
+        classes.append([(image, label, next(units)) for image in readable])
+        if len(classes[-1]) < LEAST_PICTURES:
             raise DataError(
                 f"{folder / name} must hold at least {LEAST_PICTURES} readable pictures "
                 f"({', '.join(sorted(PICTURE_SUFFIXES))}); add some, or take the class out"
             )
-        tested = min(test, len(numbered) // FOLDS)
-        turned = numbered[fold * tested :] + numbered[: fold * tested]
-        parts["test"] += turned[:tested]
-        parts["train"] += turned[tested : tested + train]
-    return LabelledSplit(
-        classes=tuple(names), train=_stacked(parts["train"]), test=_stacked(parts["test"])
-    )
+    splits = []
+    for fold in range(folds):
+        parts: dict[str, list[_Labelled]] = {"train": [], "test": []}
+        for pictures in classes:
+            tested = min(test, len(pictures) // FOLDS)
+            turned = pictures[fold * tested :] + pictures[: fold * tested]
+            parts["test"] += turned[:tested]
+            parts["train"] += turned[tested : tested + train]
+        splits.append(_split(tuple(names), **parts))
+    return splits
 
 
 def _picture_paths(folder: Path) -> list[Path]:
@@ -183,7 +189,13 @@ def _shuffled(items: Sequence[_Item], seed: str) -> list[_Item]:
     return order
 
 
-def _stacked(rows: Sequence[tuple[Image.Image, int, int]]) -> LabelledPictures:
+def _split(
+    classes: tuple[str, ...], *, train: Sequence[_Labelled], test: Sequence[_Labelled]
+) -> LabelledSplit:
+    return LabelledSplit(classes=classes, train=_stacked(train), test=_stacked(test))
+
+
+def _stacked(rows: Sequence[_Labelled]) -> LabelledPictures:
     return LabelledPictures(
         images_u8=np.stack([np.asarray(image) for image, _, _ in rows]),
         labels=np.array([label for _, label, _ in rows]),

@@ -20,7 +20,7 @@ log = logging.getLogger("dalle")
 
 @pytest.fixture(scope="module")
 def groups(painter: Painter, few_subjects: tuple[Subject, ...]) -> LabelledSplit:
-    return emoji_groups(painter, few_subjects, fold=0, train=10, test=4, seed=3)
+    return emoji_groups(painter, few_subjects, folds=1, train=10, test=4, seed=3)[0]
 
 
 def test_groups_have_equally_many_pictures(
@@ -47,10 +47,7 @@ def test_a_subject_is_on_one_side_and_in_its_own_group(
 def test_every_subject_is_tested_on_in_one_fold(
     painter: Painter, few_subjects: tuple[Subject, ...]
 ) -> None:
-    folds = [
-        emoji_groups(painter, few_subjects, fold=fold, train=4, test=8, seed=3)
-        for fold in range(FOLDS)
-    ]
+    folds = emoji_groups(painter, few_subjects, folds=FOLDS, train=4, test=8, seed=3)
     tested = [set(split.test.units.tolist()) for split in folds]
     members = Counter(one.group for one in few_subjects)
     kept = {n for n, one in enumerate(few_subjects) if members[one.group] >= 4}
@@ -63,9 +60,9 @@ def test_every_subject_is_tested_on_in_one_fold(
 def test_pictures_of_a_subject_differ_and_repeat_with_the_seed(
     groups: LabelledSplit, painter: Painter, few_subjects: tuple[Subject, ...]
 ) -> None:
-    again = emoji_groups(painter, few_subjects, fold=0, train=10, test=4, seed=3)
+    (again,) = emoji_groups(painter, few_subjects, folds=1, train=10, test=4, seed=3)
     assert (again.train.images_u8 == groups.train.images_u8).all()
-    other = emoji_groups(painter, few_subjects, fold=0, train=10, test=4, seed=4)
+    (other,) = emoji_groups(painter, few_subjects, folds=1, train=10, test=4, seed=4)
     assert (other.train.images_u8 != groups.train.images_u8).any()
     label = groups.train.labels == 0
     pictures = {image.tobytes() for image in groups.train.images_u8[label]}
@@ -75,7 +72,7 @@ def test_pictures_of_a_subject_differ_and_repeat_with_the_seed(
 def test_one_group_is_no_task(painter: Painter, few_subjects: tuple[Subject, ...]) -> None:
     animals = [one for one in few_subjects if one.group == "animals"]
     with pytest.raises(DataError, match=r"at least two groups of subjects, got \['animals'\]"):
-        emoji_groups(painter, animals, fold=0, train=4, test=2, seed=0)
+        emoji_groups(painter, animals, folds=1, train=4, test=2, seed=0)
 
 
 # ------------------------------------------------------------------------------------------ folder
@@ -91,7 +88,7 @@ def test_sub_folders_are_classes(tmp_path: Path) -> None:
     write(tmp_path / "red", "red", 8)
     write(tmp_path / "blue" / "deeper", "blue", 12)
     (tmp_path / "notes.txt").write_text("not a class", encoding="utf-8")
-    split = labelled_folder(tmp_path, image_px=16, fold=0, train=5, test=50, seed=0)
+    (split,) = labelled_folder(tmp_path, image_px=16, folds=1, train=5, test=50, seed=0)
     assert split.classes == ("blue", "red")
     assert Counter(split.test.labels.tolist()) == {0: 3, 1: 2}, "a quarter"
     assert Counter(split.train.labels.tolist()) == {0: 5, 1: 5}, "as many as asked for"
@@ -109,8 +106,7 @@ def test_no_picture_of_a_folder_is_tested_on_twice(tmp_path: Path, damaged: int)
     for number in range(damaged):
         (tmp_path / "blue" / f"broken-{number}.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
     tested: list[int] = []
-    for fold in range(FOLDS):
-        split = labelled_folder(tmp_path, image_px=16, fold=fold, train=50, test=50, seed=0)
+    for split in labelled_folder(tmp_path, image_px=16, folds=FOLDS, train=50, test=50, seed=0):
         assert Counter(split.test.labels.tolist()) == {0: 3, 1: 2}
         assert Counter(split.train.labels.tolist()) == {0: 9, 1: 7}
         assert not set(split.train.units) & set(split.test.units)
@@ -125,7 +121,7 @@ def test_damaged_pictures_are_named_and_left_out(
     write(tmp_path / "a", "red", 6)
     write(tmp_path / "b", "blue", 6)
     (tmp_path / "a" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing more")
-    split = labelled_folder(tmp_path, image_px=16, fold=0, train=9, test=9, seed=0)
+    (split,) = labelled_folder(tmp_path, image_px=16, folds=1, train=9, test=9, seed=0)
     assert len(split.train.labels) + len(split.test.labels) == 12
     assert "broken.png: the picture is damaged" in caplog.text
 
@@ -151,9 +147,9 @@ def test_folders_that_make_no_task_are_refused(
     for name, count in classes.items():
         write(tmp_path / name, "red", count)
     with pytest.raises(DataError, match=message):
-        labelled_folder(tmp_path, image_px=16, fold=0, train=5, test=5, seed=0)
+        labelled_folder(tmp_path, image_px=16, folds=1, train=5, test=5, seed=0)
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere must hold a sub-folder"):
-        labelled_folder(tmp_path / "nowhere", image_px=16, fold=0, train=5, test=5, seed=0)
+        labelled_folder(tmp_path / "nowhere", image_px=16, folds=1, train=5, test=5, seed=0)
