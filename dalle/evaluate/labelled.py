@@ -142,6 +142,7 @@ def labelled_folder(
     units = itertools.count()
     for label, name in enumerate(names):
         paths = _shuffled(_picture_paths(folder / name), f"{seed}/probe/{name}")
+        # As many whatever `folds` is: a test part is one of four, of few pictures as well.
         readable = itertools.islice(_readable(paths, image_px), FOLDS * test + train)
         classes.append([(image, label, next(units)) for image in readable])
         if len(classes[-1]) < LEAST_PICTURES:
