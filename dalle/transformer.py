@@ -157,7 +157,7 @@ class JointTransformer(nn.Module):
 
         Training saves the float32 copies of its largest tensors so, and those of their gradients.
         """
-        x, _ = self._run(self._embed(text_ids, image_tokens[:, :-1]))  # b n d
+        x, _ = self._run(self.embed(text_ids, image_tokens[:, :-1]))  # b n d
         text_len = self.sequence.text_len
         return JointLogits(
             text=linear(x[:, :text_len], self._text_unembedding()),
@@ -182,7 +182,7 @@ class JointTransformer(nn.Module):
         text_len, prompt_len = self.sequence.text_len, image_prompt.shape[1]
         given = torch.cat([text_ids, image_prompt], dim=1)  # c t+r
         distinct, row_of = torch.unique(given, dim=0, return_inverse=True)
-        x, key_values = self._run(self._embed(distinct[:, :text_len], distinct[:, text_len:]))
+        x, key_values = self._run(self.embed(distinct[:, :text_len], distinct[:, text_len:]))
         prefix = [KeyValues(keys[row_of], values[row_of]) for keys, values in key_values]
         suffix_len = self.sequence.image_len - 1 - prompt_len
         cache = KVCache(prefix, candidates=candidates, suffix_len=suffix_len)
@@ -249,8 +249,8 @@ class JointTransformer(nn.Module):
             memory.append(key_values)
         return self.final_norm(x), memory
 
-    def _embed(self, text_ids: Tensor, image_tokens: Tensor) -> Tensor:
-        """Slots 0 on: start, caption and the first r image tokens, shape (b, 1 + t + r, d)."""
+    def embed(self, text_ids: Tensor, image_tokens: Tensor) -> Tensor:
+        """Start, captions (b, t), first image tokens (b, r) as slots, shape (b, 1 + t + r, d)."""
         start = self.start.expand(len(text_ids), 1, -1)
         text = self.text_embedding(text_ids) + self.text_position.weight  # b t d
         positions = torch.arange(image_tokens.shape[1], device=image_tokens.device)

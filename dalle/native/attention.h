@@ -184,32 +184,39 @@ struct Shape {
   int64_t captions, candidates, heads, head_width, prefix_len, suffix_len;
 };
 
-template <class T, int kVectors>
-void attend(const Shape& shape, const Layer& layer, const LayerCache& cache, int64_t task,
-            float* qkv, int64_t qkv_stride, float* mixed, int64_t mixed_stride, float* scores) {
-  const int64_t f = shape.head_width, d = shape.heads * f;
-  const int64_t candidate = task % shape.candidates, group = task / shape.candidates;
-  const int64_t head = group % shape.heads, caption = group / shape.heads;
-  const int64_t row = caption * shape.candidates + candidate;
-  float* query = qkv + row * qkv_stride + head * f;
+// Makes a head's query and key ready, in their place, and puts key and value into the cache.
+template <class T>
+void place(const Layer& layer, int64_t f, float* query, int64_t d, T* keys, T* values) {
   float* key = query + d;
-  float* value = key + d;
+  const float* value = key + d;
   if (layer.query_gain) {
     rms_norm(query, f, layer.query_gain);
     rms_norm(key, f, layer.key_gain);
   }
   const float scale = 1 / std::sqrt(float(f));
   for (int64_t i = 0; i < f; ++i) query[i] *= scale;
+  for (int64_t i = 0; i < f; ++i) {
+    narrow(key[i], keys + i);
+    narrow(value[i], values + i);
+  }
+}
+
+// The newest token of one candidate: one head's task.
+template <class T, int kVectors>
+void attend(const Shape& shape, const Layer& layer, const LayerCache& cache, int64_t task,
+            float* qkv, int64_t qkv_stride, float* mixed, int64_t mixed_stride, float* scores) {
+  const int64_t f = shape.head_width;
+  const int64_t candidate = task % shape.candidates, group = task / shape.candidates;
+  const int64_t head = group % shape.heads, caption = group / shape.heads;
+  const int64_t row = caption * shape.candidates + candidate;
+  float* query = qkv + row * qkv_stride + head * f;
 
   const T* prefix_keys = static_cast<const T*>(cache.prefix_keys) + group * shape.prefix_len * f;
   const T* prefix_values = static_cast<const T*>(cache.prefix_values) + group * shape.prefix_len * f;
   T* keys = static_cast<T*>(cache.suffix_keys) + task * shape.suffix_len * f;
   T* values = static_cast<T*>(cache.suffix_values) + task * shape.suffix_len * f;
   const int64_t newest = cache.seen_suffix[cache.seen_suffix_count - 1];
-  for (int64_t i = 0; i < f; ++i) {
-    narrow(key[i], keys + newest * f + i);
-    narrow(value[i], values + newest * f + i);
-  }
+  place(layer, f, query, shape.heads * f, keys + newest * f, values + newest * f);
 
   const int64_t before = cache.seen_prefix_count, drawn = cache.seen_suffix_count;
   Head<T, kVectors> one(f, query, mixed + row * mixed_stride + head * f);
@@ -229,16 +236,56 @@ void attend(const Shape& shape, const Layer& layer, const LayerCache& cache, int
   one.finish(1 / total);
 }
 
+// Keys and values of one head in a prefix.
 template <class T>
-decltype(&attend<T, 0>) attention_for(int64_t head_width) {
+struct PrefixHead {
+  T *keys, *values;
+  PrefixHead(const Shape& shape, const LayerPrefix& prefix, int64_t caption, int64_t head) {
+    const int64_t begin = (caption * shape.heads + head) * shape.prefix_len * shape.head_width;
+    keys = static_cast<T*>(prefix.keys) + begin;
+    values = static_cast<T*>(prefix.values) + begin;
+  }
+};
+
+// One slot of a prefix, whose keys and values are all in their places: one head's task.
+template <class T, int kVectors>
+void attend_prefix(const Shape& shape, const LayerPrefix& prefix, int64_t task, const float* qkv,
+                   int64_t qkv_stride, float* mixed, int64_t mixed_stride, float* scores) {
+  const int64_t f = shape.head_width;
+  const int64_t head = task % shape.heads, row = task / shape.heads;
+  const int64_t slot = row % shape.prefix_len, caption = row / shape.prefix_len;
+  const PrefixHead<T> all(shape, prefix, caption, head);
+  const int32_t* seen = prefix.seen + prefix.seen_begin[slot];
+  const int64_t count = prefix.seen_begin[slot + 1] - prefix.seen_begin[slot];
+  Head<T, kVectors> one(f, qkv + row * qkv_stride + head * f,
+                        mixed + row * mixed_stride + head * f);
+  Ahead<T> nothing{nullptr, nullptr, nullptr};  // a prefix fits a cache
+  one.scores(all.keys, seen, count, scores, nothing);
+  const float total = exponentials(scores, count);
+  one.mix(all.values, seen, count, scores, nothing);
+  one.finish(1 / total);
+}
+
+// The two above for one width of heads.
+template <class T>
+struct Attention {
+  decltype(&attend<T, 0>) newest;
+  decltype(&attend_prefix<T, 0>) prefix;
+};
+
+template <class T, int kVectors>
+constexpr Attention<T> kAttention{attend<T, kVectors>, attend_prefix<T, kVectors>};
+
+template <class T>
+Attention<T> attention_for(int64_t head_width) {
   switch (head_width) {
-    case 16: return attend<T, 16 / kLanes>;
-    case 32: return attend<T, 32 / kLanes>;
-    case 48: return attend<T, 48 / kLanes>;
-    case 64: return attend<T, 64 / kLanes>;
-    case 96: return attend<T, 96 / kLanes>;
-    case 128: return attend<T, 128 / kLanes>;
-    default: return attend<T, 0>;
+    case 16: return kAttention<T, 16 / kLanes>;
+    case 32: return kAttention<T, 32 / kLanes>;
+    case 48: return kAttention<T, 48 / kLanes>;
+    case 64: return kAttention<T, 64 / kLanes>;
+    case 96: return kAttention<T, 96 / kLanes>;
+    case 128: return kAttention<T, 128 / kLanes>;
+    default: return kAttention<T, 0>;
   }
 }
 

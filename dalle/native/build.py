@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("decode.cpp")
 """What is compiled; it includes the headers beside it."""
-VERSION = 1
+VERSION = 2
 """What `dalle_version` of the library must say."""
 COMPILERS = ("g++", "c++")
 """Tried in this order where the environment names none in CXX; after them comes pip's `ziglang`."""
@@ -114,7 +114,8 @@ def open_library(path: Path) -> ctypes.CDLL:
             f"{level()}); delete it and compile again"
         )
     library.dalle_scratch_floats.restype = ctypes.c_int64
-    library.dalle_step.restype = library.dalle_choose.restype = None
+    for work in (library.dalle_prefill, library.dalle_step, library.dalle_choose):
+        work.restype = None
     return library
 
 

@@ -1,4 +1,4 @@
-// One decode step of the joint transformer, and the choice of the next tokens, on a CPU.
+// The joint transformer on a CPU: captions read, one decode step, the choice of the next tokens.
 //
 // dalle/native/build.py compiles this file, with the headers beside it, for the processor at hand;
 // dalle/native/decoder.py fills structures.h. A whole step is one call and one parallel region, so
@@ -73,76 +73,152 @@ struct Workspace {
   }
 };
 
+// What a thread does of the passage of some rows through a model.
 template <class F>
-void run(const Model& model, const Step& step) {
-  const int64_t batch = step.captions * step.candidates;
-  const Shape shape{step.captions, step.candidates, model.heads, model.width / model.heads,
-                    step.prefix_len, step.suffix_len};
-  Workspace w;
-  Workspace::lay_out(model, batch, step.prefix_len + step.suffix_len, step.threads, step.scratch,
-                     &w);
-  const auto attention = attention_for<typename F::Stored>(shape.head_width);
+struct Passage {
+  const Model& model;
+  const Workspace& w;
+  int64_t batch;  // rows
+  Barrier& barrier;
+  int64_t thread, threads;
+  float* own;
+  Share mine;  // rows that the thread prepares
 
+  Passage(const Model& model, const Workspace& w, int64_t batch, Barrier& barrier, int64_t thread,
+          int64_t threads)
+      : model(model), w(w), batch(batch), barrier(barrier), thread(thread), threads(threads),
+        own(w.own + thread * w.own_count), mine(batch, thread, threads) {}
+
+  void wait() const { barrier.wait(int(threads)); }
+
+  Rows inputs(const Linear& linear) const {
+    return Rows{w.words, w.scales, linear.groups * int64_t(sizeof(typename F::Input)) / 4};
+  }
+
+  // Row `row` of the states, normalised, as input number `input` of the next product.
+  void norm_row(const Norm& norm, const Linear& next, int64_t row, int64_t input) const {
+    layer_norm(w.x + row * w.width, model.width, norm, own);
+    pack_row(F{}, own, model.width, inputs(next), input);
+  }
+
+  void normed(const Norm& norm, const Linear& next) const {
+    for (int64_t row = mine.begin; row < mine.end; ++row) norm_row(norm, next, row, row);
+    wait();
+  }
+
+  void packed(const float* from, int64_t width, int64_t stride, const Linear& next) const {
+    for (int64_t row = mine.begin; row < mine.end; ++row)
+      pack_row(F{}, from + row * stride, width, inputs(next), row);
+    wait();
+  }
+
+  template <Then then>
+  void product(const Linear& linear, int64_t rows, float* to, int64_t stride) const {
+    multiply<F, then>(linear, inputs(linear), rows, to, stride,
+                      Share(linear.panels / kPair, thread, threads));
+  }
+
+  // All layers; `attend(number)` fills `w.mixed` from `w.qkv`, as far as the thread has a share.
+  template <class Attend>
+  void layers(Attend attend) const {
+    for (int64_t number = 0; number < model.layers; ++number) {
+      const Layer& layer = model.layer[number];
+      normed(layer.attention_norm, layer.qkv);
+      product<Then::kStore>(layer.qkv, batch, w.qkv, w.qkv_width);
+      wait();
+      attend(number);
+      wait();
+      packed(w.mixed, model.width, w.width, layer.out);
+      product<Then::kAdd>(layer.out, batch, w.x, w.width);
+      wait();
+      normed(layer.mlp_norm, layer.mlp_in);
+      product<Then::kGelu>(layer.mlp_in, batch, w.hidden, w.hidden_width);
+      wait();
+      packed(w.hidden, model.hidden, w.hidden_width, layer.mlp_out);
+      product<Then::kAdd>(layer.mlp_out, batch, w.x, w.width);
+      wait();
+    }
+  }
+};
+
+// `work(passage)` in each of up to so many threads, with what tiles need around it.
+template <class F, class Work>
+void pass(const Model& model, int64_t batch, int64_t slots, int64_t threads, float* scratch,
+          Work work) {
+  Workspace w;
+  Workspace::lay_out(model, batch, slots, threads, scratch, &w);
   Barrier barrier;
-  in_parallel(step.threads, [&](int64_t thread, int64_t threads) {
-    float* own = w.own + thread * w.own_count;
-    const Share mine(batch, thread, threads);
-    const Share tasks(batch * shape.heads, thread, threads);
-    const auto share = [&](const Linear& linear) {
-      return Share(linear.panels / kPair, thread, threads);
-    };
-    const auto inputs = [&](const Linear& linear) {
-      return Rows{w.words, w.scales, linear.groups * int64_t(sizeof(typename F::Input)) / 4};
-    };
-    const auto normed = [&](const Norm& norm, const Linear& next) {
-      for (int64_t row = mine.begin; row < mine.end; ++row) {
-        layer_norm(w.x + row * w.width, model.width, norm, own);
-        pack_row(F{}, own, model.width, inputs(next), row);
-      }
-      barrier.wait(int(threads));
-    };
-    const auto packed = [&](const float* from, int64_t width, int64_t stride, const Linear& next) {
-      for (int64_t row = mine.begin; row < mine.end; ++row)
-        pack_row(F{}, from + row * stride, width, inputs(next), row);
-      barrier.wait(int(threads));
-    };
+  in_parallel(threads, [&](int64_t thread, int64_t together) {
 #if defined(DALLE_TILES)
     configure_tiles(batch);
 #endif
-    for (int64_t row = mine.begin; row < mine.end; ++row) {
+    work(Passage<F>(model, w, batch, barrier, thread, together));
+#if defined(DALLE_TILES)
+    _tile_release();
+#endif
+  });
+}
+
+template <class F>
+void run_step(const Model& model, const Step& step) {
+  using T = typename F::Stored;
+  const Shape shape{step.captions, step.candidates, model.heads, model.width / model.heads,
+                    step.prefix_len, step.suffix_len};
+  const auto attention = attention_for<T>(shape.head_width).newest;
+  const int64_t batch = step.captions * step.candidates, slots = step.prefix_len + step.suffix_len;
+  pass<F>(model, batch, slots, step.threads, step.scratch, [&](const Passage<F>& passage) {
+    const Workspace& w = passage.w;
+    for (int64_t row = passage.mine.begin; row < passage.mine.end; ++row) {
       const float* token = model.image_embedding + step.tokens[row] * model.width;
       const float* place = model.row_position + step.position / model.grid_w * model.width;
       const float* column = model.column_position + step.position % model.grid_w * model.width;
       for (int64_t i = 0; i < model.width; ++i)
         w.x[row * w.width + i] = token[i] + (place[i] + column[i]);
     }
-    for (int64_t number = 0; number < model.layers; ++number) {
-      const Layer& layer = model.layer[number];
-      normed(layer.attention_norm, layer.qkv);
-      multiply<F, Then::kStore>(layer.qkv, inputs(layer.qkv), batch, w.qkv, w.qkv_width,
-                                share(layer.qkv));
-      barrier.wait(int(threads));
+    const Share tasks(batch * shape.heads, passage.thread, passage.threads);
+    passage.layers([&](int64_t number) {
       for (int64_t task = tasks.begin; task < tasks.end; ++task)
-        attention(shape, layer, step.cache[number], task, w.qkv, w.qkv_width, w.mixed, w.width, own);
-      barrier.wait(int(threads));
-      packed(w.mixed, model.width, w.width, layer.out);
-      multiply<F, Then::kAdd>(layer.out, inputs(layer.out), batch, w.x, w.width, share(layer.out));
-      barrier.wait(int(threads));
-      normed(layer.mlp_norm, layer.mlp_in);
-      multiply<F, Then::kGelu>(layer.mlp_in, inputs(layer.mlp_in), batch, w.hidden, w.hidden_width,
-                               share(layer.mlp_in));
-      barrier.wait(int(threads));
-      packed(w.hidden, model.hidden, w.hidden_width, layer.mlp_out);
-      multiply<F, Then::kAdd>(layer.mlp_out, inputs(layer.mlp_out), batch, w.x, w.width,
-                              share(layer.mlp_out));
-      barrier.wait(int(threads));
-    }
-    normed(model.final_norm, model.head);
-    multiply<F, Then::kStore>(model.head, inputs(model.head), batch, step.logits,
-                              model.head.panels * kPanel, share(model.head));
-#if defined(DALLE_TILES)
-    _tile_release();
-#endif
+        attention(shape, model.layer[number], step.cache[number], task, w.qkv, w.qkv_width, w.mixed,
+                  w.width, passage.own);
+    });
+    passage.normed(model.final_norm, model.head);
+    passage.template product<Then::kStore>(model.head, batch, step.logits,
+                                           model.head.panels * kPanel);
+  });
+}
+
+template <class F>
+void run_prefill(const Model& model, const Prefill& prefill) {
+  using T = typename F::Stored;
+  const Shape shape{prefill.captions, 1, model.heads, model.width / model.heads,
+                    prefill.prefix_len, 0};
+  const int64_t f = shape.head_width, p = prefill.prefix_len;
+  const auto attention = attention_for<T>(f).prefix;
+  const int64_t batch = prefill.captions * p;
+  pass<F>(model, batch, p, prefill.threads, prefill.scratch, [&](const Passage<F>& passage) {
+    const Workspace& w = passage.w;
+    for (int64_t row = passage.mine.begin; row < passage.mine.end; ++row)
+      std::copy_n(prefill.embedded + row * model.width, model.width, w.x + row * w.width);
+    const Share tasks(batch * shape.heads, passage.thread, passage.threads);
+    passage.layers([&](int64_t number) {
+      const LayerPrefix& prefix = prefill.layer[number];
+      for (int64_t task = tasks.begin; task < tasks.end; ++task) {
+        const int64_t head = task % shape.heads, row = task / shape.heads;
+        const PrefixHead<T> all(shape, prefix, row / p, head);
+        place(model.layer[number], f, w.qkv + row * w.qkv_width + head * f, model.width,
+              all.keys + row % p * f, all.values + row % p * f);
+      }
+      passage.wait();  // a slot looks at those before it, whoever placed them
+      for (int64_t task = tasks.begin; task < tasks.end; ++task)
+        attention(shape, prefix, task, w.qkv, w.qkv_width, w.mixed, w.width, passage.own);
+    });
+    // Of each caption the last slot alone says what follows.
+    const Share captions(prefill.captions, passage.thread, passage.threads);
+    for (int64_t caption = captions.begin; caption < captions.end; ++caption)
+      passage.norm_row(model.final_norm, model.head, caption * p + p - 1, caption);
+    passage.wait();
+    passage.template product<Then::kStore>(model.head, prefill.captions, prefill.logits,
+                                           model.head.panels * kPanel);
   });
 }
 
@@ -151,7 +227,7 @@ void run(const Model& model, const Step& step) {
 extern "C" {
 
 // Changes when a structure or the layout of weights does.
-int64_t dalle_version() { return 1; }
+int64_t dalle_version() { return 2; }
 
 // What was compiled in, and whether the system lets this process use it: 2 tiles, 1 wide vectors
 // with the products of bf16 and int8, 0 neither.
@@ -172,9 +248,17 @@ int64_t dalle_scratch_floats(const Model* model, int64_t batch, int64_t slots, i
 
 void dalle_step(const Model* model, const Step* step) {
   switch (model->format) {
-    case 4: return run<Fp32>(*model, *step);
-    case 2: return run<Bf16>(*model, *step);
-    default: return run<Int8>(*model, *step);
+    case 4: return run_step<Fp32>(*model, *step);
+    case 2: return run_step<Bf16>(*model, *step);
+    default: return run_step<Int8>(*model, *step);
+  }
+}
+
+void dalle_prefill(const Model* model, const Prefill* prefill) {
+  switch (model->format) {
+    case 4: return run_prefill<Fp32>(*model, *prefill);
+    case 2: return run_prefill<Bf16>(*model, *prefill);
+    default: return run_prefill<Int8>(*model, *prefill);
   }
 }
 

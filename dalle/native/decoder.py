@@ -6,7 +6,6 @@ prompt, k image vocabulary.
 
 from __future__ import annotations
 
-import copy
 import ctypes
 from collections.abc import Sequence
 
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 
 from dalle.attention import KeyValues, KVCache
 from dalle.config import SamplingConfig, WeightType
-from dalle.device import autocast_dtype
 from dalle.model_config import LayerMask
 from dalle.native.packing import (
     PANEL,
@@ -24,12 +22,23 @@ from dalle.native.packing import (
     address,
     pack_linear,
 )
-from dalle.native.structures import Choice, Layer, LayerCache, Model, Norm, Step
+from dalle.native.structures import (
+    Choice,
+    Layer,
+    LayerCache,
+    LayerPrefix,
+    Model,
+    Norm,
+    Prefill,
+    Step,
+)
 from dalle.sequence import image_slot
 from dalle.transformer import Block, JointTransformer
 
 _BYTES_PER_THREAD = 1 << 20
 """Weights that a thread should have to itself: waiting for each other costs smaller models more."""
+_PREFILL_ROWS = 512
+"""Slots of captions that are read together, about: weights are read seldom, states lie near."""
 
 
 class NativeCache:
@@ -65,7 +74,7 @@ class NativeCache:
 
 
 class NativeDecoder:
-    """Prefill through torch, every further token through the compiled step.
+    """Captions are read, and every further token drawn, by the compiled step.
 
     The bits of a picture do not depend on what is decoded beside it. Many threads may share one.
     """
@@ -76,7 +85,7 @@ class NativeDecoder:
         """Pack the weights of a transformer on the CPU.
 
         Args:
-            transformer: The model, in float32; read, and used for prefills in fp32.
+            transformer: The model, in float32; its embeddings and masks are read again and again.
             library: What `dalle.native.build` loaded.
             weights: Format of the weights that a step reads; sums are float32 (int8: exact).
         """
@@ -84,9 +93,7 @@ class NativeDecoder:
         self.weights = weights
         self._library = library
         self._stored = torch.float32 if weights == "fp32" else torch.bfloat16
-        # Processors without products of bf16 would take a hundred times as long for them.
-        narrow = weights != "fp32" and autocast_dtype("auto", torch.device("cpu")) is not None
-        self._prefiller = copy.deepcopy(transformer).bfloat16() if narrow else transformer
+        self._transformer = transformer
         self._masks = transformer.config.layer_masks()
         self._kept: list[Tensor | PackedLinear | ctypes.Array[Layer]] = []
         self._model = self._pack(transformer)
@@ -98,38 +105,76 @@ class NativeDecoder:
     def prefill(
         self, text_ids: Tensor, image_prompt: Tensor | None, *, candidates: int
     ) -> tuple[Tensor, NativeCache]:
-        """As `JointTransformer.prefill`, but captions one by one, so that none sways another."""
+        """As `JointTransformer.prefill`; no caption sways another."""
         if image_prompt is None:
             image_prompt = text_ids.new_empty(len(text_ids), 0)
         given = torch.cat([text_ids, image_prompt], dim=1)  # c t+r
         distinct, row_of = torch.unique(given, dim=0, return_inverse=True)
         text_len = self.sequence.text_len
-        read = [
-            self._prefiller.prefill(row[None, :text_len], row[None, text_len:], candidates=0)
-            for row in distinct
-        ]
-        logits = torch.cat([scores for scores, _ in read])[row_of]
-        prefix = [
-            KeyValues(
-                *(torch.cat(same)[row_of].to(self._stored) for same in zip(*layer, strict=True))
-            )
-            for layer in zip(*(cache.prefix for _, cache in read), strict=True)
-        ]
-        suffix_len = self.sequence.image_len - 1 - image_prompt.shape[1]
-        cache = KVCache(prefix, candidates=candidates, suffix_len=suffix_len)
-        rows = len(text_ids) * candidates
-        slots = cache.prefix_len + suffix_len
-        floats = self._library.dalle_scratch_floats(
-            ctypes.byref(self._model),
-            ctypes.c_int64(rows),
-            ctypes.c_int64(slots),
-            ctypes.c_int64(self._threads),
+        logits, prefix = self._read(
+            self._transformer.embed(distinct[:, :text_len], distinct[:, text_len:])
         )
-        padded = self._model.head.panels * PANEL
-        return logits, NativeCache(
+        suffix_len = self.sequence.image_len - 1 - image_prompt.shape[1]
+        cache = KVCache(
+            [KeyValues(keys[row_of], values[row_of]) for keys, values in prefix],
+            candidates=candidates,
+            suffix_len=suffix_len,
+        )
+        rows, slots = len(text_ids) * candidates, cache.prefix_len + suffix_len
+        return logits[row_of, : self.sequence.image_vocab], NativeCache(
             cache,
-            scratch=torch.zeros(floats),
-            logits=torch.empty(len(text_ids), candidates, padded),
+            scratch=self._scratch(rows, slots, self._threads),
+            logits=torch.empty(len(text_ids), candidates, logits.shape[-1]),
+        )
+
+    def _read(self, embedded: Tensor) -> tuple[Tensor, list[KeyValues]]:
+        """Scores after each prefix, (c, padded k), and its keys and values, (c, a, p, f) by layer.
+
+        Args:
+            embedded: Prefixes, shape (c, p, d), float32.
+        """
+        captions, slots, width = embedded.shape
+        heads = self._model.heads
+        prefix = [
+            KeyValues(*torch.empty(2, captions, heads, slots, width // heads, dtype=self._stored))
+            for _ in self._masks
+        ]
+        logits = torch.empty(captions, self._model.head.panels * PANEL)
+        seen = {kind: self._seen(kind, slots) for kind in dict.fromkeys(self._masks)}
+        together = max(1, _PREFILL_ROWS // slots)
+        threads = torch.get_num_threads()
+        scratch = self._scratch(min(captions, together) * slots, slots, threads)
+        for first in range(0, captions, together):
+            part = slice(first, first + together)
+            layers = (LayerPrefix * len(prefix))()
+            for layer, (keys, values), kind in zip(layers, prefix, self._masks, strict=True):
+                layer.keys, layer.values = keys[part].data_ptr(), values[part].data_ptr()
+                layer.seen, layer.seen_begin = map(address, seen[kind])
+            prefill = Prefill(
+                captions=len(embedded[part]),
+                prefix_len=slots,
+                embedded=embedded[part].data_ptr(),
+                layer=layers,
+                scratch=scratch.data_ptr(),
+                logits=logits[part].data_ptr(),
+                threads=threads,
+            )
+            self._library.dalle_prefill(ctypes.byref(self._model), ctypes.byref(prefill))
+        return logits, prefix
+
+    def _seen(self, kind: LayerMask, slots: int) -> tuple[Tensor, Tensor]:
+        """Which of the first slots each of them sees, one after another, and where each begins."""
+        mask = self._transformer.mask(kind)
+        sees = torch.ones(slots, slots).tril().bool() if mask is None else mask[:slots, :slots]
+        begin = torch.zeros(slots + 1, dtype=torch.int32)
+        begin[1:] = sees.sum(dim=1).cumsum(dim=0)
+        return sees.nonzero()[:, 1].to(torch.int32), begin
+
+    def _scratch(self, rows: int, slots: int, threads: int) -> Tensor:
+        """Working memory for so many rows that look at so many slots."""
+        arguments = (ctypes.c_int64(number) for number in (rows, slots, threads))
+        return torch.zeros(
+            self._library.dalle_scratch_floats(ctypes.byref(self._model), *arguments)
         )
 
     def decode_step(self, tokens: Tensor, position: int, cache: NativeCache) -> Tensor:
@@ -195,7 +240,7 @@ class NativeDecoder:
         newest = slot - cache.prefix_len
         lists: dict[LayerMask, tuple[Tensor, Tensor]] = {}
         for kind in dict.fromkeys(self._masks):
-            mask = self._prefiller.mask(kind)
+            mask = self._transformer.mask(kind)
             if mask is None:
                 lists[kind] = cache.slots[: cache.prefix_len], cache.slots[: newest + 1]
             else:

@@ -101,6 +101,8 @@ void configure_tiles(int64_t batch) {
     config.row_bytes[tile] = 64;
     config.rows[tile] = tile < 6 ? rows : 16;
   }
+  // GCC 12 believes that the instruction reads the first eight bytes alone, and leaves out the rest.
+  asm volatile("" : : "r"(&config) : "memory");
   _tile_loadconfig(&config);
 }
 

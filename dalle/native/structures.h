@@ -61,6 +61,23 @@ struct Step {
   int64_t threads;
 };
 
+// One layer's keys and values of a prefix, and which of its slots each slot sees.
+struct LayerPrefix {
+  void* keys;  // c a p f, as in LayerCache
+  void* values;
+  const int32_t* seen;        // slots that slot 0 sees, then those of slot 1, ...
+  const int32_t* seen_begin;  // where they begin for each slot; one more says where they end
+};
+
+struct Prefill {
+  int64_t captions, prefix_len;
+  const float* embedded;  // c p d
+  const LayerPrefix* layer;
+  float* scratch;
+  float* logits;  // c, padded vocabulary: what follows the prefix
+  int64_t threads;
+};
+
 struct Choice {
   int64_t captions, candidates, vocab, stride;
   const float* conditional;  // c g stride

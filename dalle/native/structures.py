@@ -91,6 +91,31 @@ class Step(ctypes.Structure):
     )
 
 
+class LayerPrefix(ctypes.Structure):
+    """One layer's keys and values of a prefix, and which of its slots each slot sees."""
+
+    _fields_ = (
+        ("keys", c_void_p),
+        ("values", c_void_p),
+        ("seen", c_void_p),
+        ("seen_begin", c_void_p),
+    )
+
+
+class Prefill(ctypes.Structure):
+    """The reading of some prefixes: their embedded slots, and where results go."""
+
+    _fields_ = (
+        ("captions", c_int64),
+        ("prefix_len", c_int64),
+        ("embedded", c_void_p),
+        ("layer", POINTER(LayerPrefix)),
+        ("scratch", c_void_p),
+        ("logits", c_void_p),
+        ("threads", c_int64),
+    )
+
+
 class Choice(ctypes.Structure):
     """One choice of the next tokens from their scores."""
 
