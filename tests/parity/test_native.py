@@ -25,6 +25,7 @@ from dalle.linear_layers import (
     in_dtype,
 )
 from dalle.model_config import SequenceConfig, TransformerConfig
+from dalle.native import decoder as native_decoder
 from dalle.native.build import FLAGS, SOURCE, compile_library
 from dalle.native.decoder import NativeDecoder
 from dalle.sampling import choose, sample_tokens
@@ -144,6 +145,20 @@ def test_bits_do_not_depend_on_the_batch(dtype: WeightType, library: ctypes.CDLL
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @torch.inference_mode()
+def test_bits_do_not_depend_on_the_captions_read_together(
+    dtype: WeightType, library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = NativeDecoder(tiny(64, 2, "paper"), library, weights=dtype)
+    tokens = images(4, 3)
+    together = scores(decoder, captions(), tokens)
+    monkeypatch.setattr(native_decoder, "_PREFILL_ROWS", 3 * (1 + SEQUENCE.text_len + PROMPT_LEN))
+    assert torch.equal(scores(decoder, captions(), tokens), together), "three, then one"
+    monkeypatch.setattr(native_decoder, "_PREFILL_ROWS", 1)
+    assert torch.equal(scores(decoder, captions(), tokens), together), "one by one"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@torch.inference_mode()
 def test_bits_do_not_depend_on_the_threads(
     dtype: WeightType, library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +166,7 @@ def test_bits_do_not_depend_on_the_threads(
     tokens = images(4, 3)
     alone = scores(decoder, captions(), tokens)
     monkeypatch.setattr(NativeDecoder, "_threads", 3)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)  # what reads captions
     assert torch.equal(scores(decoder, captions(), tokens), alone)
 
 
