@@ -32,6 +32,11 @@ EDGE_WEIGHT = 2.0
 SAME_RENDERING = 0.02
 """Root-mean-square feature distance under which two renderings count as one subject."""
 
+KEPT_BYTES = 512 * 2**20
+"""Renderings that a judge keeps for later scenes, at most: of all emoji, one place takes 42 MiB."""
+_VALUES = 5
+"""Feature values of a pixel: three colours, and two slopes of its brightness."""
+
 
 class SubjectJudge:
     """Compares areas of pictures with renderings of every subject."""
@@ -49,7 +54,8 @@ class SubjectJudge:
         self.subjects = list_subjects(found, which)
         self._painter = Painter(found, image_px)
         self._number = {subject.glyph: number for number, subject in enumerate(self.subjects)}
-        self._renderings = lru_cache(maxsize=256)(self._render_all)
+        nbytes = len(self.subjects) * FEATURE_PX**2 * _VALUES * np.dtype(np.float32).itemsize
+        self._renderings = lru_cache(maxsize=max(2, KEPT_BYTES // nbytes))(self._render_all)
 
     def retrieved(self, image: Image.Image, truth: Mapping[str, Any]) -> list[bool]:
         """For each subject of a scene, whether `image` shows it where the scene has it.

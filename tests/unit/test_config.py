@@ -9,15 +9,20 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 import dalle.config
 import dalle.model_config
 import vae.config
 from dalle import flags
 from dalle.cli import VERBS, Verb
+from dalle.clip import build_clip
 from dalle.options import options
+from dalle.transformer import JointTransformer
+from vae.model import DiscreteVAE
 
 ROOT = Path(__file__).parents[2]
 CONFIG_MODULES = (dalle.config, dalle.model_config, vae.config)
@@ -57,6 +62,36 @@ def test_every_shipped_config_tells_how_long_it_takes(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     head = " ".join(itertools.takewhile(lambda line: line.startswith("#"), lines))
     assert re.search(r"\b(seconds?|minutes?|hours?)\b", head), f"{path} opens with {head!r}"
+
+
+@pytest.mark.parametrize(
+    "recipe", sorted({path.parent for path in SHIPPED}), ids=lambda path: path.name
+)
+def test_a_recipe_s_model_stays_inside_32_mib(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `dalle pack` puts it together, in 16 bits: dVAE, transformer and CLIP."""
+
+    def settings(name: str) -> Any:
+        verb, words = command(recipe / f"{name}.yaml")
+        return flags.parse(verb.settings, words, prog=verb.words, positional=verb.positional)
+
+    monkeypatch.chdir(ROOT)
+    dvae = settings("decoder" if (recipe / "decoder.yaml").is_file() else "vae").model
+    transformer, words = settings("transformer"), settings("tokenize").vocab_size
+    side = settings("vae").data.image_px // dvae.stride
+    sequence = dalle.model_config.SequenceConfig(
+        text_len=transformer.text_len, text_vocab=words, grid_h=side, grid_w=side,
+        image_vocab=dvae.codebook_size,
+    )  # fmt: skip
+    with torch.device("meta"):
+        models = (
+            DiscreteVAE(dvae),
+            JointTransformer(sequence, transformer.model),
+            build_clip(settings("clip").model, words),
+        )
+    numbers = sum(tensor.numel() for model in models for tensor in model.state_dict().values())
+    assert 2 * numbers < 32 * 2**20
 
 
 def reads(node: ast.AST) -> Iterator[str]:

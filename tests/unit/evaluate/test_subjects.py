@@ -16,7 +16,13 @@ from dalle.data.emoji.font import EmojiFont
 from dalle.data.emoji.scene import Cell, Placed, Scene
 from dalle.data.emoji.write import render_scene
 from dalle.errors import DataError
-from dalle.evaluate.subjects import EDGE_WEIGHT, FEATURE_PX, SubjectJudge, area_features
+from dalle.evaluate.subjects import (
+    EDGE_WEIGHT,
+    FEATURE_PX,
+    KEPT_BYTES,
+    SubjectJudge,
+    area_features,
+)
 
 Judged = tuple[Image.Image, Mapping[str, Any]]
 SCENES = 8
@@ -108,6 +114,17 @@ def test_a_subject_outside_the_list_is_an_error(judge: SubjectJudge) -> None:
     unknown = {**truth, "subjects": [{**truth["subjects"][0], "glyph": "?", "name": "question"}]}
     with pytest.raises(DataError, match="font and subject list draw no 'question'; judge scenes"):
         judge.retrieved(image, unknown)
+
+
+def test_renderings_are_kept_within_bounds(judge: SubjectJudge, font: EmojiFont) -> None:
+    """256 places of every emoji of the font would have been eleven gigabytes."""
+    place = (Cell(2, 2, 28), None, None, "white")
+    kept = judge._renderings.cache_info().maxsize
+    assert kept and kept * judge._renderings(*place).nbytes <= KEPT_BYTES
+    every = SubjectJudge(image_px=64, which="all", font=font.path)
+    row = judge._renderings(*place).nbytes / len(judge.subjects)
+    kept = every._renderings.cache_info().maxsize
+    assert kept and kept * row * len(every.subjects) <= KEPT_BYTES
 
 
 def test_features_are_colours_and_edges() -> None:
