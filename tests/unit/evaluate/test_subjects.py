@@ -120,11 +120,13 @@ def test_renderings_are_kept_within_bounds(judge: SubjectJudge, font: EmojiFont)
     """256 places of every emoji of the font would have been eleven gigabytes."""
     place = (Cell(2, 2, 28), None, None, "white")
     kept = judge._renderings.cache_info().maxsize
-    assert kept and kept * judge._renderings(*place).nbytes <= KEPT_BYTES
+    assert kept
+    assert kept * judge._renderings(*place).nbytes <= KEPT_BYTES
     every = SubjectJudge(image_px=64, which="all", font=font.path)
     row = judge._renderings(*place).nbytes / len(judge.subjects)
     kept = every._renderings.cache_info().maxsize
-    assert kept and kept * row * len(every.subjects) <= KEPT_BYTES
+    assert kept
+    assert kept * row * len(every.subjects) <= KEPT_BYTES
 
 
 def test_features_are_colours_and_edges() -> None:
