@@ -177,14 +177,10 @@ class JointTransformer(nn.Module):
         Returns:
             Scores for image token r, shape (c, k), float32; and a cache with room for the rest.
         """
-        if image_prompt is None:
-            image_prompt = text_ids.new_empty(len(text_ids), 0)
-        text_len, prompt_len = self.sequence.text_len, image_prompt.shape[1]
-        given = torch.cat([text_ids, image_prompt], dim=1)  # c t+r
-        distinct, row_of = torch.unique(given, dim=0, return_inverse=True)
-        x, key_values = self._run(self.embed(distinct[:, :text_len], distinct[:, text_len:]))
+        embedded, row_of = self.embed_distinct(text_ids, image_prompt)
+        x, key_values = self._run(embedded)
         prefix = [KeyValues(keys[row_of], values[row_of]) for keys, values in key_values]
-        suffix_len = self.sequence.image_len - 1 - prompt_len
+        suffix_len = self.sequence.total_len - embedded.shape[1]
         cache = KVCache(prefix, candidates=candidates, suffix_len=suffix_len)
         # One row per caption, equal or not, so that rounding does not depend on how many are equal.
         return self._next_logits(x[row_of, -1]), cache
@@ -248,6 +244,15 @@ class JointTransformer(nn.Module):
                 x, key_values = block(x, seen, pieces)
             memory.append(key_values)
         return self.final_norm(x), memory
+
+    def embed_distinct(
+        self, text_ids: Tensor, image_prompt: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Distinct rows of what is given, embedded, (b, 1 + t + r, d), and which is whose, (c)."""
+        given = text_ids if image_prompt is None else torch.cat([text_ids, image_prompt], dim=1)
+        distinct, row_of = torch.unique(given, dim=0, return_inverse=True)  # b t+r
+        text_len = self.sequence.text_len
+        return self.embed(distinct[:, :text_len], distinct[:, text_len:]), row_of
 
     def embed(self, text_ids: Tensor, image_tokens: Tensor) -> Tensor:
         """Start, captions (b, t), first image tokens (b, r) as slots, shape (b, 1 + t + r, d)."""

@@ -18,7 +18,7 @@ from dalle.data.emoji.scene import UNITS, Cell, Placed, Scene
 from dalle.data.emoji.subjects import Subject
 from dalle.evaluate.foreground import Ground, Patch
 from dalle.evaluate.layouts import panel
-from dalle.evaluate.subjects import colours_and_edges
+from dalle.evaluate.subjects import colours_and_edges, room
 
 Stage = Literal["whole", "half"]
 """A picture of its own, or one of the smaller drawings of pairs, counts and panels."""
@@ -51,9 +51,13 @@ class References:
         nothing = self._nothing("white")
         row = colours_and_edges(nothing).nbytes
         count, looks = len(subjects), len(LOOKS_SEEN)
-        self._frames = lru_cache(_room("frames", nothing.nbytes * count))(self._paint_all)
-        self.every_subject = lru_cache(_room("subjects", row * count))(self._every_subject)
-        self.every_look = lru_cache(_room("looks", row * looks))(self._every_look)
+        self._frames = lru_cache(room(_KEPT_BYTES["frames"], nothing.nbytes * count))(
+            self._paint_all
+        )
+        self.every_subject = lru_cache(room(_KEPT_BYTES["subjects"], row * count))(
+            self._every_subject
+        )
+        self.every_look = lru_cache(room(_KEPT_BYTES["looks"], row * looks))(self._every_look)
 
     def shown_side(self, number: int, stage: Stage, ground: str) -> float:
         """How much of its cell's side a plain drawing spans where it differs from the background.
@@ -101,11 +105,6 @@ class References:
         rgb = BACKGROUNDS[ground]
         blank = Image.new("RGB", (2, 2), rgb)
         return Patch(image=blank, ground=Ground(name=ground, rgb=rgb), step=1).frame()
-
-
-def _room(purpose: str, nbytes: int) -> int:
-    """How many results of `nbytes` each are kept for a purpose."""
-    return max(2, _KEPT_BYTES[purpose] // nbytes)
 
 
 def _wall(look: str | None, ground: str) -> str:

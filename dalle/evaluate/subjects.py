@@ -34,8 +34,6 @@ SAME_RENDERING = 0.02
 
 KEPT_BYTES = 512 * 2**20
 """Renderings that a judge keeps for later scenes, at most: of all emoji, one place takes 42 MiB."""
-_VALUES = 5
-"""Feature values of a pixel: three colours, and two slopes of its brightness."""
 
 
 class SubjectJudge:
@@ -54,8 +52,8 @@ class SubjectJudge:
         self.subjects = list_subjects(found, which)
         self._painter = Painter(found, image_px)
         self._number = {subject.glyph: number for number, subject in enumerate(self.subjects)}
-        nbytes = len(self.subjects) * FEATURE_PX**2 * _VALUES * np.dtype(np.float32).itemsize
-        self._renderings = lru_cache(maxsize=max(2, KEPT_BYTES // nbytes))(self._render_all)
+        row = colours_and_edges(np.zeros((1, FEATURE_PX, FEATURE_PX, 3), np.uint8)).nbytes
+        self._renderings = lru_cache(room(KEPT_BYTES, row * len(self.subjects)))(self._render_all)
 
     def retrieved(self, image: Image.Image, truth: Mapping[str, Any]) -> list[bool]:
         """For each subject of a scene, whether `image` shows it where the scene has it.
@@ -121,6 +119,11 @@ class SubjectJudge:
             round((cell.left + cell.side) * unit),
             round((cell.top + cell.side) * unit),
         )
+
+
+def room(kept_bytes: int, nbytes: int) -> int:
+    """How many results of `nbytes` each are kept within `kept_bytes`; two at least."""
+    return max(2, kept_bytes // nbytes)
 
 
 def area_features(image: Image.Image, area: tuple[int, int, int, int]) -> np.ndarray:

@@ -106,15 +106,9 @@ class NativeDecoder:
         self, text_ids: Tensor, image_prompt: Tensor | None, *, candidates: int
     ) -> tuple[Tensor, NativeCache]:
         """As `JointTransformer.prefill`; no caption sways another."""
-        if image_prompt is None:
-            image_prompt = text_ids.new_empty(len(text_ids), 0)
-        given = torch.cat([text_ids, image_prompt], dim=1)  # c t+r
-        distinct, row_of = torch.unique(given, dim=0, return_inverse=True)
-        text_len = self.sequence.text_len
-        logits, prefix = self._read(
-            self._transformer.embed(distinct[:, :text_len], distinct[:, text_len:])
-        )
-        suffix_len = self.sequence.image_len - 1 - image_prompt.shape[1]
+        embedded, row_of = self._transformer.embed_distinct(text_ids, image_prompt)
+        logits, prefix = self._read(embedded)
+        suffix_len = self.sequence.total_len - embedded.shape[1]
         cache = KVCache(
             [KeyValues(keys[row_of], values[row_of]) for keys, values in prefix],
             candidates=candidates,
