@@ -20,6 +20,9 @@ from vae.config import VaeConfig
 from vae.losses import mean_pixels, output_channels
 from vae.quantize import Quantized, build_quantizer
 
+CACHED_BYTES = 8 * 2**20
+"""What a CPU's cache must hold of the widest layer while pictures are encoded or decoded."""
+
 
 class ResidualBlock(nn.Module):
     """Four convolutions through a bottleneck a quarter as wide, added to the input with a gain.
@@ -163,7 +166,9 @@ class DiscreteVAE(nn.Module):
             ValueError: `pixels` has a shape that the stride does not divide.
         """
         self._check(pixels)
-        return self.quantizer.tokens(self.encoder(pixels))
+        numbers = self.config.channels * pixels.shape[2] * pixels.shape[3]
+        parts = [self.quantizer.tokens(self.encoder(few)) for few in in_cache(pixels, each=numbers)]
+        return torch.cat(parts)
 
     def decode(self, token_grid: Tensor) -> Tensor:
         """Pictures of token grids.
@@ -185,8 +190,13 @@ class DiscreteVAE(nn.Module):
                 f"token_grid must hold codes in 0...{size - 1}, got "
                 f"{int(token_grid.min())}...{int(token_grid.max())}"
             )
-        output = self.decoder(self.quantizer.embed(token_grid))
-        return mean_pixels(output, self.config.likelihood)
+        cells = token_grid.shape[1] * token_grid.shape[2]
+        numbers = self.config.decoder_shape[0] * cells * self.config.stride**2
+        parts = [
+            mean_pixels(self.decoder(self.quantizer.embed(few)), self.config.likelihood)
+            for few in in_cache(token_grid, each=numbers)
+        ]
+        return torch.cat(parts)
 
     def _check(self, pixels: Tensor) -> None:
         stride = self.config.stride
@@ -197,3 +207,17 @@ class DiscreteVAE(nn.Module):
                 f"height and width must be divisible by the stride ({stride}), got "
                 f"{pixels.shape[2]} x {pixels.shape[3]}; resize or crop the picture"
             )
+
+
+def in_cache(batch: Tensor, *, each: int) -> tuple[Tensor, ...]:
+    """`batch` in parts so small that a layer finds what the last one left in the cache.
+
+    Args:
+        batch: Pictures or token grids, shape (b, ...).
+        each: Numbers that the widest layer makes of one of them.
+
+    Returns:
+        All of `batch` on a GPU; on a CPU parts of at least one picture.
+    """
+    together = CACHED_BYTES // (4 * each) if batch.device.type == "cpu" else len(batch)
+    return batch.split(max(1, together))

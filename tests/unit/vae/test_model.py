@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from vae import DiscreteVAE, VaeConfig
-from vae.model import Decoder, Encoder, ResidualBlock
+from vae.losses import mean_pixels
+from vae.model import Decoder, Encoder, ResidualBlock, in_cache
 
 KINDS: tuple[Literal["gumbel", "nearest"], ...] = ("gumbel", "nearest")
 
@@ -34,6 +35,18 @@ def kernels(block: ResidualBlock) -> list[int]:
 
 
 # ----------------------------------------------------------------------------------------- shapes
+
+
+@pytest.mark.parametrize("count", [0, 3])
+@torch.inference_mode()
+def test_pictures_taken_in_parts_are_what_all_at_once_are(count: int) -> None:
+    vae = tiny()
+    seen = pictures(count, 3, 512, 512)
+    assert len(in_cache(seen, each=8 * 512 * 512)) == max(1, count)
+    grid = vae.encode(seen)
+    assert torch.equal(grid, vae.quantizer.tokens(vae.encoder(seen)))
+    whole = mean_pixels(vae.decoder(vae.quantizer.embed(grid)), vae.config.likelihood)
+    torch.testing.assert_close(vae.decode(grid), whole)
 
 
 @pytest.mark.parametrize("kind", KINDS)
