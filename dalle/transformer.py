@@ -76,8 +76,19 @@ class Block(nn.Module):
         return self._feed_forward(x)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        added: Tensor = self.mlp_out(self.activation(self.mlp_in(self.mlp_norm(x))))
+        hidden: Tensor = self.mlp_in(self.mlp_norm(x))
+        if x.device.type == "cpu" and torch.is_grad_enabled():
+            # The backward pass activates once more what it would else have kept twice: the widest
+            # of all states, a twentieth of what training takes.
+            added: Tensor = checkpoint(
+                self._from_hidden, hidden, use_reentrant=False, preserve_rng_state=False
+            )
+        else:
+            added = self._from_hidden(hidden)
         return x + added
+
+    def _from_hidden(self, hidden: Tensor) -> Tensor:
+        return cast(Tensor, self.mlp_out(self.activation(hidden)))
 
 
 DecodeBlock = Callable[[Block, Tensor, LayerMemory, Visible], Tensor]
@@ -157,7 +168,7 @@ class JointTransformer(nn.Module):
 
         Training saves the float32 copies of its largest tensors so, and those of their gradients.
         """
-        x, _ = self._run(self.embed(text_ids, image_tokens[:, :-1]))  # b n d
+        x = self._run(self.embed(text_ids, image_tokens[:, :-1]))  # b n d
         text_len = self.sequence.text_len
         return JointLogits(
             text=linear(x[:, :text_len], self._text_unembedding()),
@@ -178,8 +189,9 @@ class JointTransformer(nn.Module):
             Scores for image token r, shape (c, k), float32; and a cache with room for the rest.
         """
         embedded, row_of = self.embed_distinct(text_ids, image_prompt)
-        x, key_values = self._run(embedded)
-        prefix = [KeyValues(keys[row_of], values[row_of]) for keys, values in key_values]
+        memory: list[KeyValues] = []
+        x = self._run(embedded, memory)
+        prefix = [KeyValues(keys[row_of], values[row_of]) for keys, values in memory]
         suffix_len = self.sequence.total_len - embedded.shape[1]
         cache = KVCache(prefix, candidates=candidates, suffix_len=suffix_len)
         # One row per caption, equal or not, so that rounding does not depend on how many are equal.
@@ -229,9 +241,12 @@ class JointTransformer(nn.Module):
             x = decode_block(block, x, memory, visible[kind])
         return self._next_logits(self.final_norm(x))
 
-    def _run(self, x: Tensor) -> tuple[Tensor, list[KeyValues]]:
-        """Final states of embedded slots from 0 on, shape (b, s, d), and each layer's memory."""
-        memory = []
+    def _run(self, x: Tensor, memory: list[KeyValues] | None = None) -> Tensor:
+        """Final states of embedded slots from 0 on, shape (b, s, d).
+
+        Each layer's keys and values join `memory`, if there is one: training, which would hold
+        them until its loss is known, has none.
+        """
         for block, kind in zip(self.block_list(), self._layer_masks, strict=True):
             mask, slots = self.mask(kind), x.shape[1]
             seen = None if mask is None else mask[:slots, :slots]
@@ -242,8 +257,9 @@ class JointTransformer(nn.Module):
                 )
             else:
                 x, key_values = block(x, seen, pieces)
-            memory.append(key_values)
-        return self.final_norm(x), memory
+            if memory is not None:
+                memory.append(key_values)
+        return cast(Tensor, self.final_norm(x))
 
     def embed_distinct(
         self, text_ids: Tensor, image_prompt: Tensor | None

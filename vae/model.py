@@ -220,4 +220,4 @@ def in_cache(batch: Tensor, *, each: int) -> tuple[Tensor, ...]:
         All of `batch` on a GPU; on a CPU parts of at least one picture.
     """
     together = CACHED_BYTES // (4 * each) if batch.device.type == "cpu" else len(batch)
-    return batch.split(max(1, together))
+    return tuple(batch.split(max(1, together)))  # torch's own annotation says Any

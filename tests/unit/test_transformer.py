@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import weakref
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dalle.attention import causal_mask
+from dalle.attention import KeyValues, causal_mask
 from dalle.model_config import SequenceConfig, TransformerConfig
 from dalle.sequence import null_caption, pad_caption
-from dalle.transformer import JointTransformer
+from dalle.transformer import Block, JointTransformer
 
 SEQUENCE = SequenceConfig(text_len=3, text_vocab=7, grid_h=4, grid_w=4, image_vocab=11)
 
@@ -126,6 +128,40 @@ def test_recomputing_saves_memory_and_changes_no_gradient(attention: str, *, nar
         saved.append(kept)
     assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
     assert saved[1] < saved[0] / 2
+
+
+def test_training_holds_no_keys_and_values_beside_what_the_backward_pass_needs() -> None:
+    transformer = tiny()
+    keys: list[weakref.ref[Tensor]] = []
+    alive: list[int] = []
+
+    def remember(module: nn.Module, args: object, output: tuple[Tensor, KeyValues]) -> None:
+        del module, args
+        alive.append(sum(one() is not None for one in keys))
+        keys.append(weakref.ref(output[1].keys))
+
+    for block in transformer.blocks:
+        cast(Block, block).attention.register_forward_hook(remember)
+    transformer(*batch())
+    assert max(alive) <= 1
+
+
+def test_activations_are_computed_anew_and_change_no_gradient() -> None:
+    block = Block(16, 2, mlp_ratio=4, qk_norm=False)
+    calls: list[Tensor] = []
+    block.activation.register_forward_hook(lambda *seen: calls.append(seen[2]))
+    states = torch.randn(2, 9, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    learnt = [states, *block.mlp_norm.parameters(), *block.mlp_in.parameters()]
+    plain = states + block._from_hidden(block.mlp_in(block.mlp_norm(states)))
+    kept = torch.autograd.grad(plain.square().sum(), learnt)
+    calls.clear()
+    anew = torch.autograd.grad(block._feed_forward(states).square().sum(), learnt)
+    assert len(calls) == 2
+    assert all(torch.equal(*pair) for pair in zip(kept, anew, strict=True))
+    calls.clear()
+    with torch.no_grad():
+        block._feed_forward(states)
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize(
