@@ -320,8 +320,8 @@ class EvalVae:
     """Folder of a trained dVAE."""
     data: Path
     """Folder of pictures; subject retrieval needs emoji scenes with ground truth."""
-    image_px: int = 64
-    """Height and width of the pictures."""
+    image_px: int | None = None
+    """Height and width to bring pictures to; None keeps emoji scenes' own, and makes others 64."""
     samples: int = 500
     """Pictures evaluated, the first of the folder."""
     json: bool = False
@@ -331,4 +331,6 @@ class EvalVae:
 
     def __post_init__(self) -> None:
         """Refuse counts that evaluate nothing."""
-        require_positive(self, "image_px", "samples")
+        require_positive(self, "samples")
+        if self.image_px is not None:
+            require_positive(self, "image_px")

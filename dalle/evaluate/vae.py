@@ -37,6 +37,8 @@ from vae.model import DiscreteVAE
 log = logging.getLogger(__name__)
 
 BATCH = 64
+OTHER_IMAGE_PX = 64
+"""Height and width that pictures are brought to if neither settings nor data name any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,14 @@ class Scene:
     """What the picture shows, as `.json` members of emoji scenes hold it, or None."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class EmojiDrawing:
+    """How a set of emoji scenes was drawn."""
+
+    subjects: Literal["core", "all"]
+    image_px: int
+
+
 def run(settings: EvalVae) -> int:
     """Evaluate, and print a table or one JSON object; 0 when done.
 
@@ -56,14 +66,15 @@ def run(settings: EvalVae) -> int:
         ModelFormatError: The dVAE cannot be loaded.
         DataError: The pictures cannot be read.
         FontError: Subjects are to be judged, and no emoji font was found.
-        ValueError: The dVAE's stride does not divide `image_px`.
+        ValueError: The dVAE's stride does not divide the pictures.
     """
     vae = load_vae(model_folder(settings.vae)).to(choose_device(settings.device))
     samples = open_samples(settings.data)
-    subjects = _subject_list(settings.data)
-    judge = None if subjects is None else SubjectJudge(image_px=settings.image_px, which=subjects)
+    drawn = _drawing_of(settings.data)
+    image_px = settings.image_px or (OTHER_IMAGE_PX if drawn is None else drawn.image_px)
+    judge = None if drawn is None else SubjectJudge(image_px=image_px, which=drawn.subjects)
     wanted = min(settings.samples, len(samples))
-    scenes = _readable(samples, wanted, settings.image_px)
+    scenes = _readable(samples, wanted, image_px)
     bar = tqdm(scenes, total=wanted, desc="eval vae", unit="img", disable=bar_disabled())
     report = evaluate_vae(vae, bar, judge=judge)
     sys.stdout.write(json.dumps(report) + "\n" if settings.json else _table(report))
@@ -128,16 +139,19 @@ def _readable(samples: SampleSet, count: int, image_px: int) -> Iterator[Scene]:
         yield Scene(image_u8=np.array(image), truth=sample.truth)
 
 
-def _subject_list(folder: Path) -> Literal["core", "all"] | None:
-    """Which subject list an emoji set was drawn from; None for other folders."""
+def _drawing_of(folder: Path) -> EmojiDrawing | None:
+    """How the emoji scenes in `folder` were drawn; None if it holds none."""
     path = folder / "dataset.json"
     if not path.is_file():
         return None
     try:
-        subjects = read_object(path).get("subjects")
+        found = read_object(path)
     except (OSError, ValueError) as err:
         raise DataError(f"{path} cannot be read: {err}") from err
-    return subjects if subjects in ("core", "all") else None
+    subjects, image_px = found.get("subjects"), found.get("image_px")
+    if subjects not in ("core", "all") or type(image_px) is not int or image_px < 1:
+        return None
+    return EmojiDrawing(subjects=subjects, image_px=image_px)
 
 
 def _table(report: dict[str, Any]) -> str:

@@ -114,6 +114,22 @@ def test_the_verb_judges_the_subjects_of_emoji_scenes(
     assert "\nsubjects, all " in table
 
 
+def test_scenes_are_judged_in_the_size_they_were_drawn_in(
+    tiny_model: Path, tmp_path: Path, judge: SubjectJudge, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of 128 px were once shrunk to 64, and their dVAE looked worse than it is."""
+    del judge  # skips without a font
+    scenes, judged = tmp_path / "scenes", ["eval", "vae", "--vae", str(tiny_model)]
+    words = ["data", "emoji", "--out", str(scenes), "--scenes", "2", "--subjects", "core"]
+    assert main([*words, "--image-px", "32"]) == 0
+    reports = []
+    for size in ([], ["--image-px", "32"], ["--image-px", "64"]):
+        capsys.readouterr()
+        assert main([*judged, "--data", str(scenes), "--json", *size]) == 0
+        reports.append(json.loads(capsys.readouterr().out))
+    assert reports[0] == reports[1] != reports[2]
+
+
 def test_damaged_pictures_are_named_and_left_out(
     tiny_model: Path,
     tmp_path: Path,
