@@ -181,7 +181,7 @@ def test_drawn_images_equal_uncached_drawing(
     ):
         stream = generator("image", 11, candidate)
         first_row = prompt_len // 5
-        noise = torch.cat([gumbel_noise((5, 17), stream) for _ in range(first_row, 4)])
+        noise = torch.cat([gumbel_noise((5, 17), [stream])[0] for _ in range(first_row, 4)])
         by_position = dict(enumerate(noise, start=5 * first_row))
         tokens, log_probability = uncached_sample(
             transformer, caption, prompts[row], noise=by_position, sampling=sampling

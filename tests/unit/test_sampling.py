@@ -205,7 +205,7 @@ def test_tokens_are_drawn_as_often_as_their_probability(
     sampling: SamplingConfig, probabilities: list[float]
 ) -> None:
     """100,000 draws; a correct sampler fails once in a million seeds (chi-square)."""
-    noise = gumbel_noise((100_000, 4), torch.Generator().manual_seed(0))
+    noise = gumbel_noise((100_000, 4), [torch.Generator().manual_seed(0)])[0]
     drawn = draw(QUARTERS.expand(100_000, -1), noise, sampling)
     counts = drawn.bincount(minlength=4)
     expected = torch.tensor(probabilities, dtype=torch.float64)
@@ -224,7 +224,7 @@ def test_first_tokens_of_many_candidates_follow_the_model() -> None:
 
 
 def test_noise_is_finite_even_where_the_generator_gives_zero() -> None:
-    noise = gumbel_noise((1_000_000,), torch.Generator().manual_seed(0))
+    noise = gumbel_noise((1_000_000,), [torch.Generator().manual_seed(0)])[0]
     assert noise.isfinite().all()
     assert noise.mean().item() == pytest.approx(0.5772, abs=0.01)  # Euler's constant
     assert noise.var().item() == pytest.approx(math.pi**2 / 6, abs=0.02)
@@ -232,12 +232,25 @@ def test_noise_is_finite_even_where_the_generator_gives_zero() -> None:
 
 def test_noise_is_that_of_torch_s_exponential_distribution() -> None:
     """So it was drawn before, number by number; pictures of that time must come out the same."""
-    noise = gumbel_noise((1000,), torch.Generator().manual_seed(7))
+    noise = gumbel_noise((1000,), [torch.Generator().manual_seed(7)])[0]
     uniform = torch.rand(1000, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
     expected = [-math.log(-math.log1p(-value)) for value in uniform.tolist()]
     torch.testing.assert_close(noise, torch.tensor(expected), rtol=1e-5, atol=1e-6)
-    first = gumbel_noise((3,), torch.Generator().manual_seed(0)).tolist()
+    first = gumbel_noise((3,), [torch.Generator().manual_seed(0)])[0].tolist()
     assert first == pytest.approx(FIRST_NOISE, abs=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 7), (3, 513), (16, 1024)])
+def test_noise_of_an_image_is_the_same_beside_any_others(shape: tuple[int, int]) -> None:
+    """Enough of it that threads share it out in the middle of rows."""
+
+    def streams() -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(seed) for seed in range(37)]
+
+    together = gumbel_noise(shape, streams())
+    assert together.shape == (37, *shape)
+    for stream, noise in zip(streams(), together, strict=True):
+        assert torch.equal(gumbel_noise(shape, [stream])[0], noise)
 
 
 def test_temperature_zero_takes_the_best_whatever_the_noise() -> None:
