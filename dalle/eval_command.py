@@ -272,7 +272,7 @@ def _with_true_pictures(
         return {}
     images_u8 = np.stack([np.asarray(image) for image in true_images])  # b y x 3
     captions = [one.caption for one in asked]
-    measured = evaluate_vae(parts.vae, (Scene(image_u8=image) for image in images_u8), judge=None)
+    measured = evaluate_vae(parts.vae, (Scene(image_u8=image) for image in images_u8), judging=None)
     rebuilt = [
         Image.fromarray(image)
         for group in in_groups(images_u8, BATCH)

@@ -9,26 +9,26 @@ import json
 import logging
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from dalle.checkpoint import load_vae
 from dalle.config import EvalVae
 from dalle.console import bar_disabled
+from dalle.data.emoji.font import find_font
 from dalle.data.images import fit_square, open_rgb
 from dalle.data.order import in_groups
 from dalle.data.samples import SampleSet, open_samples
 from dalle.device import choose_device
 from dalle.errors import DataError
 from dalle.evaluate.estimators import share
+from dalle.evaluate.judging import JudgedPicture, Judging, all_retrieved
 from dalle.evaluate.similarity import ssim
-from dalle.evaluate.subjects import SubjectJudge
 from dalle.folders import model_folder
 from dalle.schema import read_object
 from vae.fidelity import Fidelity, rebuild
@@ -51,14 +51,6 @@ class Scene:
     """What the picture shows, as `.json` members of emoji scenes hold it, or None."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class EmojiDrawing:
-    """How a set of emoji scenes was drawn."""
-
-    subjects: Literal["core", "all"]
-    image_px: int
-
-
 def run(settings: EvalVae) -> int:
     """Evaluate, and print a table or one JSON object; 0 when done.
 
@@ -70,26 +62,28 @@ def run(settings: EvalVae) -> int:
     """
     vae = load_vae(model_folder(settings.vae)).to(choose_device(settings.device))
     samples = open_samples(settings.data)
-    drawn = _drawing_of(settings.data)
-    image_px = settings.image_px or (OTHER_IMAGE_PX if drawn is None else drawn.image_px)
-    judge = None if drawn is None else SubjectJudge(image_px=image_px, which=drawn.subjects)
+    judging = _judging_of(settings.data)
+    image_px = settings.image_px or (OTHER_IMAGE_PX if judging is None else judging.image_px)
+    if judging is not None:
+        find_font(None)  # before the pictures are rebuilt, which may take long
+        judging = replace(judging, image_px=image_px)
     wanted = min(settings.samples, len(samples))
     scenes = _readable(samples, wanted, image_px)
     bar = tqdm(scenes, total=wanted, desc="eval vae", unit="img", disable=bar_disabled())
-    report = evaluate_vae(vae, bar, judge=judge)
+    report = evaluate_vae(vae, bar, judging=judging)
     sys.stdout.write(json.dumps(report) + "\n" if settings.json else _table(report))
     return 0
 
 
 def evaluate_vae(
-    vae: DiscreteVAE, scenes: Iterable[Scene], *, judge: SubjectJudge | None
+    vae: DiscreteVAE, scenes: Iterable[Scene], *, judging: Judging | None
 ) -> dict[str, Any]:
     """Reconstruction quality of `vae` on `scenes`, from hard codes.
 
     Args:
         vae: On the device to use.
         scenes: Equally large pictures, with ground truth if subjects are to be judged.
-        judge: Says whether a reconstruction shows its subjects; None leaves that out.
+        judging: How to tell whether a reconstruction shows its subjects; None leaves that out.
 
     Returns:
         `pictures` (their number), `psnr_db`, `ssim`, `codebook_usage`, `codebook_perplexity` and,
@@ -98,9 +92,10 @@ def evaluate_vae(
 
     Raises:
         DataError: There are no scenes, or one shows a subject that the judge does not know.
+        FontError: Subjects are to be judged, and no emoji font was found.
         ValueError: The stride does not divide the pictures.
     """
-    hits: defaultdict[str, list[bool]] = defaultdict(list)
+    judged: list[JudgedPicture] = []
     fidelity = Fidelity(vae.config.codebook_size)
     similarities: list[float] = []
     for batch in in_groups(scenes, BATCH):
@@ -109,10 +104,8 @@ def evaluate_vae(
         fidelity.add(images, rebuilt, tokens)
         similarities += ssim(rebuilt, images).tolist()
         for scene, image in zip(batch, rebuilt, strict=True):
-            if judge is not None and scene.truth is not None:
-                found = all(judge.retrieved(Image.fromarray(image), scene.truth))
-                hits["all"].append(found)
-                hits[scene.truth["scene"]].append(found)
+            if judging is not None and scene.truth is not None:
+                judged.append(JudgedPicture(image_u8=image, truth=scene.truth))
     if not fidelity.pictures:
         raise DataError("there are no pictures to evaluate on")
     report: dict[str, Any] = {
@@ -122,9 +115,20 @@ def evaluate_vae(
         "codebook_usage": fidelity.codebook.usage,
         "codebook_perplexity": fidelity.codebook.perplexity,
     }
-    if hits:
-        report["subject_retrieval"] = {name: asdict(share(found)) for name, found in hits.items()}
+    if judging is not None and judged:
+        report["subject_retrieval"] = _retrieval(judging, judged)
     return report
+
+
+def _retrieval(judging: Judging, judged: Sequence[JudgedPicture]) -> dict[str, Any]:
+    """How many scenes are retrieved, overall and by kind."""
+    hits: defaultdict[str, list[bool]] = defaultdict(list)
+    answers = all_retrieved(judging, judged)
+    bar = tqdm(answers, total=len(judged), desc="judge", unit="img", disable=bar_disabled())
+    for number, found in bar:
+        hits["all"].append(found)
+        hits[judged[number].truth["scene"]].append(found)
+    return {name: asdict(share(found)) for name, found in sorted(hits.items())}
 
 
 def _readable(samples: SampleSet, count: int, image_px: int) -> Iterator[Scene]:
@@ -139,8 +143,8 @@ def _readable(samples: SampleSet, count: int, image_px: int) -> Iterator[Scene]:
         yield Scene(image_u8=np.array(image), truth=sample.truth)
 
 
-def _drawing_of(folder: Path) -> EmojiDrawing | None:
-    """How the emoji scenes in `folder` were drawn; None if it holds none."""
+def _judging_of(folder: Path) -> Judging | None:
+    """How to judge the emoji scenes in `folder`, as they were drawn; None if it holds none."""
     path = folder / "dataset.json"
     if not path.is_file():
         return None
@@ -151,7 +155,7 @@ def _drawing_of(folder: Path) -> EmojiDrawing | None:
     subjects, image_px = found.get("subjects"), found.get("image_px")
     if subjects not in ("core", "all") or type(image_px) is not int or image_px < 1:
         return None
-    return EmojiDrawing(subjects=subjects, image_px=image_px)
+    return Judging(subjects=subjects, image_px=image_px)
 
 
 def _table(report: dict[str, Any]) -> str:

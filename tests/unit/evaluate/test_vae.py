@@ -18,6 +18,7 @@ from dalle.cli import main
 from dalle.data.emoji.font import EmojiFont
 from dalle.data.emoji.subjects import Subject
 from dalle.errors import DataError
+from dalle.evaluate.judging import Judging
 from dalle.evaluate.subjects import SubjectJudge
 from dalle.evaluate.vae import BATCH, Scene, evaluate_vae
 from vae import DiscreteVAE
@@ -38,7 +39,7 @@ def noise(count: int) -> list[Scene]:
 
 def test_numbers_equal_a_plain_computation(dvae: DiscreteVAE) -> None:
     scenes = noise(BATCH + 3)  # two batches
-    report = evaluate_vae(dvae, iter(scenes), judge=None)
+    report = evaluate_vae(dvae, iter(scenes), judging=None)
     levels, codes = [], []
     for scene in scenes:
         with torch.inference_mode():
@@ -77,11 +78,12 @@ def test_a_scene_is_retrieved_when_all_its_subjects_are(
     def is_shown(item: Subject) -> bool:
         return judge.retrieved(rebuilt, truth(item)) == [True]
 
+    judging = Judging(image_px=16, subjects="core", workers=1)
     found = next(item for item in judge.subjects if is_shown(item))
     other = next(item for item in judge.subjects if not is_shown(item))
     for shown, rate in (((found,), 1), ((found, other), 0), ((other,), 0)):
         known = replace(scene, truth=truth(*shown))
-        report = evaluate_vae(dvae, [known, known, scene], judge=judge)
+        report = evaluate_vae(dvae, [known, known, scene], judging=judging)
         assert report["pictures"] == 3
         assert {name: entry["n"] for name, entry in report["subject_retrieval"].items()} == {
             "all": 2,  # the third has no truth
@@ -92,7 +94,7 @@ def test_a_scene_is_retrieved_when_all_its_subjects_are(
 
 def test_nothing_to_evaluate_is_an_error(dvae: DiscreteVAE) -> None:
     with pytest.raises(DataError, match="no pictures to evaluate on"):
-        evaluate_vae(dvae, [], judge=None)
+        evaluate_vae(dvae, [], judging=None)
 
 
 def test_the_verb_judges_the_subjects_of_emoji_scenes(

@@ -1,0 +1,55 @@
+"""Judging in several processes: the same answers as one judge gives, each picture once."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dalle.config import DataEmoji
+from dalle.data.emoji.font import EmojiFont
+from dalle.data.emoji.write import render_scene
+from dalle.evaluate.judging import AT_ONCE, JudgedPicture, Judging, all_retrieved
+from dalle.evaluate.subjects import SubjectJudge
+
+PX = 32
+
+
+@pytest.fixture(scope="module")
+def pictures(font: EmojiFont) -> list[JudgedPicture]:
+    """Scenes, of which every other one is blank."""
+    settings = DataEmoji(
+        out=Path("unused"), scenes=AT_ONCE + 4, image_px=PX, subjects="core", font=font.path
+    )
+    judged = []
+    for index in range(settings.scenes):
+        scene = render_scene(settings, index)
+        image = np.array(Image.open(io.BytesIO(scene.png)).convert("RGB"))
+        if index % 2:
+            image[:] = 255
+        judged.append(JudgedPicture(image_u8=image, truth=scene.truth))
+    return judged
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_each_picture_is_judged_once_as_one_judge_does(
+    pictures: list[JudgedPicture], workers: int
+) -> None:
+    judging = Judging(image_px=PX, subjects="core", workers=workers)
+    answers = list(all_retrieved(judging, pictures))
+    assert sorted(number for number, _ in answers) == list(range(len(pictures)))
+    judge = SubjectJudge(image_px=PX, which="core")
+    for number, found in answers:
+        one = pictures[number]
+        assert found == all(judge.retrieved(Image.fromarray(one.image_u8), one.truth))
+    assert {found for _, found in answers} == {True, False}
+
+
+def test_a_process_that_judges_does_not_load_torch() -> None:
+    program = "import sys, dalle.evaluate.judging; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
