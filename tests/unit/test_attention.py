@@ -8,7 +8,14 @@ import pytest
 import torch
 from einops import rearrange
 
-from dalle.attention import CausalSelfAttention, KeyValues, KVCache, _attend, causal_mask
+from dalle.attention import (
+    QUERIES_AT_ONCE,
+    CausalSelfAttention,
+    KeyValues,
+    KVCache,
+    _attend,
+    causal_mask,
+)
 from dalle.model_config import LayerMask, SequenceConfig
 
 GRIDS = [(1, 1), (1, 5), (5, 1), (3, 4), (4, 4), (6, 3)]
@@ -148,12 +155,16 @@ def test_row_and_column_are_read_without_a_copy() -> None:
     assert conv.tolist() == [4, 5, 6, 8, 9]
 
 
-def test_written_out_attention_and_its_gradient_equal_the_fused_kernel_s() -> None:
+@pytest.mark.parametrize(
+    "slots", [7, QUERIES_AT_ONCE, QUERIES_AT_ONCE + 1, 2 * QUERIES_AT_ONCE + 5]
+)
+def test_written_out_attention_and_its_gradient_equal_the_fused_kernel_s(slots: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    ours = torch.randn(3, 2, 2, 7, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    ours = torch.randn(3, 2, 2, slots, 4, generator=generator, dtype=torch.float64).requires_grad_()
     theirs = ours.detach().clone().requires_grad_()
-    weights = torch.randn(2, 7, 8, generator=generator, dtype=torch.float64)
-    mask = (torch.rand(7, 7, generator=generator) < 0.5).tril() | torch.eye(7, dtype=torch.bool)
+    weights = torch.randn(2, slots, 8, generator=generator, dtype=torch.float64)
+    chance = torch.rand(slots, slots, generator=generator)
+    mask = (chance < 0.5).tril() | torch.eye(slots, dtype=torch.bool)
     for seen in (None, mask):
         mixed = _attend(ours, seen)
         queries, keys, values = theirs
