@@ -5,18 +5,16 @@ This file must not import torch, which every process would load.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
-from multiprocessing import get_context
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
 from dalle.evaluate.subjects import SubjectJudge
+from dalle.processes import map_in_processes
 
 AT_ONCE = 8
 """Pictures that a process is given at a time: few, as one may take as long as ten others."""
@@ -55,19 +53,9 @@ def all_retrieved(
     order = sorted(range(len(pictures)), key=lambda number: _place(pictures[number].truth))
     groups = [order[start : start + AT_ONCE] for start in range(0, len(order), AT_ONCE)]
     tasks = [[pictures[number] for number in group] for group in groups]
-    workers = min(judging.workers or os.cpu_count() or 1, len(tasks))
-    if workers <= 1:
-        for group, task in zip(groups, tasks, strict=True):
-            yield from zip(group, _judge(judging, task), strict=True)
-        return
-    # A fresh interpreter per worker: a forked one would inherit whatever threads the caller has.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        try:
-            answers = pool.map(_judge, [judging] * len(tasks), tasks)
-            for group, found in zip(groups, answers, strict=True):
-                yield from zip(group, found, strict=True)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    answers = map_in_processes(partial(_judge, judging), tasks, workers=judging.workers)
+    for group, found in zip(groups, answers, strict=True):
+        yield from zip(group, found, strict=True)
 
 
 def _place(truth: Mapping[str, Any]) -> str:

@@ -50,6 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "dalle.console",
         "dalle.prompts",
         "dalle.allocator",
+        "dalle.processes",
     ),
     ("vae",),
 )

@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import tarfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +26,7 @@ from dalle.data.emoji.render import Painter
 from dalle.data.emoji.subjects import list_subjects
 from dalle.data.emoji.truth import describe
 from dalle.data.emoji.wording import word
+from dalle.processes import map_in_processes
 
 FORMAT_VERSION = 1
 """Version of dataset.json and of the scenes' truth; raised when old readers would go wrong."""
@@ -134,18 +132,9 @@ def _studio(settings: DataEmoji) -> tuple[Grammar, Painter]:
 def _render_all(settings: DataEmoji) -> Iterator[RenderedScene]:
     """Every scene in order, rendered by as many processes as the settings ask for."""
     starts = range(0, settings.scenes, _BATCH)
-    workers = min(settings.workers or os.cpu_count() or 1, len(starts))
-    if workers == 1:
-        for start in starts:
-            yield from _render_batch(settings, start)
-        return
-    # A fresh interpreter per worker: a forked one would inherit whatever threads the caller has.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        try:
-            for batch in pool.map(_render_batch, [settings] * len(starts), starts):
-                yield from batch
-        finally:
-            pool.shutdown(cancel_futures=True)
+    work = partial(_render_batch, settings)
+    for batch in map_in_processes(work, starts, workers=settings.workers):
+        yield from batch
 
 
 def _render_batch(settings: DataEmoji, start: int) -> list[RenderedScene]:

@@ -1,0 +1,50 @@
+"""Work shared out among processes: in order, with their errors, and none of them for one task."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from dalle.errors import DataError
+from dalle.processes import map_in_processes, processors
+
+
+def whose(offset: int, task: int) -> tuple[int, int]:
+    """What came of a task, and the process that did it."""
+    if task == 13:
+        raise DataError("thirteen is unlucky")
+    return offset + task, os.getpid()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_the_order_of_tasks(workers: int) -> None:
+    found = list(map_in_processes(partial(whose, 100), range(9), workers=workers))
+    assert [number for number, _ in found] == list(range(100, 109))
+    assert (os.getpid() in {process for _, process in found}) == (workers == 1)
+
+
+def test_no_process_is_started_for_one_task_or_none() -> None:
+    assert list(map_in_processes(partial(whose, 0), [5], workers=4)) == [(5, os.getpid())]
+    assert list(map_in_processes(partial(whose, 0), [], workers=4)) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_error_of_a_task_reaches_the_caller(workers: int) -> None:
+    results: Iterator[tuple[int, int]] = map_in_processes(
+        partial(whose, 0), [12, 13], workers=workers
+    )
+    assert next(results)[0] == 12
+    with pytest.raises(DataError, match="thirteen is unlucky"):
+        next(results)
+
+
+def test_processors_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 1 <= processors() <= (os.cpu_count() or 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3}, raising=False)
+    assert processors() == 2
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert processors() == 1
