@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from dalle.checkpoint import (
     CARD_FILE,
@@ -36,8 +38,8 @@ def run(settings: Pack) -> int:
     """Check every part, write the folder; 0 when done.
 
     Raises:
-        ModelFormatError: A part is damaged, the CLIP reads captions with another tokenizer, or the
-            dVAE has other codes.
+        ModelFormatError: A part is damaged, the CLIP reads captions with another tokenizer, the
+            dVAE has other codes, or the model to average with is of another kind.
         OSError: A file cannot be read or written.
     """
     source = model_folder(settings.model)
@@ -61,14 +63,50 @@ def run(settings: Pack) -> int:
     card = settings.card or source / CARD_FILE
     if card.is_file() or settings.card is not None:
         files[CARD_FILE] = card
+    averaged = None
+    if settings.mean_with is not None:
+        averaged = _mean(source, model_folder(settings.mean_with))
     with replacing(settings.out) as partial:
         for name, path in files.items():
             shutil.copyfile(path, partial / name)
+        if averaged is not None:
+            save_file(averaged, partial / TRANSFORMER_FILE)
         write_config(partial, {name: tree[name] for name in tree if name != "format_version"})
     load_model(settings.out)
     size = sum(path.stat().st_size for path in settings.out.iterdir())
     log.info("the model is in %s, %.1f MB", settings.out, size / 1e6)
     return 0
+
+
+def _mean(ours: Path, theirs: Path) -> dict[str, Tensor]:
+    """The mean of two transformers' weights, in the types of the first.
+
+    What two passes over different data learn by heart differs and is averaged away; what both
+    learn stays, as long as the second began where the first ended.
+
+    Source: Wortsman et al., arXiv:2203.05482.
+
+    Raises:
+        ModelFormatError: The second is damaged, or of another shape, vocabulary or dVAE.
+    """
+    one, other = load_model(ours), load_model(theirs)
+    same = {
+        "sequence": one.transformer.sequence == other.transformer.sequence,
+        "transformer": one.transformer.config == other.transformer.config,
+        "tokenizer": one.tokenizer.same_as(other.tokenizer),
+        "dVAE": _other_part(one.vae, other.vae) is None,
+    }
+    for part, is_same in same.items():
+        if not is_same:
+            raise ModelFormatError(
+                f"mean_with {theirs} has another {part} than {ours}; only passes of one training "
+                "have a mean: train the second with --init at the first"
+            )
+    weights, others = (load_file(folder / TRANSFORMER_FILE) for folder in (ours, theirs))
+    return {
+        name: ((tensor.float() + others[name].float()) / 2).to(tensor.dtype)
+        for name, tensor in weights.items()
+    }
 
 
 def _check_codes(ours: DiscreteVAE, theirs: DiscreteVAE, *, where: Path) -> None:
@@ -77,13 +115,21 @@ def _check_codes(ours: DiscreteVAE, theirs: DiscreteVAE, *, where: Path) -> None
     Raises:
         ModelFormatError: They do.
     """
+    part = _other_part(ours, theirs)
+    if part is not None:
+        raise ModelFormatError(
+            f"the dVAE in {where} has another {part} than the model's, so that the model's "
+            "tokens would be drawn as something else; train it with --codes_of the model's"
+        )
+
+
+def _other_part(ours: DiscreteVAE, theirs: DiscreteVAE) -> str | None:
+    """Which of the parts that give tokens their meaning differs; None if all are the same."""
     for part in ("encoder", "quantizer"):
         one, other = (getattr(vae, part).state_dict() for vae in (ours, theirs))
         if one.keys() != other.keys() or not all(torch.equal(one[n], other[n]) for n in one):
-            raise ModelFormatError(
-                f"the dVAE in {where} has another {part} than the model's, so that the model's "
-                "tokens would be drawn as something else; train it with --codes_of the model's"
-            )
+            return part
+    return None
 
 
 def _check_tokenizer(model: Path, clip: Path) -> None:

@@ -39,6 +39,9 @@ class Pack:
     vae: Path | None = None
     """A finished run of `dalle train vae --codes_of` the model, whose decoder draws; None keeps the
     model's."""
+    mean_with: Path | None = None
+    """Another pass of the model's training, begun with --init at it: the mean of both transformers'
+    weights is published, which is often better than either; None publishes the model's."""
     card: Path | None = None
     """Markdown file that becomes the model card; None keeps the one that is there."""
     temperature: float | None = None

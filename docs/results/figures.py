@@ -115,6 +115,7 @@ STAGES = {
     "transformer-third": ("joint transformer, third pass", "nats per token", _TRANSFORMER_CURVES),
     "transformer-fourth": ("joint transformer, fourth pass", "nats per token", _TRANSFORMER_CURVES),
     "transformer-fifth": ("joint transformer, fifth pass", "nats per token", _TRANSFORMER_CURVES),
+    "transformer-sixth": ("joint transformer, sixth pass", "nats per token", _TRANSFORMER_CURVES),
     "clip": ("CLIP, first pass: held-out retrieval", "share", _CLIP_CURVES),
     "clip-second": ("CLIP, second pass: held-out retrieval", "share", _CLIP_CURVES),
     "clip-third": ("CLIP, third pass: held-out retrieval", "share", _CLIP_CURVES),
