@@ -35,6 +35,14 @@ def test_every_file_is_listed_and_verified(folder: Path) -> None:
     assert fingerprint == hashlib.sha256(f"{lines[0]}\n".encode()).hexdigest()[:16]
 
 
+def test_every_file_of_the_bundled_model_is_what_its_list_says() -> None:
+    """A card edited after its sum was written once made the page refuse the model."""
+    bundled = Path(__file__).parents[2] / "dalle" / "pretrained" / "emoji"
+    listed = {line[66:] for line in (bundled / SUMS_FILE).read_text(encoding="utf-8").splitlines()}
+    assert {path.name for path in bundled.iterdir()} == listed | {SUMS_FILE}
+    assert verify_sums(bundled, sorted(listed))
+
+
 def test_only_the_required_files_decide_the_fingerprint(folder: Path) -> None:
     before = verify_sums(folder, ["a.bin"])
     (folder / "b b.txt").write_text("another card")
