@@ -18,6 +18,7 @@ from dalle.checkpoint import (
     TOKENIZER_FILE,
     TRANSFORMER_FILE,
     VAE_FILE,
+    ModelParts,
     has_clip,
     load_clip,
     load_model,
@@ -65,7 +66,7 @@ def run(settings: Pack) -> int:
         files[CARD_FILE] = card
     averaged = None
     if settings.mean_with is not None:
-        averaged = _mean(source, model_folder(settings.mean_with))
+        averaged = _mean(source, parts, model_folder(settings.mean_with))
     with replacing(settings.out) as partial:
         for name, path in files.items():
             shutil.copyfile(path, partial / name)
@@ -78,8 +79,8 @@ def run(settings: Pack) -> int:
     return 0
 
 
-def _mean(ours: Path, theirs: Path) -> dict[str, Tensor]:
-    """The mean of two transformers' weights, in the types of the first.
+def _mean(ours: Path, one: ModelParts, theirs: Path) -> dict[str, Tensor]:
+    """The mean of two transformers' weights, in the types of the first, whose parts are loaded.
 
     What two passes over different data learn by heart differs and is averaged away; what both
     learn stays, as long as the second began where the first ended.
@@ -89,7 +90,7 @@ def _mean(ours: Path, theirs: Path) -> dict[str, Tensor]:
     Raises:
         ModelFormatError: The second is damaged, or of another shape, vocabulary or dVAE.
     """
-    one, other = load_model(ours), load_model(theirs)
+    other = load_model(theirs)
     same = {
         "sequence": one.transformer.sequence == other.transformer.sequence,
         "transformer": one.transformer.config == other.transformer.config,
