@@ -7,7 +7,6 @@ import logging
 import shutil
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -95,7 +94,7 @@ def _mean(ours: Path, one: ModelParts, theirs: Path) -> dict[str, Tensor]:
         "sequence": one.transformer.sequence == other.transformer.sequence,
         "transformer": one.transformer.config == other.transformer.config,
         "tokenizer": one.tokenizer.same_as(other.tokenizer),
-        "dVAE": _other_part(one.vae, other.vae) is None,
+        "dVAE": one.vae.part_unlike(other.vae) is None,
     }
     for part, is_same in same.items():
         if not is_same:
@@ -116,21 +115,12 @@ def _check_codes(ours: DiscreteVAE, theirs: DiscreteVAE, *, where: Path) -> None
     Raises:
         ModelFormatError: They do.
     """
-    part = _other_part(ours, theirs)
+    part = ours.part_unlike(theirs)
     if part is not None:
         raise ModelFormatError(
             f"the dVAE in {where} has another {part} than the model's, so that the model's "
             "tokens would be drawn as something else; train it with --codes_of the model's"
         )
-
-
-def _other_part(ours: DiscreteVAE, theirs: DiscreteVAE) -> str | None:
-    """Which of the parts that give tokens their meaning differs; None if all are the same."""
-    for part in ("encoder", "quantizer"):
-        one, other = (getattr(vae, part).state_dict() for vae in (ours, theirs))
-        if one.keys() != other.keys() or not all(torch.equal(one[n], other[n]) for n in one):
-            return part
-    return None
 
 
 def _check_tokenizer(model: Path, clip: Path) -> None:

@@ -198,6 +198,19 @@ class DiscreteVAE(nn.Module):
         ]
         return torch.cat(parts)
 
+    def part_unlike(self, other: DiscreteVAE) -> str | None:
+        """Which part that gives tokens their meaning is another in `other`; None if none is.
+
+        Decoders may differ: each draws the tokens of the other.
+        """
+        for part in ("encoder", "quantizer"):
+            ours, theirs = (getattr(vae, part).state_dict() for vae in (self, other))
+            if ours.keys() != theirs.keys() or not all(
+                torch.equal(tensor, theirs[name]) for name, tensor in ours.items()
+            ):
+                return part
+        return None
+
     def _check(self, pixels: Tensor) -> None:
         stride = self.config.stride
         if pixels.ndim != 4 or pixels.shape[1] != 3:

@@ -41,7 +41,8 @@ def start_from(
         tokens: Where the tokens lie, for the error.
 
     Raises:
-        ModelFormatError: The published model cannot be loaded, or its shape or dVAE is another.
+        ModelFormatError: The published model cannot be loaded, its shape is another, or tokens
+            mean something else to it.
     """
     folder = model_folder(init)
     parts = load_model(folder)
@@ -56,12 +57,10 @@ def start_from(
                 f"init {folder} has another shape: its {name} is {found}, and this run's is "
                 f"{wanted}; make them equal"
             )
-    codes, own_codes = parts.vae.state_dict(), vae.state_dict()
-    if codes.keys() != own_codes.keys() or any(
-        not torch.equal(tensor, own_codes[name]) for name, tensor in codes.items()
-    ):
+    part = parts.vae.part_unlike(vae)
+    if part is not None:
         raise ModelFormatError(
-            f"{tokens} was made with another dVAE than {folder} has; "
+            f"{tokens} was made with another {part} of the dVAE than {folder} has; "
             f"tokenize again with --vae {folder} --tokenizer {folder / TOKENIZER_FILE}"
         )
     weights = parts.transformer.state_dict()

@@ -206,5 +206,5 @@ def test_a_model_of_another_shape_or_dvae_is_no_start(
     with torch.no_grad():
         next(parts.vae.parameters()).add_(1)
     save_model(tmp_path / "other", parts, card="")
-    with pytest.raises(DalleError, match="was made with another dVAE than"):
+    with pytest.raises(DalleError, match="was made with another encoder of the dVAE than"):
         TransformerTask(replace(first, init=tmp_path / "other"))

@@ -112,9 +112,19 @@ def test_another_shape_is_refused(
         start_from(published[0], model, vae=vae, tokenizer=OTHER, tokens=Path("tokens"))
 
 
+def test_tokens_of_a_dvae_with_another_decoder_mean_the_same(
+    published: tuple[Path, JointTransformer], vae: DiscreteVAE
+) -> None:
+    torch.manual_seed(2)
+    wider = DiscreteVAE(replace(VAE, decoder_channels=12))
+    wider.encoder.load_state_dict(vae.encoder.state_dict())
+    wider.quantizer.load_state_dict(vae.quantizer.state_dict())
+    started(published[0], TOKENIZER, wider)
+
+
 def test_another_dvae_is_refused(published: tuple[Path, JointTransformer]) -> None:
     torch.manual_seed(2)
-    with pytest.raises(ModelFormatError, match="another dVAE"):
+    with pytest.raises(ModelFormatError, match="another encoder of the dVAE"):
         start_from(
             published[0],
             make(TOKENIZER),
