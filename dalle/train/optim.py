@@ -7,6 +7,8 @@ from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from dalle.config import OptimConfig
+from dalle.device import autocast_dtype
+from dalle.train.muon import Float32Muon
 
 
 def build_optimizers(model: nn.Module, config: OptimConfig) -> tuple[Optimizer, ...]:
@@ -33,12 +35,12 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> tuple[Optimizer, 
             "optimizer is muon, which trains the matrices of linear layers, and "
             f"{type(model).__name__} has none; use adamw"
         )
-    muon = Muon(
-        matrices,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        adjust_lr_fn="match_rms_adamw",
-    )
+    lr, decay = config.lr, config.weight_decay
+    muon: Muon
+    if autocast_dtype("auto", matrices[0].device) is None:
+        muon = Float32Muon(matrices, lr=lr, weight_decay=decay)
+    else:
+        muon = Muon(matrices, lr=lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
     taken = {id(matrix) for matrix in matrices}
     return _adamw(model, [p for p in trained if id(p) not in taken], config), muon
 
