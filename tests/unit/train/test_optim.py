@@ -117,6 +117,15 @@ def test_muon_in_float32_is_torchs_and_goes_on_from_its_state(shape: tuple[int, 
     assert torch.equal(*momenta)
 
 
+@pytest.mark.parametrize(("native", "kind"), [(True, Muon), (False, Float32Muon)])
+def test_muon_computes_in_what_the_processor_multiplies(
+    native: bool, kind: type[Muon], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    _, muon = build_optimizers(Small(), OptimConfig(optimizer="muon"))
+    assert type(muon) is kind
+
+
 def test_muon_in_float32_leaves_alone_what_has_no_gradient() -> None:
     weight = nn.Parameter(torch.ones(2, 3))
     Float32Muon([weight], lr=0.1, weight_decay=0.5).step()
