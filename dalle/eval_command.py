@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,6 @@ from dalle.data.order import in_groups
 from dalle.data.samples import open_samples
 from dalle.device import choose_device
 from dalle.errors import DalleError, DataError
-from dalle.evaluate.attributes import AttributeJudge
 from dalle.evaluate.caption_sets import read_captions
 from dalle.evaluate.drawn import (
     Judged,
@@ -43,6 +43,7 @@ from dalle.evaluate.drawn import (
     temperature_curves,
 )
 from dalle.evaluate.estimators import share
+from dalle.evaluate.judging import JudgedPicture, Judges, Judging
 from dalle.evaluate.memorisation import memorisation
 from dalle.evaluate.pairs import bits_per_token
 from dalle.evaluate.plots import require_matplotlib
@@ -89,8 +90,12 @@ class Drawing:
     """Candidate 0, chosen by nobody."""
     best: Image.Image
     """The candidate that the model's ranker puts first."""
-    best_hits: bool | None
-    """Whether it shows what the caption says; None without ground truth."""
+    best_index: int
+    """Which one that is."""
+    likelihoods: list[float]
+    """Of all candidates, as they were drawn: mean log-probability of the image tokens, nats."""
+    cosines: list[float] | None
+    """Of all candidates with the caption; None without a CLIP."""
 
 
 def run(settings: EvalModel) -> int:
@@ -112,7 +117,11 @@ def run(settings: EvalModel) -> int:
     model = TextToImage(parts, ranker=ranker, device=settings.device)
     asked = _asked(settings, model.image_px)
     settings.out.mkdir(parents=True, exist_ok=True)
-    evaluation = _evaluate(settings, model, parts, asked, started=started)
+    judging = Judging(
+        image_px=model.image_px[0], subjects=settings.subjects, workers=settings.workers
+    )
+    with Judges(judging) as judges:
+        evaluation = _evaluate(settings, model, parts, asked, judges=judges, started=started)
     page = write_report(evaluation, settings.out)
     text = json.dumps(asdict(evaluation)) + "\n"
     (settings.out / JSON_FILE).write_text(text, encoding="utf-8")
@@ -154,26 +163,25 @@ def _evaluate(
     parts: ModelParts,
     asked: Sequence[Asked],
     *,
+    judges: Judges,
     started: float,
 ) -> Evaluation:
     truths = [one.truth for one in asked if one.truth is not None]
-    judge = None
-    if truths:
-        judge = AttributeJudge(image_px=model.image_px[0], which=settings.subjects)
+    wanted = judges if truths else None
     temperatures = settings.temperatures or (model.sampling.temperature,)
     by_temperature = {
-        temperature: _draw_all(settings, model, asked, judge, temperature=temperature)
+        temperature: _draw_all(settings, model, asked, wanted, temperature=temperature)
         for temperature in temperatures
     }
     judged, drawings = by_temperature[temperatures[0]]
-    _save_sheet(asked, drawings, settings.out / SHEET_FILE)
+    _save_sheet(asked, drawings, judged, settings.out / SHEET_FILE)
     found: dict[str, Any] = {}
     if judged is not None:
         found |= _rates(judged, truths, seed=settings.seed)
         compared = {t: one for t, (one, _) in by_temperature.items() if one is not None}
         if len(compared) > 1:
             found |= temperature_curves(compared, seed=settings.seed)
-    found |= _with_true_pictures(settings, parts, asked, drawings, judge=judge)
+    found |= _with_true_pictures(settings, parts, asked, drawings, judges=judges)
     if (clip := model.clip) is not None:
         pool = _caption_pool(settings, asked, model.image_px)
         found["retrieval"] = _retrieval(clip, asked, drawings, pool)
@@ -197,40 +205,66 @@ def _draw_all(
     settings: EvalModel,
     model: TextToImage,
     asked: Sequence[Asked],
-    judge: AttributeJudge | None,
+    judges: Judges | None,
     *,
     temperature: float,
 ) -> tuple[Judged | None, list[Drawing]]:
-    """Every caption's candidates at one temperature: judged where the truth is known."""
-    likelihoods, cosines, verdicts, drawings = [], [], [], []
+    """Every caption's candidates at one temperature, judged while others are drawn."""
+    drawings: list[Drawing] = []
+    pictures = _drawn(settings, model, asked, drawings, temperature=temperature)
+    bar = partial(
+        tqdm, total=len(asked), unit="caption", desc=f"eval, temperature {temperature:g}",
+        disable=bar_disabled(),
+    )  # fmt: skip
+    if judges is None:
+        for _ in bar(pictures):
+            pass  # nothing is to be judged: `drawings` has them now
+        return None, drawings
+    verdicts = list(bar(judges.verdicts(pictures)))
+    cosines = [one.cosines for one in drawings if one.cosines is not None]
+    judged = Judged(
+        verdicts=verdicts,
+        likelihood=np.array([one.likelihoods for one in drawings]),
+        clip=np.array(cosines) if cosines else None,
+    )
+    return judged, drawings
+
+
+def _drawn(
+    settings: EvalModel,
+    model: TextToImage,
+    asked: Sequence[Asked],
+    drawings: list[Drawing],
+    *,
+    temperature: float,
+) -> Iterator[list[JudgedPicture]]:
+    """What there is to judge of each caption's candidates; they join `drawings` as they come."""
     results = model.generate_many(
         (one.caption for one in asked), candidates=settings.candidates,
         seed=settings.seed, ranker="none", temperature=temperature,
     )  # fmt: skip
-    bar = tqdm(
-        zip(asked, results, strict=True), total=len(asked), unit="caption",
-        desc=f"eval, temperature {temperature:g}", disable=bar_disabled(),
-    )  # fmt: skip
-    clip = model.clip
-    for one, result in bar:
+    for one, result in zip(asked, results, strict=True):
         if not hasattr(result, "images"):
             raise DalleError(f"caption {one.caption!r} could not be drawn: {result.error}")
         images = [image.image for image in result.images]
-        likelihoods.append([image.log_likelihood for image in result.images])
-        scores: list[float] = likelihoods[-1]
-        if clip is not None:
-            scores = clip.scores(one.caption, images)
-            cosines.append(scores)
-        best, best_hits = rank(scores)[0], None
-        if judge is not None and one.truth is not None:
-            verdicts.append([judge.judge(image, one.truth) for image in images])
-            best_hits = verdicts[-1][best].hit
-        drawings.append(Drawing(first=images[0], best=images[best], best_hits=best_hits))
-    if not verdicts:
-        return None, drawings
-    clip_scores = np.array(cosines) if cosines else None
-    judged = Judged(verdicts=verdicts, likelihood=np.array(likelihoods), clip=clip_scores)
-    return judged, drawings
+        likelihoods = [image.log_likelihood for image in result.images]
+        cosines = None if model.clip is None else model.clip.scores(one.caption, images)
+        best = rank(likelihoods if cosines is None else cosines)[0]
+        drawings.append(
+            Drawing(
+                first=images[0],
+                best=images[best],
+                best_index=best,
+                likelihoods=likelihoods,
+                cosines=cosines,
+            )
+        )
+        truth = one.truth
+        yield [
+            JudgedPicture(image_u8=np.asarray(image), truth=truth)
+            for image in images
+            if truth is not None
+        ]
 
 
 def _rates(judged: Judged, truths: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str, Any]:
@@ -246,12 +280,18 @@ def _rates(judged: Judged, truths: Sequence[Mapping[str, Any]], *, seed: int) ->
     }
 
 
-def _save_sheet(asked: Sequence[Asked], drawings: Sequence[Drawing], path: Path) -> None:
+def _save_sheet(
+    asked: Sequence[Asked], drawings: Sequence[Drawing], judged: Judged | None, path: Path
+) -> None:
     """The first captions' best pictures, chosen by the ranker and by nobody else."""
-    marks = {True: "right: ", False: "wrong: ", None: ""}
-    shown = list(zip(asked, drawings, strict=True))[:SHEET_PICTURES]
-    labels = [f"{marks[drawing.best_hits]}{one.caption}" for one, drawing in shown]
-    pictures = [drawing.best for _, drawing in shown]
+    shown = drawings[:SHEET_PICTURES]
+    labels = [one.caption for one in asked[:SHEET_PICTURES]]
+    if judged is not None:
+        first = zip(judged.verdicts[:SHEET_PICTURES], shown, strict=True)
+        hits = [verdicts[drawing.best_index].hit for verdicts, drawing in first]
+        marks = {True: "right", False: "wrong"}
+        labels = [f"{marks[hit]}: {label}" for hit, label in zip(hits, labels, strict=True)]
+    pictures = [drawing.best for drawing in shown]
     save_png(picture_grid(pictures, columns=SHEET_COLUMNS, labels=labels), path)
 
 
@@ -264,7 +304,7 @@ def _with_true_pictures(
     asked: Sequence[Asked],
     drawings: Sequence[Drawing],
     *,
-    judge: AttributeJudge | None,
+    judges: Judges,
 ) -> dict[str, Any]:
     """What the true pictures of the captions tell of the model; nothing if there are none."""
     true_images = [one.image for one in asked if one.image is not None]
@@ -285,9 +325,9 @@ def _with_true_pictures(
         ),
     }
     truths = [one.truth for one in asked if one.truth is not None]
-    if judge is not None:
+    if truths:
         found["judge"] = validate(
-            judge,
+            judges,
             true_images[:VALIDATED],
             rebuilt[:VALIDATED],
             truths[:VALIDATED],

@@ -3,35 +3,66 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
-from typing import TypeVar
+from typing import Self, TypeVar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+TAKEN_AHEAD = 4
+"""Tasks per process that are taken before the first result is asked for, so that none is idle."""
+
+
+class Processes:
+    """Processes that wait for work between a `with` and its end, and keep what they cached."""
+
+    def __init__(self, workers: int) -> None:
+        """Promise `workers` processes; 0 is one per processor, and one is this process."""
+        self.workers = workers or processors()
+        # A fresh interpreter per worker: a forked one would inherit whatever threads the caller
+        # has. None is started before the first task.
+        self._pool = (
+            ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"))
+            if self.workers > 1
+            else None
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def map(self, work: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """The result of each task, in order, as soon as it and those before it are there.
+
+        Args:
+            work: A function of a module, or a `partial` of one; each process imports it anew.
+            tasks: Sent to the processes, so plain data; one should take much longer than to be
+                sent. They are taken as they are worked on, a few ahead.
+        """
+        if self._pool is None:
+            yield from map(work, tasks)
+            return
+        begun: deque[Future[Result]] = deque()
+        for task in tasks:
+            begun.append(self._pool.submit(work, task))
+            while begun and (len(begun) >= TAKEN_AHEAD * self.workers or begun[0].done()):
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
 
 
 def map_in_processes(
     work: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int
 ) -> Iterator[Result]:
-    """The result of each task, in order, as soon as it and those before it are there.
-
-    Args:
-        work: A function of a module, or a `partial` of one; each process imports it anew.
-        tasks: Sent to the processes, so plain data; one should take much longer than to be sent.
-        workers: Processes, never more than tasks; 0 is one per processor, and one is this process.
-    """
-    workers = min(workers or processors(), len(tasks))
-    if workers <= 1:
-        yield from map(work, tasks)
-        return
-    # A fresh interpreter per worker: a forked one would inherit whatever threads the caller has.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        try:
-            yield from pool.map(work, tasks)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    """As `Processes.map`, with no more processes than tasks, which end with the last of them."""
+    with Processes(min(workers or processors(), len(tasks)) or 1) as processes:
+        yield from processes.map(work, tasks)
 
 
 def processors() -> int:

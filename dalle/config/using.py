@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from dalle.config.ranges import require_positive
+from dalle.config.ranges import require_not_negative, require_positive
 from dalle.config.sampling import (
     Dtype,
     SamplingConfig,
@@ -305,10 +305,13 @@ class EvalModel:
     """Print one JSON object on stdout, and nothing else there."""
     device: Device = "auto"
     """Where to draw."""
+    workers: int = 0
+    """Processes that judge emoji scenes; 0 takes one per processor, 1 judges between drawings."""
 
     def __post_init__(self) -> None:
         """Refuse what evaluates nothing."""
         require_positive(self, "captions")
+        require_not_negative(self, "workers")
         check_counts(candidates=self.candidates, keep=self.candidates)
         check_seed(self.seed)
         for temperature in self.temperatures:

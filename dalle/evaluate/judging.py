@@ -1,20 +1,21 @@
-"""Subjects of many pictures judged in parallel processes, each of which renders what it compares.
+"""Many pictures judged in parallel processes, each of which renders what it compares.
 
 This file must not import torch, which every process would load.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from PIL import Image
 
+from dalle.evaluate.attributes import AttributeJudge, Verdict
 from dalle.evaluate.subjects import SubjectJudge
-from dalle.processes import map_in_processes
+from dalle.processes import Processes, map_in_processes
 
 AT_ONCE = 8
 """Pictures that a process is given at a time: few, as one may take as long as ten others."""
@@ -22,7 +23,7 @@ AT_ONCE = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Judging:
-    """How pictures are judged; see `SubjectJudge`."""
+    """How pictures are judged; see `SubjectJudge` and `AttributeJudge`."""
 
     image_px: int
     subjects: Literal["core", "all"]
@@ -53,7 +54,7 @@ def all_retrieved(
     order = sorted(range(len(pictures)), key=lambda number: _place(pictures[number].truth))
     groups = [order[start : start + AT_ONCE] for start in range(0, len(order), AT_ONCE)]
     tasks = [[pictures[number] for number in group] for group in groups]
-    answers = map_in_processes(partial(_judge, judging), tasks, workers=judging.workers)
+    answers = map_in_processes(partial(_retrieved, judging), tasks, workers=judging.workers)
     for group, found in zip(groups, answers, strict=True):
         yield from zip(group, found, strict=True)
 
@@ -64,12 +65,57 @@ def _place(truth: Mapping[str, Any]) -> str:
     return repr((truth["background"]["name"], drawn))
 
 
-def _judge(judging: Judging, pictures: Sequence[JudgedPicture]) -> list[bool]:
-    judge = _judge_of(judging)
+def _retrieved(judging: Judging, pictures: Sequence[JudgedPicture]) -> list[bool]:
+    judge = _subject_judge(judging)
     return [all(judge.retrieved(Image.fromarray(one.image_u8), one.truth)) for one in pictures]
 
 
 @lru_cache(maxsize=1)
-def _judge_of(judging: Judging) -> SubjectJudge:
+def _subject_judge(judging: Judging) -> SubjectJudge:
     """What judging needs, built once per process."""
     return SubjectJudge(image_px=judging.image_px, which=judging.subjects)
+
+
+class Judges:
+    """Judges of attributes, one in each of some processes, which keep what they painted.
+
+    They are there between a `with` and its end.
+    """
+
+    def __init__(self, judging: Judging) -> None:
+        """Promise `judging.workers` of them."""
+        self.judging = judging
+        self.processes = Processes(judging.workers)
+
+    def __enter__(self) -> Self:
+        self.processes.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.processes.__exit__(*error)
+
+    def verdicts(self, groups: Iterable[Sequence[JudgedPicture]]) -> Iterator[list[Verdict]]:
+        """What pictures show of their truths: a list for each group, in order.
+
+        Groups are taken as they are judged, a few ahead, so that they may be drawn meanwhile.
+
+        Raises:
+            FontError: No usable emoji font was found.
+            DataError: A truth names a subject that these settings do not draw.
+        """
+        return self.processes.map(partial(_verdicts, self.judging), groups)
+
+
+def _verdicts(judging: Judging, pictures: Sequence[JudgedPicture]) -> list[Verdict]:
+    judge = attribute_judge(judging)
+    return [judge.judge(Image.fromarray(one.image_u8), one.truth) for one in pictures]
+
+
+@lru_cache(maxsize=1)
+def attribute_judge(judging: Judging) -> AttributeJudge:
+    """The judge of this process, built once.
+
+    Raises:
+        FontError: No usable emoji font was found.
+    """
+    return AttributeJudge(image_px=judging.image_px, which=judging.subjects)

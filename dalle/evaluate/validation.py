@@ -7,7 +7,9 @@ draws can be better; and refuse them beside a caption that is wrong in a single 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from PIL import Image
@@ -17,8 +19,9 @@ from dalle.data.emoji.heldout import COUNTS
 from dalle.data.emoji.looks import LOOKS
 from dalle.data.emoji.palette import BACKGROUNDS
 from dalle.data.emoji.subjects import Subject
-from dalle.evaluate.attributes import Attribute, AttributeJudge, names_no_subject
+from dalle.evaluate.attributes import Attribute, names_no_subject
 from dalle.evaluate.estimators import Rate, share
+from dalle.evaluate.judging import Judges, Judging, attribute_judge
 from dalle.evaluate.layouts import PAIR_PLACES
 from dalle.evaluate.results import Validation
 
@@ -35,18 +38,42 @@ _VALUES: dict[str, Sequence[Any]] = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """A scene whose truth is known."""
+
+    number: int
+    image: Image.Image
+    rebuilt: Image.Image
+    truth: Truth
+    other: Truth
+    """That of another scene."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Examined:
+    """What a judge said of a scene."""
+
+    accepted: tuple[bool, bool, bool]
+    """The picture, what a dVAE leaves of it, and the picture beside another caption."""
+    caught: Mapping[Attribute, bool]
+    """Of what the caption speaks of: whether the judge finds that the picture does not show it,
+    where the caption says something else."""
+    caught_rebuilt: Mapping[Attribute, bool]
+
+
 def validate(
-    judge: AttributeJudge,
+    judges: Judges,
     images: Sequence[Image.Image],
     rebuilt: Sequence[Image.Image],
     truths: Sequence[Truth],
     *,
     seed: int,
 ) -> Validation:
-    """How often the judge is right about pictures whose truth is known.
+    """How often a judge is right about pictures whose truth is known.
 
     Args:
-        judge: What is validated.
+        judges: What is validated, in as many copies as there are processes.
         images: Ground-truth renderings, RGB, as large as the judge wants them.
         rebuilt: The same through a dVAE.
         truths: What each of them shows, as `.json` members of emoji scenes hold it.
@@ -55,31 +82,47 @@ def validate(
     Raises:
         ValueError: There are no pictures, or one has another size.
     """
-    accepted: dict[str, list[bool]] = {"images": [], "rebuilt": [], "others": []}
-    caught: defaultdict[str, list[bool]] = defaultdict(list)
-    caught_rebuilt: defaultdict[str, list[bool]] = defaultdict(list)
     others = (*truths[1:], *truths[:1])
-    for number, (image, soft, truth, other) in enumerate(
-        zip(images, rebuilt, truths, others, strict=True)
-    ):
-        verdict = judge.judge(image, truth)
-        accepted["images"].append(verdict.hit)
-        accepted["rebuilt"].append(judge.judge(soft, truth).hit)
-        accepted["others"].append(judge.judge(image, other).hit)
-        dice = Dice(f"{seed}/validation/{number}")
-        for attribute in verdict.attributes:
-            wrong = wrong_claim(truth, attribute, judge.subjects, dice)
-            if wrong is None:
-                continue
-            for found, picture in ((caught, image), (caught_rebuilt, soft)):
-                shown = turned(picture) if attribute == "panels" else picture
-                found[attribute].append(not judge.judge(shown, wrong).attributes[attribute])
+    scenes = [
+        _Known(number=number, image=image, rebuilt=soft, truth=truth, other=other)
+        for number, (image, soft, truth, other) in enumerate(
+            zip(images, rebuilt, truths, others, strict=True)
+        )
+    ]
+    examined = list(judges.processes.map(partial(_examine, judges.judging, seed), scenes))
+    images_right, rebuilt_right, others_right = (
+        share([one.accepted[kind] for one in examined]) for kind in range(3)
+    )
     return Validation(
-        images=share(accepted["images"]),
-        rebuilt=share(accepted["rebuilt"]),
-        others=share(accepted["others"]),
-        caught=_shares(caught),
-        caught_rebuilt=_shares(caught_rebuilt),
+        images=images_right,
+        rebuilt=rebuilt_right,
+        others=others_right,
+        caught=_shares(one.caught for one in examined),
+        caught_rebuilt=_shares(one.caught_rebuilt for one in examined),
+    )
+
+
+def _examine(judging: Judging, seed: int, scene: _Known) -> _Examined:
+    judge = attribute_judge(judging)
+    verdict = judge.judge(scene.image, scene.truth)
+    dice = Dice(f"{seed}/validation/{scene.number}")
+    caught: dict[Attribute, bool] = {}
+    caught_rebuilt: dict[Attribute, bool] = {}
+    for attribute in verdict.attributes:
+        wrong = wrong_claim(scene.truth, attribute, judge.subjects, dice)
+        if wrong is None:
+            continue
+        for found, picture in ((caught, scene.image), (caught_rebuilt, scene.rebuilt)):
+            shown = turned(picture) if attribute == "panels" else picture
+            found[attribute] = not judge.judge(shown, wrong).attributes[attribute]
+    return _Examined(
+        accepted=(
+            verdict.hit,
+            judge.judge(scene.rebuilt, scene.truth).hit,
+            judge.judge(scene.image, scene.other).hit,
+        ),
+        caught=caught,
+        caught_rebuilt=caught_rebuilt,
     )
 
 
@@ -136,5 +179,10 @@ def turned(image: Image.Image) -> Image.Image:
     return result
 
 
-def _shares(found: Mapping[str, Sequence[bool]]) -> dict[str, Rate]:
+def _shares(scenes: Iterable[Mapping[Attribute, bool]]) -> dict[str, Rate]:
+    """By attribute, the share of the scenes that speak of it in which it was caught."""
+    found: defaultdict[str, list[bool]] = defaultdict(list)
+    for scene in scenes:
+        for attribute, was_caught in scene.items():
+            found[attribute].append(was_caught)
     return {name: share(values) for name, values in found.items()}

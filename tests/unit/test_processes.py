@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from dalle.errors import DataError
-from dalle.processes import map_in_processes, processors
+from dalle.processes import TAKEN_AHEAD, Processes, map_in_processes, processors
 
 
 def whose(offset: int, task: int) -> tuple[int, int]:
@@ -39,6 +39,25 @@ def test_the_error_of_a_task_reaches_the_caller(workers: int) -> None:
     assert next(results)[0] == 12
     with pytest.raises(DataError, match="thirteen is unlucky"):
         next(results)
+
+
+def test_processes_stay_for_the_next_work_and_take_few_tasks_ahead() -> None:
+    taken = []
+
+    def tasks() -> Iterator[int]:
+        for task in range(100, 200):
+            taken.append(task)
+            yield task
+
+    with Processes(2) as processes:
+        results = processes.map(partial(whose, 0), tasks())
+        first = [next(results) for _ in range(3)]
+        assert [number for number, _ in first] == [100, 101, 102]
+        assert len(taken) <= 3 + 2 * TAKEN_AHEAD
+        both = {process for _, process in (*first, *results)}
+        again = {process for _, process in processes.map(partial(whose, 0), range(12))}
+        assert again <= both
+        assert len(both) <= 2
 
 
 def test_processors_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,14 @@ from PIL import Image
 from dalle.config import DataEmoji
 from dalle.data.emoji.font import EmojiFont
 from dalle.data.emoji.write import render_scene
-from dalle.evaluate.judging import AT_ONCE, JudgedPicture, Judging, all_retrieved
+from dalle.evaluate.judging import (
+    AT_ONCE,
+    JudgedPicture,
+    Judges,
+    Judging,
+    all_retrieved,
+    attribute_judge,
+)
 from dalle.evaluate.subjects import SubjectJudge
 
 PX = 32
@@ -48,6 +55,19 @@ def test_each_picture_is_judged_once_as_one_judge_does(
         one = pictures[number]
         assert found == all(judge.retrieved(Image.fromarray(one.image_u8), one.truth))
     assert {found for _, found in answers} == {True, False}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_verdicts_come_in_the_order_of_groups(pictures: list[JudgedPicture], workers: int) -> None:
+    judging = Judging(image_px=PX, subjects="core", workers=workers)
+    plain = [one for one in pictures if one.truth["look"] is None][:4]
+    groups = [plain[:1], [], plain[1:]]
+    with Judges(judging) as judges:
+        found = list(judges.verdicts(iter(groups)))
+    judge = attribute_judge(judging)
+    assert found == [
+        [judge.judge(Image.fromarray(one.image_u8), one.truth) for one in group] for group in groups
+    ]
 
 
 def test_a_process_that_judges_does_not_load_torch() -> None:

@@ -16,6 +16,7 @@ from dalle.data.emoji.dice import Dice
 from dalle.data.emoji.font import EmojiFont
 from dalle.data.emoji.write import render_scene
 from dalle.evaluate.attributes import Attribute, AttributeJudge, Verdict
+from dalle.evaluate.judging import Judges, Judging, attribute_judge
 from dalle.evaluate.validation import turned, validate, wrong_claim
 
 Scenes = tuple[list[Image.Image], list[Mapping[str, Any]]]
@@ -24,8 +25,15 @@ KINDS = {"background": 2, "size": 1, "count": 1, "pair": 1, "panels": 1}
 
 
 @pytest.fixture(scope="module")
-def judge(font: EmojiFont) -> AttributeJudge:
-    return AttributeJudge(image_px=64, which="core", font=font.path)
+def judges(font: EmojiFont) -> Judges:
+    del font  # skips without one
+    return Judges(Judging(image_px=64, subjects="core", workers=1))
+
+
+@pytest.fixture(scope="module")
+def judge(judges: Judges) -> AttributeJudge:
+    """The one that all of them are in this process."""
+    return attribute_judge(judges.judging)
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +58,10 @@ def scenes(judge: AttributeJudge) -> Scenes:
     return images, truths
 
 
-def test_the_judge_is_right_about_ground_truth(judge: AttributeJudge, scenes: Scenes) -> None:
+def test_the_judge_is_right_about_ground_truth(judges: Judges, scenes: Scenes) -> None:
     images, truths = scenes
     blank = [Image.new("RGB", (64, 64), "white")] * len(images)
-    found = validate(judge, images, blank, truths, seed=0)
+    found = validate(judges, images, blank, truths, seed=0)
     assert found.images.rate >= 5 / 6
     assert (found.rebuilt.rate, found.others.rate) == (0, 0)
     assert found.images.n == found.rebuilt.n == found.others.n == 6
@@ -67,7 +75,7 @@ def test_the_judge_is_right_about_ground_truth(judge: AttributeJudge, scenes: Sc
 
 
 def test_a_judge_who_accepts_everything_is_seen_through(
-    judge: AttributeJudge, scenes: Scenes, monkeypatch: pytest.MonkeyPatch
+    judges: Judges, judge: AttributeJudge, scenes: Scenes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strict = judge.judge
 
@@ -76,7 +84,7 @@ def test_a_judge_who_accepts_everything_is_seen_through(
 
     monkeypatch.setattr(judge, "judge", lenient)
     images, truths = scenes[0][:3], scenes[1][:3]
-    found = validate(judge, images, images, truths, seed=0)
+    found = validate(judges, images, images, truths, seed=0)
     assert found.images.rate == found.rebuilt.rate == found.others.rate == 1
     assert {rate.rate for rate in found.caught.values()} == {0}
 
