@@ -6,8 +6,11 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Self, TypeVar
+
+from dalle.errors import DalleError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -44,17 +47,26 @@ class Processes:
             work: A function of a module, or a `partial` of one; each process imports it anew.
             tasks: Sent to the processes, so plain data; one should take much longer than to be
                 sent. They are taken as they are worked on, a few ahead.
+
+        Raises:
+            DalleError: A process was killed.
         """
         if self._pool is None:
             yield from map(work, tasks)
             return
         begun: deque[Future[Result]] = deque()
-        for task in tasks:
-            begun.append(self._pool.submit(work, task))
-            while begun and (len(begun) >= TAKEN_AHEAD * self.workers or begun[0].done()):
+        try:
+            for task in tasks:
+                begun.append(self._pool.submit(work, task))
+                while begun and (len(begun) >= TAKEN_AHEAD * self.workers or begun[0].done()):
+                    yield begun.popleft().result()
+            while begun:
                 yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()
+        except BrokenProcessPool as err:
+            raise DalleError(
+                f"one of the {self.workers} processes that share out the work was killed, as "
+                "happens where memory runs out; ask for fewer with --workers"
+            ) from err
 
 
 def map_in_processes(

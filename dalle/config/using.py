@@ -334,9 +334,12 @@ class EvalVae:
     """Print one JSON object on stdout, and nothing else there."""
     device: Device = "auto"
     """Where the dVAE runs."""
+    workers: int = 0
+    """Processes that judge emoji scenes; 0 takes one per processor."""
 
     def __post_init__(self) -> None:
         """Refuse counts that evaluate nothing."""
         require_positive(self, "samples")
+        require_not_negative(self, "workers")
         if self.image_px is not None:
             require_positive(self, "image_px")

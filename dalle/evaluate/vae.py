@@ -66,7 +66,7 @@ def run(settings: EvalVae) -> int:
     image_px = settings.image_px or (OTHER_IMAGE_PX if judging is None else judging.image_px)
     if judging is not None:
         find_font(None)  # before the pictures are rebuilt, which may take long
-        judging = replace(judging, image_px=image_px)
+        judging = replace(judging, image_px=image_px, workers=settings.workers)
     wanted = min(settings.samples, len(samples))
     scenes = _readable(samples, wanted, image_px)
     bar = tqdm(scenes, total=wanted, desc="eval vae", unit="img", disable=bar_disabled())

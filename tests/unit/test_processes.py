@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
 
-from dalle.errors import DataError
+from dalle.errors import DalleError, DataError
 from dalle.processes import TAKEN_AHEAD, Processes, map_in_processes, processors
 
 
@@ -39,6 +40,17 @@ def test_the_error_of_a_task_reaches_the_caller(workers: int) -> None:
     assert next(results)[0] == 12
     with pytest.raises(DataError, match="thirteen is unlucky"):
         next(results)
+
+
+def die(task: int) -> int:
+    """As the system ends a process that takes too much memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return task
+
+
+def test_the_death_of_a_process_ends_in_words() -> None:
+    with pytest.raises(DalleError, match=r"2 processes .* was killed.*fewer with --workers"):
+        list(map_in_processes(die, range(3), workers=2))
 
 
 def test_processes_stay_for_the_next_work_and_take_few_tasks_ahead() -> None:
