@@ -65,7 +65,8 @@ def run(settings: Pack) -> int:
         files[CARD_FILE] = card
     averaged = None
     if settings.mean_with is not None:
-        averaged = _mean(source, parts, model_folder(settings.mean_with))
+        other = model_folder(settings.mean_with)
+        averaged = _mean(source, parts, other, share=settings.mean_share)
     with replacing(settings.out) as partial:
         for name, path in files.items():
             shutil.copyfile(path, partial / name)
@@ -78,8 +79,10 @@ def run(settings: Pack) -> int:
     return 0
 
 
-def _mean(ours: Path, one: ModelParts, theirs: Path) -> dict[str, Tensor]:
+def _mean(ours: Path, one: ModelParts, theirs: Path, *, share: float) -> dict[str, Tensor]:
     """The mean of two transformers' weights, in the types of the first, whose parts are loaded.
+
+    The second counts for `share` of it.
 
     What two passes over different data learn by heart differs and is averaged away; what both
     learn stays, as long as the second began where the first ended.
@@ -104,7 +107,7 @@ def _mean(ours: Path, one: ModelParts, theirs: Path) -> dict[str, Tensor]:
             )
     weights, others = (load_file(folder / TRANSFORMER_FILE) for folder in (ours, theirs))
     return {
-        name: ((tensor.float() + others[name].float()) / 2).to(tensor.dtype)
+        name: tensor.float().lerp(others[name].float(), share).to(tensor.dtype)
         for name, tensor in weights.items()
     }
 

@@ -42,6 +42,9 @@ class Pack:
     mean_with: Path | None = None
     """Another pass of the model's training, begun with --init at it: the mean of both transformers'
     weights is published, which is often better than either; None publishes the model's."""
+    mean_share: float = 0.5
+    """Share of the other pass in that mean: 0.33 for the third of three equal ones, of whose first
+    two the model is the mean."""
     card: Path | None = None
     """Markdown file that becomes the model card; None keeps the one that is there."""
     temperature: float | None = None
@@ -54,8 +57,12 @@ class Pack:
     """Recommended guidance scale; None keeps the model's."""
 
     def __post_init__(self) -> None:
-        """Refuse sampling settings out of range."""
+        """Refuse settings out of range, and a share of nothing."""
         self.sampling(SamplingConfig())
+        if not 0 < self.mean_share < 1:
+            raise ValueError(f"mean_share must be over 0 and under 1, got {self.mean_share}")
+        if self.mean_with is None and self.mean_share != Pack.mean_share:
+            raise ValueError("mean_share is the share of mean_with, which is not given; give both")
 
     def sampling(self, default: SamplingConfig) -> SamplingConfig:
         """`default` with whatever was set on the command line."""

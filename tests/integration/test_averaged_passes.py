@@ -32,24 +32,45 @@ def next_pass(parts: ModelParts, folder: Path, *, dtype: Literal["fp32", "fp16"]
     save_model(folder, parts, card="The second pass.", dtype=dtype)
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
-def test_the_published_weights_lie_halfway(
-    parts: ModelParts, tmp_path: Path, dtype: Literal["fp32", "fp16"]
+@pytest.mark.parametrize(
+    ("dtype", "flags", "share"),
+    [("fp32", (), 0.5), ("fp16", (), 0.5), ("fp16", ("--mean-share", "0.25"), 0.25)],
+)
+def test_the_published_weights_lie_in_between(
+    parts: ModelParts,
+    tmp_path: Path,
+    dtype: Literal["fp32", "fp16"],
+    flags: tuple[str, ...],
+    share: float,
 ) -> None:
     first, second, out = (tmp_path / name for name in ("first", "second", "mean"))
     save_model(first, parts, card="The first pass.", dtype=dtype)
     next_pass(load_model(first), second, dtype=dtype)
     words = ["pack", "--model", str(second), "--mean-with", str(first), "--out", str(out)]
-    assert main(words) == 0
+    assert main([*words, *flags]) == 0
     one, other, mean = (load_file(at / TRANSFORMER_FILE) for at in (second, first, out))
     assert one.keys() == mean.keys()
     for name, weight in mean.items():
         assert weight.dtype == one[name].dtype
-        halfway = (one[name].double() + other[name].double()) / 2
-        torch.testing.assert_close(weight.double(), halfway, rtol=1e-3, atol=1e-6)
+        between = (1 - share) * one[name].double() + share * other[name].double()
+        torch.testing.assert_close(weight.double(), between, rtol=1e-3, atol=1e-6)
     assert not all(torch.equal(mean[name], one[name]) for name in mean)
     assert TextToImage.from_pretrained(out).generate("a fox", candidates=1).images
     assert (out / "README.md").read_text(encoding="utf-8") == "The second pass."
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--mean-with", "b", "--mean-share", "1"], "mean_share must be over 0 and under 1"),
+        (["--mean-share", "0.3"], "mean_share is the share of mean_with, which is not given"),
+    ],
+)
+def test_a_share_of_all_or_of_nothing_is_refused(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pack", "--model", "emoji", "--out", "c", *words]) == 2
+    assert message in capsys.readouterr().err
 
 
 def other_shape(parts: ModelParts) -> ModelParts:
