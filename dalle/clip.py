@@ -44,6 +44,8 @@ class ClipScorer:
         read_images: Pictures to the model's input, shape (b, c, y, x).
         device: Where to compute.
         view_shift_px: How far, in pixels of the model's input, four further views are moved.
+        likelihood_weight: How much the likelihood of candidates counts beside these scores, for
+            whoever orders them; see `dalle.rerank.ClipRanker`.
     """
 
     def __init__(
@@ -54,7 +56,9 @@ class ClipScorer:
         read_images: Callable[[Sequence[Image.Image]], Tensor],
         device: torch.device,
         view_shift_px: int = 0,
+        likelihood_weight: float = 0.0,
     ) -> None:
+        self.likelihood_weight = likelihood_weight
         self._views = views(view_shift_px)
         self._model = model.to(device).eval()
         self._read_captions = read_captions
@@ -192,6 +196,7 @@ def small_clip_scorer(
         read_images=read_images,
         device=device,
         view_shift_px=config.view_shift_px,
+        likelihood_weight=config.likelihood_weight,
     )
 
 

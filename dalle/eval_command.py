@@ -34,6 +34,7 @@ from dalle.errors import DalleError, DataError
 from dalle.evaluate.caption_sets import read_captions
 from dalle.evaluate.drawn import (
     Judged,
+    as_floats,
     attribute_rates,
     curves,
     gaps_closed,
@@ -94,8 +95,8 @@ class Drawing:
     """Which one that is."""
     likelihoods: list[float]
     """Of all candidates, as they were drawn: mean log-probability of the image tokens, nats."""
-    cosines: list[float] | None
-    """Of all candidates with the caption; None without a CLIP."""
+    clip_scores: list[float] | None
+    """Of all candidates, as `--ranker clip` has them; None without a CLIP."""
 
 
 def run(settings: EvalModel) -> int:
@@ -221,11 +222,11 @@ def _draw_all(
             pass  # nothing is to be judged: `drawings` has them now
         return None, drawings
     verdicts = list(bar(judges.verdicts(pictures)))
-    cosines = [one.cosines for one in drawings if one.cosines is not None]
+    clip_scores = [one.clip_scores for one in drawings if one.clip_scores is not None]
     judged = Judged(
         verdicts=verdicts,
         likelihood=np.array([one.likelihoods for one in drawings]),
-        clip=np.array(cosines) if cosines else None,
+        clip=np.array(clip_scores) if clip_scores else None,
     )
     return judged, drawings
 
@@ -248,15 +249,17 @@ def _drawn(
             raise DalleError(f"caption {one.caption!r} could not be drawn: {result.error}")
         images = [image.image for image in result.images]
         likelihoods = [image.log_likelihood for image in result.images]
-        cosines = None if model.clip is None else model.clip.scores(one.caption, images)
-        best = rank(likelihoods if cosines is None else cosines)[0]
+        clip_scores = None
+        if model.clip is not None:
+            clip_scores = as_floats(model.ranker.scores(one.caption, images, likelihoods))
+        best = rank(likelihoods if clip_scores is None else clip_scores)[0]
         drawings.append(
             Drawing(
                 first=images[0],
                 best=images[best],
                 best_index=best,
                 likelihoods=likelihoods,
-                cosines=cosines,
+                clip_scores=clip_scores,
             )
         )
         truth = one.truth

@@ -23,6 +23,7 @@ from dalle.data.emoji.font import find_font
 from dalle.data.emoji.render import Painter
 from dalle.data.emoji.subjects import Subject, list_subjects
 from dalle.device import choose_device
+from dalle.evaluate.drawn import as_floats
 from dalle.evaluate.panel_judge import PanelJudge
 from dalle.evaluate.panel_truths import PanelTruth, PanelTruths
 from dalle.evaluate.panels import PanelCase, bottom_square, heldout_cases
@@ -161,11 +162,13 @@ class _Redrawing:
             candidates=self.settings.candidates, seed=self.settings.seed,
         ).results[0]  # fmt: skip
         images = [one.image for one in result.images]
-        scores = {"likelihood": [one.log_likelihood for one in result.images]}
-        if (clip := self.model.clip) is not None:
+        likelihoods = [one.log_likelihood for one in result.images]
+        scores = {"likelihood": likelihoods}
+        if self.model.clip is not None:
+            by_clip = self.model.ranker.scores
             bottoms = [bottom_square(image) for image in images]
-            scores["clip whole"] = clip.scores(case.caption, images)
-            scores["clip"] = clip.scores(case.bottom_caption, bottoms)
+            scores["clip whole"] = as_floats(by_clip(case.caption, images, likelihoods))
+            scores["clip"] = as_floats(by_clip(case.bottom_caption, bottoms, likelihoods))
         verdicts = [self.judge.judge(image, number=case.number, look=case.look) for image in images]
         return _Attempt(
             verdicts={

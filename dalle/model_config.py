@@ -5,6 +5,7 @@ This file must not import torch (see `vae/config.py` for the reason).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -127,16 +128,23 @@ class ClipConfig:
     view_shift_px: int = field(default=0, metadata={"later": True})
     """Where candidates are scored: how far four further views of a picture are moved, of which a
     score is the mean; 0 looks at the picture alone."""
+    likelihood_weight: float = field(default=0.0, metadata={"later": True})
+    """Where candidates are ordered: how much the mean log-probability of their image tokens, in
+    nats, counts beside the cosine; 0 leaves it out."""
 
     def __post_init__(self) -> None:
         """Refuse shapes that do not divide."""
         for name, value in vars(self).items():
-            if name not in ("loss", "view_shift_px") and value < 1:
+            if name not in ("loss", "view_shift_px", "likelihood_weight") and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if not 0 <= self.view_shift_px < self.image_px:
             raise ValueError(
                 f"view_shift_px must be from 0 to less than image_px ({self.image_px}), got "
                 f"{self.view_shift_px}"
+            )
+        if not 0 <= self.likelihood_weight < math.inf:
+            raise ValueError(
+                f"likelihood_weight must be a number from 0 on, got {self.likelihood_weight}"
             )
         if self.image_px % self.patch_px:
             raise ValueError(

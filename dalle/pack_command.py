@@ -27,7 +27,8 @@ from dalle.checkpoint import (
 from dalle.config import Pack
 from dalle.errors import ModelFormatError
 from dalle.folders import model_folder
-from dalle.schema import read_object
+from dalle.model_config import ClipConfig
+from dalle.schema import build_config, read_object
 from dalle.weights import replacing
 from vae.model import DiscreteVAE
 
@@ -60,6 +61,14 @@ def run(settings: Pack) -> int:
         _check_tokenizer(source, clip_folder)
         tree["clip"] = dataclasses.asdict(load_clip(clip_folder).config)
         files[CLIP_FILE] = clip_folder / CLIP_FILE
+    if settings.likelihood_weight is not None:
+        if CLIP_FILE not in files:
+            raise ModelFormatError(
+                f"likelihood_weight is part of a CLIP, and {source} has none; give one with --clip"
+            )
+        given = build_config(ClipConfig, tree["clip"], where="clip")
+        changed = dataclasses.replace(given, likelihood_weight=settings.likelihood_weight)
+        tree["clip"] = dataclasses.asdict(changed)
     card = settings.card or source / CARD_FILE
     if card.is_file() or settings.card is not None:
         files[CARD_FILE] = card

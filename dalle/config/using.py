@@ -16,6 +16,7 @@ from dalle.config.sampling import (
     override_sampling,
 )
 from dalle.config.training import Device
+from dalle.model_config import ClipConfig
 from dalle.prompts import check_prompt
 from dalle.transforms import TRANSFORMS, transform_caption
 
@@ -45,6 +46,9 @@ class Pack:
     mean_share: float = 0.5
     """Share of the other pass in that mean: 0.33 for the third of three equal ones, of whose first
     two the model is the mean."""
+    likelihood_weight: float | None = None
+    """How much the likelihood of candidates counts beside the CLIP's cosine where they are ordered;
+    None keeps what the CLIP says."""
     card: Path | None = None
     """Markdown file that becomes the model card; None keeps the one that is there."""
     temperature: float | None = None
@@ -59,6 +63,8 @@ class Pack:
     def __post_init__(self) -> None:
         """Refuse settings out of range, and a share of nothing."""
         self.sampling(SamplingConfig())
+        if self.likelihood_weight is not None:
+            ClipConfig(likelihood_weight=self.likelihood_weight)
         if not 0 < self.mean_share < 1:
             raise ValueError(f"mean_share must be over 0 and under 1, got {self.mean_share}")
         if self.mean_with is None and self.mean_share != Pack.mean_share:

@@ -5,6 +5,7 @@ Axes: s captions, n candidates of each.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Judged:
     likelihood: np.ndarray
     """Mean log-probability of the image tokens, nats, shape (s, n)."""
     clip: np.ndarray | None
-    """Cosine with the caption, shape (s, n); None without a CLIP."""
+    """Scores by the CLIP ranker, shape (s, n); None without a CLIP."""
 
     @property
     def hits(self) -> np.ndarray:
@@ -53,6 +54,11 @@ class Judged:
     def ranked_by(self) -> str:
         """The ranker that the model uses: CLIP where there is one."""
         return "likelihood" if self.clip is None else "clip"
+
+
+def as_floats(scores: Sequence[float | None]) -> list[float]:
+    """A ranker's scores for arrays: NaN, which comes last as well, where it has no opinion."""
+    return [math.nan if score is None else score for score in scores]
 
 
 def rates_at_1(judged: Judged, *, seed: int) -> HitAt1:

@@ -105,8 +105,13 @@ class ClipTask:
             ModelFormatError: It cannot be loaded, or is of another shape or tokenizer.
         """
         parts = load_clip(folder)
-        # How pictures are looked at later is no part of the weights.
-        shape = replace(parts.config, view_shift_px=self.run.model.view_shift_px)
+        # How candidates are ordered later is no part of the weights.
+        ours = self.run.model
+        shape = replace(
+            parts.config,
+            view_shift_px=ours.view_shift_px,
+            likelihood_weight=ours.likelihood_weight,
+        )
         if shape != self.run.model or not self.tokenizer.same_as(parts.tokenizer):
             raise ModelFormatError(
                 f"init {folder} holds a CLIP of another shape or tokenizer: its shape is "

@@ -203,6 +203,33 @@ def test_the_models_own_clip_ranks_unless_told_otherwise(packed: Path) -> None:
     assert [image.score for image in likely] == [image.log_likelihood for image in likely]
 
 
+def test_a_clip_may_leave_a_share_to_the_likelihood(packed: Path, tmp_path: Path) -> None:
+    assert pack(Pack(model=packed, out=tmp_path / "both", likelihood_weight=0.5)) == 0
+    model = TextToImage.from_pretrained(tmp_path / "both", device="cpu")
+    images = model.generate("a fox", candidates=5).images
+    assert model.clip is not None
+    cosines = model.clip.scores("a fox", [image.image for image in images])
+    wanted = [
+        cosine + 0.5 * image.log_likelihood for cosine, image in zip(cosines, images, strict=True)
+    ]
+    assert [image.score for image in images] == pytest.approx(wanted, abs=1e-6)
+    assert wanted == sorted(wanted, reverse=True)
+    assert {image.ranker for image in images} == {"clip"}
+    again = model.redraw(images[0].recipe)
+    assert again.score == pytest.approx(images[0].score, abs=1e-5)
+
+
+def test_a_share_for_the_likelihood_needs_a_clip(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["pack", "--model", str(tiny_model), "--out", str(tmp_path / "model")]
+    assert main([*words, "--likelihood-weight", "0.2"]) == 1
+    assert "likelihood_weight is part of a CLIP, and" in capsys.readouterr().err
+    assert main([*words, "--likelihood-weight", "-1"]) == 2
+    assert "likelihood_weight must be a number from 0 on, got -1.0" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
+
+
 def test_a_redrawn_picture_is_scored_as_at_first(packed: Path) -> None:
     model = TextToImage.from_pretrained(packed, device="cpu")
     first = model.generate("two apples", candidates=3).images[0]

@@ -130,6 +130,12 @@ def test_views_that_leave_the_picture_are_refused() -> None:
             replace(CONFIG, view_shift_px=shift)
 
 
+def test_a_share_of_the_likelihood_that_is_no_number_is_refused() -> None:
+    for weight in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="likelihood_weight must be a number from 0 on"):
+            replace(CONFIG, likelihood_weight=weight)
+
+
 def test_pictures_of_another_size_are_resized_and_batches_change_nothing(
     tokenizer: CaptionTokenizer,
 ) -> None:

@@ -41,8 +41,9 @@ def test_the_highest_score_comes_first(scores: list[float | None], order: list[i
 class FixedScorer:
     """Scores that are given beforehand."""
 
-    def __init__(self, scores: list[float]) -> None:
+    def __init__(self, scores: list[float], *, likelihood_weight: float = 0.0) -> None:
         self.given = scores
+        self.likelihood_weight = likelihood_weight
 
     def scores(self, caption: str, images: Sequence[Image.Image]) -> list[float]:
         return self.given[: len(images)]
@@ -55,6 +56,18 @@ def pictures(count: int) -> list[Image.Image]:
 def test_a_clip_score_that_is_no_number_is_none() -> None:
     ranker = ClipRanker(lambda: cast(ClipScorer, FixedScorer([0.1, NAN, math.inf])))
     assert ranker.scores("a fox", pictures(3), [0.0] * 3) == [0.1, None, None]
+
+
+@pytest.mark.parametrize(
+    ("weight", "scores"),
+    [(0.0, [0.5, 0.6, 0.7]), (0.2, [0.48, 0.42, None])],
+)
+def test_the_likelihood_counts_as_much_as_the_clip_says(
+    weight: float, scores: list[float | None]
+) -> None:
+    scorer = FixedScorer([0.5, 0.6, 0.7], likelihood_weight=weight)
+    ranker = ClipRanker(lambda: cast(ClipScorer, scorer))
+    assert ranker.scores("a fox", pictures(3), [-0.1, -0.9, NAN]) == scores
 
 
 def test_a_clip_is_loaded_once_however_many_threads_ask() -> None:
