@@ -116,6 +116,11 @@ STAGES = {
     "transformer-fourth": ("joint transformer, fourth pass", "nats per token", _TRANSFORMER_CURVES),
     "transformer-fifth": ("joint transformer, fifth pass", "nats per token", _TRANSFORMER_CURVES),
     "transformer-sixth": ("joint transformer, sixth pass", "nats per token", _TRANSFORMER_CURVES),
+    "transformer-seventh": (
+        "joint transformer, seventh pass",
+        "nats per token",
+        _TRANSFORMER_CURVES,
+    ),
     "clip": ("CLIP, first pass: held-out retrieval", "share", _CLIP_CURVES),
     "clip-second": ("CLIP, second pass: held-out retrieval", "share", _CLIP_CURVES),
     "clip-third": ("CLIP, third pass: held-out retrieval", "share", _CLIP_CURVES),
