@@ -14,9 +14,9 @@ from torch.optim import Muon
 class Float32Muon(Muon):
     """torch's Muon, except that it orthogonalises in float32 instead of bf16.
 
-    A processor that multiplies no bf16 takes a hundred times as long for it, which was three
-    quarters of a training step of the bundled model. State and settings are those of torch's
-    class, so that a run may go on on a machine of the other kind.
+    A processor that multiplies no bf16 takes forty times as long for it, which was four fifths of a
+    training step of the bundled model. State and settings are those of torch's class, so that a
+    run may go on on a machine of the other kind.
 
     Source: Jordan et al., https://kellerjordan.github.io/posts/muon/.
     """
