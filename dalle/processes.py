@@ -16,7 +16,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 TAKEN_AHEAD = 4
-"""Tasks per process that are taken before the first result is asked for, so that none is idle."""
+"""Tasks per process that are begun before the first of them must be done, so that none is idle."""
 
 
 class Processes:

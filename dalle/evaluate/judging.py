@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -76,23 +76,13 @@ def _subject_judge(judging: Judging) -> SubjectJudge:
     return SubjectJudge(image_px=judging.image_px, which=judging.subjects)
 
 
-class Judges:
-    """Judges of attributes, one in each of some processes, which keep what they painted.
-
-    They are there between a `with` and its end.
-    """
+class Judges(Processes):
+    """Processes with a judge of attributes in each, which keeps what it painted."""
 
     def __init__(self, judging: Judging) -> None:
         """Promise `judging.workers` of them."""
+        super().__init__(judging.workers)
         self.judging = judging
-        self.processes = Processes(judging.workers)
-
-    def __enter__(self) -> Self:
-        self.processes.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.processes.__exit__(*error)
 
     def verdicts(self, groups: Iterable[Sequence[JudgedPicture]]) -> Iterator[list[Verdict]]:
         """What pictures show of their truths: a list for each group, in order.
@@ -103,7 +93,7 @@ class Judges:
             FontError: No usable emoji font was found.
             DataError: A truth names a subject that these settings do not draw.
         """
-        return self.processes.map(partial(_verdicts, self.judging), groups)
+        return self.map(partial(_verdicts, self.judging), groups)
 
 
 def _verdicts(judging: Judging, pictures: Sequence[JudgedPicture]) -> list[Verdict]:

@@ -89,7 +89,7 @@ def validate(
             zip(images, rebuilt, truths, others, strict=True)
         )
     ]
-    examined = list(judges.processes.map(partial(_examine, judges.judging, seed), scenes))
+    examined = list(judges.map(partial(_examine, judges.judging, seed), scenes))
     images_right, rebuilt_right, others_right = (
         share([one.accepted[kind] for one in examined]) for kind in range(3)
     )

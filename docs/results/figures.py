@@ -99,6 +99,19 @@ _CLIP_CURVES = {
     "heldout_contrast": "told from its hard negative",
 }
 
+_PASSES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")
+
+
+def _passes(
+    stage: str, count: int, *, title: str, unit: str, curves: dict[str, str]
+) -> dict[str, tuple[str, str, dict[str, str]]]:
+    """A stage that was trained in several passes; only those after the first have a suffix."""
+    return {
+        stage if number == 0 else f"{stage}-{name}": (title.format(name), unit, curves)
+        for number, name in enumerate(_PASSES[:count])
+    }
+
+
 STAGES = {
     "vae": (
         "dVAE: reconstruction loss",
@@ -110,20 +123,16 @@ STAGES = {
         "mean absolute error",
         _VAE_CURVES,
     ),
-    "transformer": ("joint transformer, first pass", "nats per token", _TRANSFORMER_CURVES),
-    "transformer-second": ("joint transformer, second pass", "nats per token", _TRANSFORMER_CURVES),
-    "transformer-third": ("joint transformer, third pass", "nats per token", _TRANSFORMER_CURVES),
-    "transformer-fourth": ("joint transformer, fourth pass", "nats per token", _TRANSFORMER_CURVES),
-    "transformer-fifth": ("joint transformer, fifth pass", "nats per token", _TRANSFORMER_CURVES),
-    "transformer-sixth": ("joint transformer, sixth pass", "nats per token", _TRANSFORMER_CURVES),
-    "transformer-seventh": (
-        "joint transformer, seventh pass",
-        "nats per token",
-        _TRANSFORMER_CURVES,
+    **_passes(
+        "transformer",
+        7,
+        title="joint transformer, {} pass",
+        unit="nats per token",
+        curves=_TRANSFORMER_CURVES,
     ),
-    "clip": ("CLIP, first pass: held-out retrieval", "share", _CLIP_CURVES),
-    "clip-second": ("CLIP, second pass: held-out retrieval", "share", _CLIP_CURVES),
-    "clip-third": ("CLIP, third pass: held-out retrieval", "share", _CLIP_CURVES),
+    **_passes(
+        "clip", 3, title="CLIP, {} pass: held-out retrieval", unit="share", curves=_CLIP_CURVES
+    ),
 }
 """Titles, units and curves by stage."""
 
