@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+log = logging.getLogger(__name__)
+
 MAX_BYTES = 16 << 20
 """Largest file that is read."""
+NAMED_LINES = 10
+"""Lines without caption that the warning names."""
 COLUMN = "caption"
 """Header of the column that tables hold their captions in; other columns are ignored."""
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -37,7 +42,7 @@ class CaptionLines:
 
 
 def read_caption_lines(path: Path) -> CaptionLines:
-    """The captions in a text file or a table.
+    """The captions in a text file or a table; a warning names the lines that hold none.
 
     Args:
         path: UTF-8, with or without byte order mark. `.txt` holds one caption a line; `.csv`
@@ -50,7 +55,15 @@ def read_caption_lines(path: Path) -> CaptionLines:
     """
     _check_ending(str(path))
     with path.open("rb") as file:
-        return caption_lines(file.read(MAX_BYTES + 1), name=str(path))
+        found = caption_lines(file.read(MAX_BYTES + 1), name=str(path))
+    if found.empty:
+        named = ", ".join(map(str, found.empty[:NAMED_LINES]))
+        more = f" and {len(found.empty) - NAMED_LINES} more" if found.empty[NAMED_LINES:] else ""
+        log.warning(
+            "%s: %d of its lines hold no caption and were skipped: %s%s",
+            path, len(found.empty), named, more,
+        )  # fmt: skip
+    return found
 
 
 def caption_lines(content: bytes, *, name: str) -> CaptionLines:

@@ -8,15 +8,16 @@ caption decodes to exactly that caption.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from dalle.errors import ModelFormatError
 from dalle.prompts import MAX_CAPTION_CHARS, normalise
+from dalle.whole_file import write_whole
 
 _MAX_FILE_BYTES = 16 * 1024 * 1024
 _MAX_RAW_CHARS = 8 * MAX_CAPTION_CHARS  # NFC is quadratic in a run of combining marks
@@ -35,8 +36,10 @@ class CaptionTokenizer:
         Raises:
             ModelFormatError: The tokenizer is of another kind, or its tables contradict each other.
         """
-        model = json.loads(tokenizer.to_str())["model"]
+        whole = json.loads(tokenizer.to_str())
+        model = whole["model"]
         _check_model(model)
+        _check_steps(whole)
         self._tokenizer = tokenizer
         self._ids: dict[str, int] = model["vocab"]
         self._ranks = {(left, right): rank for rank, (left, right) in enumerate(model["merges"])}
@@ -99,12 +102,7 @@ class CaptionTokenizer:
 
     def save(self, path: Path) -> None:
         """Write `tokenizer.json` to `path`, completely or not at all."""
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            partial.write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(path, self._tokenizer.to_str(pretty=True).encode())
 
     def same_as(self, other: CaptionTokenizer) -> bool:
         """Whether both cut every caption into the same tokens."""
@@ -151,7 +149,7 @@ class CaptionTokenizer:
         if not clipped:
             return []
         pre_tokenizer = self._tokenizer.pre_tokenizer
-        assert pre_tokenizer is not None, "_check_model saw a byte-level pre-tokenizer"
+        assert pre_tokenizer is not None, "_check_steps saw a byte-level one"
         return [
             self._ids[symbol]
             for word, _ in pre_tokenizer.pre_tokenize_str(clipped)
@@ -232,6 +230,20 @@ def _byte_symbols() -> list[str]:
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
+
+
+def _check_steps(tokenizer: Mapping[str, Any]) -> None:
+    """Raise ModelFormatError if text is to be changed, cut, padded or split in another way."""
+    before = tokenizer.get("pre_tokenizer")
+    if not isinstance(before, dict) or before.get("type") != "ByteLevel":
+        raise ModelFormatError(f"the tokenizer must split text by bytes, got {before!r:.60}")
+    if not (before.get("add_prefix_space") and before.get("use_regex", True)):
+        raise ModelFormatError("the tokenizer must put a space before each word, got one without")
+    for step in ("normalizer", "truncation", "padding", "added_tokens"):
+        if tokenizer.get(step):
+            raise ModelFormatError(
+                f"the tokenizer has {step} of its own, which captions are not read with; remove it"
+            )
 
 
 def _check_model(model: dict[str, object]) -> None:

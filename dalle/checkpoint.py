@@ -55,7 +55,7 @@ class ModelParts:
     sampling: SamplingConfig
     """The sampling settings the model's makers recommend."""
     fingerprint: str
-    """First 16 hex digits of the SHA-256 of the folder's SHA256SUMS."""
+    """Of the files that pictures depend on; see `dalle.checksums.verify_sums`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ def write_sums(folder: Path) -> None:
 
 
 def verify_sums(folder: Path, required: Collection[str]) -> str:
-    """Check every file that SHA256SUMS lists, and return a fingerprint of the required ones.
+    """Check the required files against SHA256SUMS, and return a fingerprint of them.
 
     Other files, such as a model's card, may change without making it another model.
 
@@ -46,22 +46,22 @@ def verify_sums(folder: Path, required: Collection[str]) -> str:
         First 16 hex digits of the SHA-256 of the required files' lines.
 
     Raises:
-        ModelFormatError: The list is missing or malformed, a required file is not on it, or a file
-            is missing or differs.
+        ModelFormatError: The list is missing or malformed, or a required file is missing, differs
+            or is not on it.
     """
-    expected = _read_sums(folder)
+    expected = read_sums(folder)
     if unlisted := sorted(set(required) - expected.keys()):
         raise ModelFormatError(
             f"{folder / SUMS_FILE} does not list {', '.join(unlisted)}, so that cannot be "
             "verified; get the folder again from where it was published"
         )
-    for name, digest in expected.items():
+    for name in required:
         path = folder / name
         if not path.is_file():
             raise ModelFormatError(
                 f"{folder} lacks {name}, which its {SUMS_FILE} lists; copy the whole folder again"
             )
-        if file_sha256(path) != digest:
+        if file_sha256(path) != expected[name]:
             raise ModelFormatError(
                 f"{path} is damaged: its SHA-256 differs from {SUMS_FILE}; copy the file again"
             )
@@ -69,8 +69,12 @@ def verify_sums(folder: Path, required: Collection[str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
-def _read_sums(folder: Path) -> dict[str, str]:
-    """Hashes by file name."""
+def read_sums(folder: Path) -> dict[str, str]:
+    """Hashes by file name.
+
+    Raises:
+        ModelFormatError: The list is missing, too large or malformed.
+    """
     path = folder / SUMS_FILE
     if not path.is_file():
         raise ModelFormatError(

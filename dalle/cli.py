@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 from dalle import config
 from dalle.console import configure_log
 from dalle.errors import DalleError
+from dalle.labels import one_line
 from dalle.version import __version__
 
 EXIT_DONE = 0
@@ -181,6 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: The words after `dalle`; None takes those of the process.
     """
+    _mend_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     debug = _take(words, "--debug") or os.environ.get("DALLE_DEBUG", "0") not in ("", "0")
     configure_log(quiet=_take(words, "--quiet"))
@@ -199,8 +201,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         status, message = _verdict(err)
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        # Messages quote what strangers wrote: captions, file names, the settings in a picture.
+        print(f"error: {one_line(message)}", file=sys.stderr)
         return status
+
+
+def _mend_streams() -> None:
+    """Let results be written wherever stdout and stderr lead, or nowhere if they are closed.
+
+    Captions may be of any script, and a terminal's encoding need not know it.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started us
+            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - stays open
+            setattr(sys, name, nowhere)
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _verdict(err: BaseException) -> tuple[int, str]:

@@ -219,7 +219,8 @@ def published_clip_scorer(spec: str, device: torch.device) -> ClipScorer:
     import open_clip
 
     name, weights = _architecture(spec)
-    with _open_clip_errors(spec):
+    is_local = weights is None or Path(weights).is_file()
+    with _open_clip_errors(spec, is_local=is_local):
         model = open_clip.create_model(name, pretrained=weights, require_pretrained=True)
         tokenize = open_clip.get_tokenizer(name)
     require_finite(model.named_parameters(), f"CLIP {spec}")
@@ -279,8 +280,12 @@ def _architecture(spec: str) -> tuple[str, str | None]:
 
 
 @contextmanager
-def _open_clip_errors(spec: str) -> Iterator[None]:
+def _open_clip_errors(spec: str, *, is_local: bool) -> Iterator[None]:
     """Whatever goes wrong while open_clip loads, as one of our errors.
+
+    Args:
+        spec: What is loaded.
+        is_local: Whether its weights are a file or folder here, so that nothing is fetched.
 
     Raises:
         ClipUnavailableError: A download failed.
@@ -290,7 +295,7 @@ def _open_clip_errors(spec: str) -> Iterator[None]:
         yield
     except Exception as err:  # open_clip raises nearly anything
         cause = " ".join(str(err).split())[:300]
-        if "download" in cause.lower() or "hub" in cause.lower():
+        if not is_local and ("download" in cause.lower() or "hub" in cause.lower()):
             raise ClipUnavailableError(
                 f"CLIP {spec} is not on this machine and could not be fetched ({cause}); fetch it "
                 "once while online, or give weights in a file"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from typing import TextIO
 
 _PACKAGES = ("dalle", "vae")
+_PICTURE_LIBRARY = r"PIL\."
 
 
 class _LogBesideBars(logging.StreamHandler[TextIO]):
@@ -32,6 +34,8 @@ class _LogFormat(logging.Formatter):
 
 def configure_log(*, quiet: bool) -> None:
     """Send the log of our packages to stderr; `quiet` leaves warnings and errors, and no bars."""
+    # What is wrong with a picture is said by us, in one line and with its name.
+    warnings.filterwarnings("ignore", module=_PICTURE_LIBRARY)
     handler = _LogBesideBars(sys.stderr)
     handler.setFormatter(_LogFormat())
     for package in _PACKAGES:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -208,21 +208,28 @@ class Drawer:
         """The picture that `recipe` describes, not yet scored.
 
         Raises:
-            DalleError: The recipe belongs to another model.
+            DalleError: The recipe belongs to another model or another kind of device.
             ValueError: The recipe's caption cannot be drawn, or its image prompt does not fit.
         """
         prompt = self.given_rows(recipe)
-        together, size = recipe.batch
+        if recipe.device != self.device.type:
+            raise DalleError(
+                f"the picture was drawn on {recipe.device}, whose random numbers are not those of "
+                f"{self.device.type}; draw it again on {recipe.device} (--device {recipe.device})"
+            )
+        engine = self.engines.exactly(recipe.dtype, compiled=recipe.compiled)
+        together, size = (1, 1) if engine.independent else recipe.batch
         start = recipe.index - recipe.index % size
         batch = DrawBatch(
             captions=(self.prepare_any(recipe.caption or None, prompt),) * together,
             indices=range(start, start + size),
             seed=recipe.seed,
             sampling=recipe.sampling,
-            engine=self.engines.exactly(recipe.dtype, compiled=recipe.compiled),
+            engine=engine,
         )
         *_, drawn = self.draw(batch)
-        return self.images(batch, drawn, row=0)[recipe.index - start]
+        picture = self.images(batch, drawn, row=0)[recipe.index - start]
+        return replace(picture, recipe=recipe)
 
     def first_rows(self, picture: GeneratedImage, keep_rows: float | int) -> ImagePrompt:
         """The upper rows of a picture that this model drew, their tokens as they are.
@@ -281,6 +288,7 @@ class Drawer:
                     prompt=tuple(batch.captions[row].image_tokens.tolist()),
                     dtype=batch.engine.dtype,
                     compiled=batch.engine.compiled,
+                    device=self.device.type,
                 ),
             )
             for image, grid, likelihood, index in zip(

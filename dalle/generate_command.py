@@ -108,7 +108,6 @@ def run(settings: Generate) -> int:
     if written.prompt is not None:
         report["prompt"] = _prompt_entry(written.prompt, settings.out)
     report |= {"model": settings.model, "seconds": round(time.perf_counter() - started, 3)}
-    # ASCII reaches every pipe and terminal, whatever its encoding.
     text = json.dumps(report) + "\n" if settings.json else _summary(report, sheet)
     sys.stdout.write(text)
     if written.failures:
@@ -213,10 +212,10 @@ def _options(sampling: SamplingConfig) -> SamplingOptions:
 
 def _check_folder(folder: Path) -> None:
     """Find out before the work, and without a trace, whether pictures can be written."""
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not nearest.is_dir():
         raise DalleError(
-            f"output folder {folder} cannot be written ({nearest} is a file); "
+            f"output folder {folder} cannot be written ({nearest} is no folder); "
             "give another with --out"
         )
     if not os.access(nearest, os.W_OK | os.X_OK):

@@ -6,6 +6,7 @@ import re
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from dalle.data.images import open_rgb
@@ -61,6 +62,8 @@ def _read_held(image: Image.Image) -> Image.Image:
     try:
         exif = image.getexif()
         plain = image if image.mode in _PNG_MODES else image.convert("RGB")
+        if image.mode == "I":  # of whose 32 bits PNG holds 16
+            plain = Image.fromarray(np.asarray(image).clip(0, 65535).astype(np.uint16))
         plain.save(written, "PNG", exif=exif, compress_level=1)
     except (OSError, SyntaxError, ValueError, EOFError) as err:
         raise DataError(f"the picture is damaged: {err}") from err
@@ -73,7 +76,7 @@ def _read_file(name: str) -> Image.Image:
     try:
         path = Path(name)
         if not path.is_file():
-            raise DataError("there is no such file")
+            raise DataError("it is a folder" if path.is_dir() else "there is no such file")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise DataError(f"the file has over {MAX_FILE_BYTES:,} bytes; give a smaller copy")
         return open_rgb(path.read_bytes(), max_pixels=MAX_PIXELS)

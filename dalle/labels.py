@@ -32,9 +32,13 @@ def short_hash(text: str) -> str:
 
 def shown(caption: str, longest: int) -> str:
     """`caption` on one line, without characters that could steer a terminal, cut to `longest`."""
-    visible = "".join(char if char.isprintable() else " " for char in caption)
-    line = " ".join(visible.split())
+    line = one_line(caption)
     return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def one_line(text: str) -> str:
+    """`text` on one line, without characters that could steer a terminal."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def score_text(score: float | None, ranker: str) -> str:

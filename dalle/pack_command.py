@@ -10,6 +10,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dalle.captions import CaptionTokenizer
 from dalle.checkpoint import (
     CARD_FILE,
     CLIP_FILE,
@@ -28,8 +29,8 @@ from dalle.config import Pack
 from dalle.errors import ModelFormatError
 from dalle.folders import model_folder
 from dalle.model_config import ClipConfig
-from dalle.schema import build_config, read_object
-from dalle.weights import replacing
+from dalle.schema import read_object
+from dalle.weights import check_replaceable, replacing
 from vae.model import DiscreteVAE
 
 log = logging.getLogger(__name__)
@@ -41,34 +42,24 @@ def run(settings: Pack) -> int:
     Raises:
         ModelFormatError: A part is damaged, the CLIP reads captions with another tokenizer, the
             dVAE has other codes, or the model to average with is of another kind.
+        ValueError: Something other than a model stands where it shall be written.
         OSError: A file cannot be read or written.
     """
+    check_replaceable(settings.out)
     source = model_folder(settings.model)
     parts = load_model(source)
     tree = read_object(source / CONFIG_FILE)
     tree["sampling"] = dataclasses.asdict(settings.sampling(parts.sampling))
     files = {name: source / name for name in (VAE_FILE, TRANSFORMER_FILE, TOKENIZER_FILE)}
-    if has_clip(source):
-        files[CLIP_FILE] = source / CLIP_FILE
     if settings.vae is not None:
         vae_folder = model_folder(settings.vae)
         vae = load_vae(vae_folder)
         _check_codes(parts.vae, vae, where=vae_folder)
         tree["vae"] = dataclasses.asdict(vae.config)
         files[VAE_FILE] = vae_folder / VAE_FILE
-    if settings.clip is not None:
-        clip_folder = model_folder(settings.clip)
-        _check_tokenizer(source, clip_folder)
-        tree["clip"] = dataclasses.asdict(load_clip(clip_folder).config)
-        files[CLIP_FILE] = clip_folder / CLIP_FILE
-    if settings.likelihood_weight is not None:
-        if CLIP_FILE not in files:
-            raise ModelFormatError(
-                f"likelihood_weight is part of a CLIP, and {source} has none; give one with --clip"
-            )
-        given = build_config(ClipConfig, tree["clip"], where="clip")
-        changed = dataclasses.replace(given, likelihood_weight=settings.likelihood_weight)
-        tree["clip"] = dataclasses.asdict(changed)
+    if (clip := _clip(settings, source, parts.tokenizer)) is not None:
+        files[CLIP_FILE], config = clip
+        tree["clip"] = dataclasses.asdict(config)
     card = settings.card or source / CARD_FILE
     if card.is_file() or settings.card is not None:
         files[CARD_FILE] = card
@@ -135,15 +126,30 @@ def _check_codes(ours: DiscreteVAE, theirs: DiscreteVAE, *, where: Path) -> None
         )
 
 
-def _check_tokenizer(model: Path, clip: Path) -> None:
-    """Refuse a CLIP that was trained on other caption tokens than the model's.
+def _clip(
+    settings: Pack, model: Path, tokenizer: CaptionTokenizer
+) -> tuple[Path, ClipConfig] | None:
+    """Weights and config of the CLIP asked for, else of the model's own; None without either.
 
     Raises:
-        ModelFormatError: It was.
+        ModelFormatError: It is damaged, reads captions with another tokenizer than the model, or is
+            to be changed and not there.
     """
-    ours, theirs = (read_object(folder / TOKENIZER_FILE) for folder in (model, clip))
-    if ours != theirs:
+    weight = settings.likelihood_weight
+    if settings.clip is None and not has_clip(model):
+        if weight is not None:
+            raise ModelFormatError(
+                f"likelihood_weight is part of a CLIP, and {model} has none; give one with --clip"
+            )
+        return None
+    folder = model if settings.clip is None else model_folder(settings.clip)
+    clip = load_clip(folder)
+    if not tokenizer.same_as(clip.tokenizer):
         raise ModelFormatError(
-            f"the CLIP in {clip} has another tokenizer than the model in {model}; train it with "
+            f"the CLIP in {folder} has another tokenizer than the model in {model}; train it with "
             f"--tokenizer {model / TOKENIZER_FILE}"
         )
+    config = clip.config
+    if weight is not None:
+        config = dataclasses.replace(config, likelihood_weight=weight)
+    return folder / CLIP_FILE, config

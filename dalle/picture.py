@@ -19,6 +19,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from dalle.config import MAX_CANDIDATES, SamplingConfig, WeightType, check_seed
 from dalle.schema import build_config
+from dalle.whole_file import write_whole
 
 if TYPE_CHECKING:
     from dalle.rerank import RankerName  # which loads torch; reading a recipe needs none
@@ -50,6 +51,8 @@ class Recipe:
     """Type of the weights that drew it."""
     compiled: bool = False
     """Whether the compiled decode step drew it."""
+    device: str = "cpu"
+    """Kind of device, as torch calls it: each has random numbers of its own."""
 
     def kept_rows(self, grid: tuple[int, int], *, codes: int) -> int:
         """How many rows of the token grid were given rather than drawn.
@@ -99,7 +102,7 @@ class GeneratedImage:
         Raises:
             OSError: The file cannot be written.
         """
-        _write_whole(self.png(), path)
+        write_whole(path, self.png())
 
     def png(self) -> bytes:
         """The content of the file that `save` writes."""
@@ -120,7 +123,7 @@ def save_png(image: Image.Image, path: Path) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    _write_whole(_encoded(image), path)
+    write_whole(path, _encoded(image))
 
 
 def _encoded(image: Image.Image, info: PngImagePlugin.PngInfo | None = None) -> bytes:
@@ -128,16 +131,6 @@ def _encoded(image: Image.Image, info: PngImagePlugin.PngInfo | None = None) -> 
     encoded = io.BytesIO()
     image.save(encoded, format="PNG", pnginfo=info)
     return encoded.getvalue()
-
-
-def _write_whole(content: bytes, path: Path) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def read_recipe(source: Path | bytes) -> Recipe:
@@ -209,6 +202,7 @@ def _recipe(values: object) -> Recipe:
         prompt=tuple(prompt),
         dtype=_weight_type(values.get("dtype", "fp32")),
         compiled=_member({"compiled": False, **values}, "compiled", bool),
+        device=_member({"device": "cpu", **values}, "device", str),
     )
     check_seed(recipe.seed)
     if not 0 <= recipe.index < MAX_CANDIDATES:

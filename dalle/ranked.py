@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dalle.drawing import Prepared
-from dalle.errors import DalleError
 from dalle.picture import GeneratedImage
 from dalle.request import Request
 from dalle.rerank import LikelihoodRanker, NoRanker, Ranker, RankerName, rank
@@ -64,7 +63,7 @@ def ranked(caption: Prepared, images: Sequence[GeneratedImage], request: Request
     wanted, notices = list(images[: request.candidates]), [caption.notice]
     try:
         wanted = scored(caption.caption, wanted, ranker_of(caption.caption, request.ranker))
-    except DalleError as err:
+    except Exception as err:  # noqa: BLE001 - pictures are worth more than their order
         notices.append(f"the candidates are not ranked: {err}")
         log.warning("%s", notices[-1])
     order = rank([image.score for image in wanted])[: request.keep]

@@ -169,7 +169,10 @@ def find_clip_ranker(
     """
     if clip is None:
         if has_clip(folder):
-            return ClipRanker(lambda: _our_scorer(folder, device))
+            ranker = ClipRanker(lambda: _our_scorer(folder, device))
+            if required:
+                ranker.scorer()  # now, since later a fault would only leave candidates unranked
+            return ranker
         if required:
             raise ClipUnavailableError(f"{folder} brings no CLIP; name one with --clip")
         return None

@@ -65,8 +65,9 @@ def _guess(settings: Transform) -> str | None:
     if not isinstance(ranker, ClipRanker):
         log.info("there is no CLIP to tell what the picture shows; name it with --subject")
         return None
+    picture = read_picture(settings.image)
     try:
-        name = likeliest_subject(ranker.scorer(), read_picture(settings.image))
+        name = likeliest_subject(ranker.scorer(), picture)
     except DalleError as err:
         log.warning("what the picture shows is not known: %s; name it with --subject", err)
         return None

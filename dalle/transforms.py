@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from dalle.data.emoji.wording import LOOK_NAMES, panel_caption
 from dalle.options import nearest
-from dalle.prompts import normalise
+from dalle.prompts import MAX_CAPTION_CHARS, normalise
 
 _PAINT = "colored "
 _ALIASES = {"postage stamp": ("stamp",), "grayscale": ("greyscale",)}
@@ -77,7 +77,7 @@ def transform_caption(name: str, subject: str | None = None) -> str:
 
     Raises:
         TypeError: `name` or `subject` is not a string.
-        ValueError: There is no such transform, or the subject is blank or no valid Unicode.
+        ValueError: There is no such transform, or the subject is blank, too long or no Unicode.
     """
     transform = find_transform(name)
     return panel_caption(transform.look, None if subject is None else _bare(subject))
@@ -100,6 +100,11 @@ def _bare(subject: str) -> str:
     """`subject` as captions hold it: normalised, without article."""
     if not isinstance(subject, str):
         raise TypeError(f"a subject must be a string, got {type(subject).__name__}")
+    if len(subject) > MAX_CAPTION_CHARS:  # before any work on it
+        raise ValueError(
+            f"a subject must have at most {MAX_CAPTION_CHARS:,} characters, got {len(subject):,}; "
+            "name what the picture shows, such as 'fox'"
+        )
     noun = _ARTICLE.sub("", normalise(subject))
     if not noun:
         raise ValueError(

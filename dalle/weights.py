@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from dalle.checksums import write_sums
+from dalle.checksums import SUMS_FILE, read_sums, write_sums
 from dalle.errors import ModelFormatError
 
 _FLOAT_TYPES = ("F32", "F16", "BF16")
@@ -21,18 +22,43 @@ _FLOAT_TYPES = ("F32", "F16", "BF16")
 Module = TypeVar("Module", bound=nn.Module)
 
 
+def check_replaceable(folder: Path) -> None:
+    """Refuse to put a model folder where something else stands.
+
+    Raises:
+        ValueError: There is a file, or a folder that holds more than its SHA256SUMS lists.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ValueError(f"out folder {folder} is a file; give a new folder")
+    names = {path.name for path in folder.iterdir()}
+    ours = {SUMS_FILE, *read_sums(folder)} if SUMS_FILE in names else set()
+    if others := sorted(names - ours):
+        raise ValueError(
+            f"out folder {folder} holds {others[0]!r}, which is no part of a model and would be "
+            "lost; give a new folder"
+        )
+
+
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """A partial folder beside `folder`; sealed with SHA256SUMS and put in its place on success."""
+    """A partial folder beside `folder`; sealed with SHA256SUMS and put in its place on success.
+
+    Raises:
+        ValueError: Something other than a model folder stands there.
+    """
+    folder = folder.resolve()  # of a link, what it leads to
+    check_replaceable(folder)
     partial = folder.with_name(f"{folder.name}.partial")
-    old = folder.with_name(f"{folder.name}.old")
+    # What a crash left under that name is of no use; under this one it may be the only model.
+    old = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.old")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         yield partial
         write_sums(partial)
         if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)
         partial.rename(folder)
     except BaseException:

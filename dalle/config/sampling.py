@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict, Unpack
 
@@ -73,10 +74,24 @@ def override_sampling(
         raise TypeError(
             f"unknown sampling option {min(unknown)!r}; the options are {', '.join(known)}"
         )
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    given: dict[str, Any] = {
+        name: _plain(value) for name, value in options.items() if value is not None
+    }
     if type(given.get("top_k")) is int and given["top_k"] == 0:
         given["top_k"] = None
     return replace(default, **given)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of NumPy, say, as Python's own, which can be written to JSON; the rest as it is."""
+    match value:
+        case bool():
+            return value
+        case numbers.Integral():
+            return int(value)
+        case numbers.Real():
+            return float(value)
+    return value
 
 
 def check_counts(*, candidates: int, keep: int) -> None:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dalle.data.sample import (
+    CAPTION_SUFFIX,
     MAX_PICTURE_BYTES,
     MAX_TEXT_BYTES,
     PICTURE_SUFFIXES,
+    TRUTH_SUFFIX,
     Sample,
     decode_caption,
     decode_truth,
+    is_hidden,
 )
 from dalle.errors import DataError
+
+_PACKED = (".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 class PictureFolder:
@@ -34,19 +42,17 @@ class PictureFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         digest = hashlib.sha256()
-        self._keys = sorted(
-            path.relative_to(folder).as_posix()
-            for path in folder.rglob("*")
-            if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
-        )
+        self._keys = [path.relative_to(folder).as_posix() for path in picture_paths(folder)]
         if not self._keys:
+            packed = [path.name for path in folder.iterdir() if path.name.lower().endswith(_PACKED)]
+            hint = f"; unpack {packed[0]}, as only plain .tar files are read" if packed else ""
             raise DataError(
                 f"{folder} holds neither .tar shards nor pictures "
-                f"({', '.join(sorted(PICTURE_SUFFIXES))})"
+                f"({', '.join(sorted(PICTURE_SUFFIXES))}){hint}"
             )
         for key in self._keys:
             picture = folder / key
-            caption = picture.with_suffix(".txt")
+            caption = picture.with_suffix(CAPTION_SUFFIX)
             sizes = (picture.stat().st_size, caption.stat().st_size if caption.is_file() else None)
             digest.update(f"{key}\n{sizes}\n".encode(errors="surrogateescape"))
         self._fingerprint = digest.hexdigest()
@@ -61,17 +67,56 @@ class PictureFolder:
 
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`; see `dalle.data.samples.SampleSet`."""
+        key = self._key(index)
+        picture = self.folder / key
+        caption = _read(key, "caption", picture.with_suffix(CAPTION_SUFFIX), MAX_TEXT_BYTES)
+        image = _read(key, "picture", picture, MAX_PICTURE_BYTES)
+        return Sample(key=key, image=image, caption=decode_caption(key, caption))
+
+    def truth(self, index: int) -> Mapping[str, Any] | None:
+        """What the `.json` says; see `dalle.data.samples.SampleSet`."""
+        key = self._key(index)
+        path = (self.folder / key).with_suffix(TRUTH_SUFFIX)
+        if not path.is_file():
+            return None
+        return decode_truth(key, _read(key, "truth", path, MAX_TEXT_BYTES))
+
+    def _key(self, index: int) -> str:
         if not 0 <= index < len(self):
             raise IndexError(f"index must be in 0 to {len(self) - 1}, got {index}")
-        key = self._keys[index]
-        picture = self.folder / key
-        caption = _read(key, "caption", picture.with_suffix(".txt"), MAX_TEXT_BYTES)
-        image = _read(key, "picture", picture, MAX_PICTURE_BYTES)
-        truth_path = picture.with_suffix(".json")
-        truth = None
-        if truth_path.is_file():
-            truth = decode_truth(key, _read(key, "truth", truth_path, MAX_TEXT_BYTES))
-        return Sample(key=key, image=image, caption=decode_caption(key, caption), truth=truth)
+        return self._keys[index]
+
+
+def picture_paths(folder: Path) -> list[Path]:
+    """Every picture under a folder, at any depth, sorted by its path from there.
+
+    Links to other folders are followed, each folder once; what is hidden is left out.
+
+    Raises:
+        OSError: The folder cannot be listed.
+    """
+    found = []
+    seen = {folder.resolve()}
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
+        here = Path(place)
+        new = []
+        for name in sorted(folders):
+            whole = (here / name).resolve()
+            if not is_hidden(name) and whole not in seen:
+                seen.add(whole)
+                new.append(name)
+        folders[:] = new
+        found += [
+            here / name
+            for name in files
+            if not is_hidden(name) and Path(name).suffix.lower() in PICTURE_SUFFIXES
+        ]
+    pictures = [path for path in found if path.is_file()]
+    return sorted(pictures, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _read(key: str, part: str, path: Path, limit: int) -> bytes:

@@ -57,9 +57,17 @@ def open_rgb(data: bytes, *, max_pixels: int = 40_000_000) -> Image.Image:
         raise DataError(f"the picture is too thin: {width}x{height}, over {MAX_ASPECT:g} to 1")
     try:
         image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
+        return _to_rgb(_upright(image))
     except _DECODER_ERRORS as err:
         raise DataError(f"the picture is damaged: {err}") from err
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """A loaded picture turned as its EXIF says; as it is, where that cannot be read."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except _DECODER_ERRORS:
+        return image
 
 
 def _too_large(pixels: str, max_pixels: int) -> DataError:

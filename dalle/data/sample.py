@@ -12,6 +12,9 @@ from dalle.errors import DataError
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 """Endings, in lower case, of what is taken for a picture; its content is checked when opened."""
 
+CAPTION_SUFFIX = ".txt"
+TRUTH_SUFFIX = ".json"
+
 MAX_PICTURE_BYTES = 64 << 20
 MAX_TEXT_BYTES = 1 << 20
 
@@ -25,8 +28,11 @@ class Sample:
     image: bytes
     """The picture file's bytes, unchecked; `dalle.data.images.open_rgb` reads them."""
     caption: str
-    truth: Mapping[str, Any] | None
-    """What the `.json` beside the picture says, or None where there is none."""
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a path has a hidden part, such as the `._1.png` that macOS puts beside `1.png`."""
+    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
 
 
 def decode_caption(key: str, content: bytes) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from dalle.data.folder import PictureFolder
 from dalle.data.sample import Sample
-from dalle.data.tar_shards import TarShards
+from dalle.data.scene_index import INDEX_FILE, read_scene_index
+from dalle.data.tar_shards import TarShards, tar_paths
 from dalle.errors import DataError
-from dalle.schema import read_object
 
 __all__ = ["Sample", "SampleSet", "open_samples", "samples_together"]
 
@@ -32,6 +33,17 @@ class SampleSet(Protocol):
             IndexError: `index` is not in 0 to the length.
         """
 
+    def truth(self, index: int) -> Mapping[str, Any] | None:
+        """What the `.json` beside the picture of sample `index` says; None where there is none.
+
+        Whatever else it holds than an emoji scene's ground truth is nobody's concern, so it is
+        read where it is asked for, and never in training.
+
+        Raises:
+            DataError: It cannot be read, or holds no object; the text names the sample's key.
+            IndexError: `index` is not in 0 to the length.
+        """
+
 
 def open_samples(path: Path) -> SampleSet:
     """The captioned pictures in a folder of tar shards, or of pictures with `.txt` beside them.
@@ -47,7 +59,7 @@ def open_samples(path: Path) -> SampleSet:
             f"{path} is not a folder; give a folder of .tar shards or of captioned pictures"
         )
     try:
-        if any(path.glob("*.tar")) or (path / "dataset.json").is_file():
+        if tar_paths(path) or read_scene_index(path):
             return TarShards(path)
         return PictureFolder(path)
     except OSError as err:
@@ -60,13 +72,9 @@ def samples_together(path: Path) -> int:
     Raises:
         DataError: The set's `dataset.json` cannot be read or makes no sense.
     """
-    index = path / "dataset.json"
-    if not index.is_file():
-        return 1
-    try:
-        together = read_object(index).get("together", 1)
-    except (OSError, ValueError) as err:
-        raise DataError(f"{index} cannot be read: {err}") from err
+    together = read_scene_index(path).get("together", 1)
     if type(together) is not int or together < 1:
-        raise DataError(f"{index}: together must be a whole number from 1 on, got {together!r}")
+        raise DataError(
+            f"{path / INDEX_FILE}: together must be a whole number from 1 on, got {together!r}"
+        )
     return together

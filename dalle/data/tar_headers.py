@@ -18,6 +18,8 @@ _GNU_LONG_NAME = b"L"
 _PAX = b"x"
 _MAX_LONG_NAME = 1 << 16
 _MAX_DIGITS = 20
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
+"""How files of gzip, bzip2, xz and zstd begin."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ def list_members(path: Path) -> TarListing:
     """
     members: list[Member] = []
     with path.open("rb") as file:
+        if file.read(8).startswith(_COMPRESSED):
+            return TarListing((), "it is compressed, and only plain tar files are read; unpack it")
         try:
             for member in _scan(file, os.fstat(file.fileno()).st_size):
                 members.append(member)

@@ -1,29 +1,35 @@
 """Tar shards as img2dataset and `dalle data emoji` write them, read in any order.
 
-A sample is what stands together in a shard under one key: `000000012.png`, `.txt` and, where there
-is one, `.json`. Names are labels only: nothing is unpacked, and no other kind of member is read.
+A sample is what a shard holds under one key, in whatever order: `000000012.png`, `.txt` and, where
+there is one, `.json`. Names are labels only: nothing is unpacked, and no other kind of member is
+read.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
+import posixpath
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dalle.data.sample import (
+    CAPTION_SUFFIX,
     MAX_PICTURE_BYTES,
     MAX_TEXT_BYTES,
     PICTURE_SUFFIXES,
+    TRUTH_SUFFIX,
     Sample,
     decode_caption,
     decode_truth,
+    is_hidden,
 )
+from dalle.data.scene_index import INDEX_FILE, read_scene_index
 from dalle.data.tar_headers import Member, TarListing, list_members
 from dalle.errors import DataError
 
@@ -68,7 +74,7 @@ class TarShards:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         expected = _expected_samples(folder)
-        self._shards = sorted({path.name for path in folder.glob("*.tar")} | expected.keys())
+        self._shards = sorted({path.name for path in tar_paths(folder)} | expected.keys())
         self._faults: dict[int, str] = {}
         digest = hashlib.sha256()
         keys: list[str] = []
@@ -97,43 +103,50 @@ class TarShards:
 
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`; see `dalle.data.samples.SampleSet`."""
+        key = self._key(index)
+        image, caption = self._read(index, ("picture", "caption"))
+        if image is None or caption is None:
+            part = "picture" if image is None else "caption"
+            raise DataError(f"sample {key}: it has no {part}")
+        return Sample(key=key, image=image, caption=decode_caption(key, caption))
+
+    def truth(self, index: int) -> Mapping[str, Any] | None:
+        """What the `.json` says; see `dalle.data.samples.SampleSet`."""
+        key = self._key(index)
+        (truth,) = self._read(index, ("truth",))
+        return None if truth is None else decode_truth(key, truth)
+
+    def _key(self, index: int) -> str:
         if not 0 <= index < len(self):
             raise IndexError(f"index must be in 0 to {len(self) - 1}, got {index}")
         key = self._keys[index]
         if index in self._faults:
             raise DataError(f"sample {key}: {self._faults[index]}")
-        content = self._read(index)
-        truth = content.get("truth")
-        return Sample(
-            key=key,
-            image=content["picture"],
-            caption=decode_caption(key, content["caption"]),
-            truth=None if truth is None else decode_truth(key, truth),
-        )
+        return key
 
-    def _read(self, index: int) -> dict[str, bytes]:
-        """The parts of a sample that are there."""
+    def _read(self, index: int, parts: Sequence[str]) -> list[bytes | None]:
+        """Some parts of a sample; None for each that is not there."""
         key = self._keys[index]
         path = self.folder / self._shards[self._shard_of[index]]
-        content: dict[str, bytes] = {}
+        found: list[bytes | None] = []
         try:
             with path.open("rb") as file:
-                for part, (offset, size) in zip(_PARTS, self._places[index].tolist(), strict=True):
+                for part in parts:
+                    offset, size = self._places[index, _PARTS.index(part)].tolist()
                     if size == _ABSENT:
+                        found.append(None)
                         continue
                     if size > _LIMITS[part]:
                         limit = _LIMITS[part]
                         raise DataError(f"sample {key}: its {part} has {size} bytes, over {limit}")
                     file.seek(offset)
-                    content[part] = file.read(size)
-                    if len(content[part]) < size:
+                    content = file.read(size)
+                    if len(content) < size:
                         raise DataError(f"sample {key}: shard {path.name} became shorter")
+                    found.append(content)
         except OSError as err:
             raise DataError(f"sample {key}: shard {path.name} cannot be read: {err}") from err
-        for part in ("picture", "caption"):
-            if part not in content:
-                raise DataError(f"sample {key}: it has no {part}")
-        return content
+        return found
 
     def _shard_entries(self, name: str, expected: int | None, *, first: int) -> Iterator[_Entry]:
         """A shard's samples, then a placeholder with a fault for each one that it lost."""
@@ -157,21 +170,38 @@ class TarShards:
             yield _Entry(f"{path.stem}/missing-{missing}", ((0, _ABSENT),) * len(_PARTS))
 
 
+def tar_paths(folder: Path) -> list[Path]:
+    """The tar files directly in a folder.
+
+    Raises:
+        OSError: It cannot be listed.
+    """
+    return [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() == ".tar" and not is_hidden(path.name)
+    ]
+
+
 def _group(shard: str, members: Iterable[Member]) -> list[_Entry]:
-    """Samples in the order of the shard: neighbours under one key belong together."""
+    """Samples in the order in which a shard begins them; what has one key belongs together."""
     groups: list[tuple[str, dict[str, Member]]] = []
+    latest: dict[str, int] = {}  # the last group of each key
     for member in members:
         key, part = _split_name(member.name)
         if part is None:
             continue
-        if not groups or groups[-1][0] != key or part in groups[-1][1]:
+        if key not in latest or part in groups[latest[key]][1]:
+            latest[key] = len(groups)
             groups.append((key, {}))
-        groups[-1][1][part] = member
+        groups[latest[key]][1][part] = member
     seen: Counter[str] = Counter()
     entries = []
     for key, parts in groups:
-        if parts.keys() == {"truth"}:
-            continue  # a loose JSON file, not a sample
+        if not parts.keys() >= {"picture", "caption"} and (
+            parts.keys() == {"truth"} or _first_stem(key) in latest
+        ):
+            continue  # a loose JSON file, or something else about a sample, as in a.mask.png
         seen[key] += 1
         label = f"{shard}/{key}" if seen[key] == 1 else f"{shard}/{key}#{seen[key]}"
         if seen[key] == 2:
@@ -184,14 +214,21 @@ def _group(shard: str, members: Iterable[Member]) -> list[_Entry]:
 
 def _split_name(name: str) -> tuple[str, str | None]:
     """A member's key, and which part of a sample it is, if any."""
-    folder, slash, base = name.rpartition("/")
-    stem, _, suffix = base.partition(".")
-    suffix = f".{suffix.lower()}"
-    if suffix in PICTURE_SUFFIXES:
-        part: str | None = "picture"
-    else:
-        part = {".txt": "caption", ".json": "truth"}.get(suffix)
-    return f"{folder}{slash}{stem}", part
+    name = name.removeprefix("./")  # as `tar -C FOLDER .` spells every name
+    if is_hidden(name):
+        return name, None
+    key, ending = posixpath.splitext(name)
+    ending = ending.lower()
+    if ending in PICTURE_SUFFIXES:
+        return key, "picture"
+    return key, {CAPTION_SUFFIX: "caption", TRUTH_SUFFIX: "truth"}.get(ending)
+
+
+def _first_stem(key: str) -> str | None:
+    """The key that WebDataset would give, which ends at the first dot; None if it is `key`."""
+    folder, slash, base = key.rpartition("/")
+    stem, dot, _ = base.partition(".")
+    return f"{folder}{slash}{stem}" if dot else None
 
 
 def _expected_samples(folder: Path) -> dict[str, int]:
@@ -200,14 +237,11 @@ def _expected_samples(folder: Path) -> dict[str, int]:
     Raises:
         DataError: The file is not the index that `dalle data emoji` writes.
     """
-    path = folder / "dataset.json"
-    if not path.is_file():
-        return {}
+    path = folder / INDEX_FILE
+    listed = read_scene_index(folder).get("shards", ())
     try:
-        shards = {
-            shard["file"]: shard["scenes"] for shard in json.loads(path.read_bytes())["shards"]
-        }
-    except (ValueError, KeyError, TypeError, RecursionError) as err:
+        shards = {shard["file"]: shard["scenes"] for shard in listed}
+    except (KeyError, TypeError) as err:
         raise DataError(f"{path} does not list shards with file and scenes: {err!r}") from err
     for name, count in shards.items():
         if not isinstance(name, str) or Path(name).name != name or not isinstance(count, int):

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dalle.caption_file import read_caption_lines
 from dalle.prompts import check_prompt
-
-log = logging.getLogger(__name__)
-
-NAMED_LINES = 10
-"""Skipped lines that the warning names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +35,5 @@ def read_captions(path: Path) -> CaptionSet:
             check_prompt(one.caption)
         except ValueError as err:
             raise ValueError(f"{path}, line {one.line}: {err}") from err
-    if found.empty:
-        _warn_skipped(path, found.empty)
     captions = tuple(one.caption for one in found.lines)
     return CaptionSet(captions=captions, skipped=len(found.empty))
-
-
-def _warn_skipped(path: Path, lines: Sequence[int]) -> None:
-    named = ", ".join(map(str, lines[:NAMED_LINES]))
-    more = f" and {len(lines) - NAMED_LINES} more" if len(lines) > NAMED_LINES else ""
-    log.warning(
-        "%s: %d of its lines hold no caption and were skipped: %s%s", path, len(lines), named, more
-    )

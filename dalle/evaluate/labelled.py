@@ -24,6 +24,7 @@ from dalle.data.emoji.dice import Dice
 from dalle.data.emoji.grammar import Grammar
 from dalle.data.emoji.render import Painter
 from dalle.data.emoji.subjects import Subject
+from dalle.data.folder import picture_paths
 from dalle.data.images import fit_square, open_rgb
 from dalle.data.sample import MAX_PICTURE_BYTES, PICTURE_SUFFIXES
 from dalle.errors import DataError
@@ -141,7 +142,7 @@ def labelled_folder(
     classes: list[list[_Labelled]] = []
     units = itertools.count()
     for label, name in enumerate(names):
-        paths = _shuffled(_picture_paths(folder / name), f"{seed}/probe/{name}")
+        paths = _shuffled(picture_paths(folder / name), f"{seed}/probe/{name}")
         # As many whatever `folds` is: a test part is one of four, of few pictures as well.
         readable = itertools.islice(_readable(paths, image_px), FOLDS * test + train)
         classes.append([(image, label, next(units)) for image in readable])
@@ -160,14 +161,6 @@ def labelled_folder(
             parts["train"] += turned[tested : tested + train]
         splits.append(_split(tuple(names), **parts))
     return splits
-
-
-def _picture_paths(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
-    )
 
 
 def _readable(paths: Sequence[Path], image_px: int) -> Iterator[Image.Image]:

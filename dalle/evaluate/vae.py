@@ -24,13 +24,13 @@ from dalle.data.emoji.font import find_font
 from dalle.data.images import fit_square, open_rgb
 from dalle.data.order import in_groups
 from dalle.data.samples import SampleSet, open_samples
+from dalle.data.scene_index import read_scene_index
 from dalle.device import choose_device
 from dalle.errors import DataError
 from dalle.evaluate.estimators import share
 from dalle.evaluate.judging import JudgedPicture, Judging, all_retrieved
 from dalle.evaluate.similarity import ssim
 from dalle.folders import model_folder
-from dalle.schema import read_object
 from vae.fidelity import Fidelity, rebuild
 from vae.model import DiscreteVAE
 
@@ -68,7 +68,7 @@ def run(settings: EvalVae) -> int:
         find_font(None)  # before the pictures are rebuilt, which may take long
         judging = replace(judging, image_px=image_px, workers=settings.workers)
     wanted = min(settings.samples, len(samples))
-    scenes = _readable(samples, wanted, image_px)
+    scenes = _readable(samples, wanted, image_px, with_truth=judging is not None)
     bar = tqdm(scenes, total=wanted, desc="eval vae", unit="img", disable=bar_disabled())
     report = evaluate_vae(vae, bar, judging=judging)
     sys.stdout.write(json.dumps(report) + "\n" if settings.json else _table(report))
@@ -131,27 +131,24 @@ def _retrieval(judging: Judging, judged: Sequence[JudgedPicture]) -> dict[str, A
     return {name: asdict(share(found)) for name, found in sorted(hits.items())}
 
 
-def _readable(samples: SampleSet, count: int, image_px: int) -> Iterator[Scene]:
+def _readable(
+    samples: SampleSet, count: int, image_px: int, *, with_truth: bool
+) -> Iterator[Scene]:
     """The first `count` samples, cut to a square; damaged ones are named and left out."""
     for index in range(count):
         try:
             sample = samples[index]
             image = fit_square(open_rgb(sample.image), image_px)
+            truth = samples.truth(index) if with_truth else None
         except DataError as err:
             log.warning("left out: %s", err)
             continue
-        yield Scene(image_u8=np.array(image), truth=sample.truth)
+        yield Scene(image_u8=np.array(image), truth=truth)
 
 
 def _judging_of(folder: Path) -> Judging | None:
     """How to judge the emoji scenes in `folder`, as they were drawn; None if it holds none."""
-    path = folder / "dataset.json"
-    if not path.is_file():
-        return None
-    try:
-        found = read_object(path)
-    except (OSError, ValueError) as err:
-        raise DataError(f"{path} cannot be read: {err}") from err
+    found = read_scene_index(folder)
     subjects, image_px = found.get("subjects"), found.get("image_px")
     if subjects not in ("core", "all") or type(image_px) is not int or image_px < 1:
         return None

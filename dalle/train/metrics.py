@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dalle.errors import DalleError
+from dalle.whole_file import write_whole
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -67,9 +68,7 @@ class MetricsLog:
     def _forget_after(self, step: int) -> None:
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if (found := _parsed(line)) and found["step"] <= step]
-        partial = self.path.with_name(f"{METRICS_FILE}.partial")
-        partial.write_text("".join(kept), encoding="utf-8")
-        partial.replace(self.path)
+        write_whole(self.path, "".join(kept).encode())
 
 
 def note_skipped(folder: Path, step: int, reason: str, samples: Sequence[str]) -> None:

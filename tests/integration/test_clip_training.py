@@ -133,7 +133,7 @@ def test_a_split_at_random_leaves_nothing_together(
 
 @pytest.mark.parametrize("together", [0, 1.5, "2", True])
 def test_nonsense_in_dataset_json_is_refused(together: object, tmp_path: Path) -> None:
-    (tmp_path / "dataset.json").write_text(json.dumps({"together": together}))
+    (tmp_path / "dataset.json").write_text(json.dumps({"shards": [], "together": together}))
     with pytest.raises(DataError, match="together must be a whole number from 1 on"):
         samples_together(tmp_path)
 

@@ -231,21 +231,6 @@ def test_saved_tokenizer_loads_equal_and_without_dropout(tmp_path: Path) -> None
     assert [file.name for file in tmp_path.iterdir()] == ["tokenizer.json"]
 
 
-def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "tokenizer.json"
-    path.write_text("old")
-
-    def full_disk(file: Path, text: str, encoding: str) -> int:
-        file.write_bytes(text[:100].encode(encoding))
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(Path, "write_text", full_disk)
-    with pytest.raises(OSError, match="no space left"):
-        TOKENIZER.save(path)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -278,3 +263,42 @@ def test_symbols_that_are_no_bytes_are_refused() -> None:
     vocab = {**TOKENIZER._ids, "狐": TOKENIZER.vocab_size}
     with pytest.raises(ModelFormatError, match="must be byte-level"):
         CaptionTokenizer(stored(vocab=vocab))
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ({"pre_tokenizer": None}, "must split text by bytes, got None"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "must split text by bytes"),
+        (
+            {
+                "pre_tokenizer": {
+                    "type": "ByteLevel",
+                    "add_prefix_space": False,
+                    "trim_offsets": True,
+                    "use_regex": True,
+                }
+            },
+            "a space before each word",
+        ),
+        ({"normalizer": {"type": "Lowercase"}}, "has normalizer of its own"),
+        (
+            {
+                "truncation": {
+                    "direction": "Right",
+                    "max_length": 2,
+                    "strategy": "LongestFirst",
+                    "stride": 0,
+                }
+            },
+            "has truncation of its own",
+        ),
+    ],
+)
+def test_steps_that_would_change_a_caption_are_refused(
+    step: dict[str, object], message: str
+) -> None:
+    """One that turned foxes into cats was once taken for ours."""
+    content = json.loads(TOKENIZER._tokenizer.to_str()) | step
+    with pytest.raises(ModelFormatError, match=message):
+        CaptionTokenizer(Tokenizer.from_str(json.dumps(content)))

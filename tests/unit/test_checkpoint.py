@@ -21,7 +21,7 @@ from dalle.checkpoint import (
     save_model,
     save_vae,
 )
-from dalle.checksums import SUMS_FILE
+from dalle.checksums import SUMS_FILE, write_sums
 from dalle.model_config import TransformerConfig
 from tests.unit.small_models import TRANSFORMER, VAE, WEIGHTS, same_weights, tiny_parts
 from vae import VaeConfig
@@ -108,10 +108,43 @@ def test_equal_models_make_equal_files(tmp_path: Path, saved: Path) -> None:
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path: Path, saved: Path) -> None:
     (saved / "notes.txt").write_text("of the old model")
+    write_sums(saved)
     save_model(saved, tiny_parts(seed=1), card="")
     assert same_weights(load_model(saved).transformer, tiny_parts(seed=1).transformer)
     assert not (saved / "notes.txt").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_is_no_model_is_not_replaced(tmp_path: Path, saved: Path) -> None:
+    """`dalle pack --out RUN` once put the model where the run's checkpoints had been."""
+    (saved / "mine.txt").write_text("not of the model")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "file").write_text("a file")
+    for out, text in (
+        (saved, "holds 'mine.txt', which is no part of a model and would be lost"),
+        (tmp_path / "run", "holds 'checkpoints'"),
+        (tmp_path / "file", "is a file"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            save_model(out, tiny_parts(seed=1), card="")
+    assert (saved / "mine.txt").read_text() == "not of the model"
+    assert (tmp_path / "file").read_text() == "a file"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "model", "run"]
+
+
+def test_an_empty_folder_and_what_a_link_leads_to_are_filled(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    for seed in (0, 1):
+        save_model(tmp_path / "link", tiny_parts(seed=seed), card="")
+        load_model(tmp_path / "real")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+
+
+def test_a_card_may_be_edited(saved: Path) -> None:
+    before = load_model(saved).fingerprint
+    (saved / CARD_FILE).write_text("# What I found out about it\n")
+    assert load_model(saved).fingerprint == before
 
 
 def test_a_save_that_fails_leaves_what_was_there(tmp_path: Path, saved: Path) -> None:
@@ -139,9 +172,10 @@ def test_a_swap_that_fails_puts_the_old_folder_back(
 
 
 def test_what_an_earlier_crash_left_is_no_obstacle(tmp_path: Path, saved: Path) -> None:
+    """An `.old` folder may hold the only copy of a model, or be somebody else's."""
     for name in ("model.partial", "model.old"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "rest").write_text("")
     save_model(saved, tiny_parts(seed=1), card="")
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.old"]
     load_model(saved)

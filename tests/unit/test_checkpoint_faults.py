@@ -16,7 +16,6 @@ from torch import nn
 
 from dalle import checkpoint
 from dalle.checkpoint import (
-    CARD_FILE,
     CONFIG_FILE,
     TOKENIZER_FILE,
     TRANSFORMER_FILE,
@@ -95,7 +94,7 @@ def test_one_flipped_bit_anywhere_is_found(
     saved = tmp_path_factory.getbasetemp() / "flipped"
     if not saved.exists():
         save_model(saved, tiny_parts(), card="# A card\n")
-    names = (CARD_FILE, CONFIG_FILE, TOKENIZER_FILE, TRANSFORMER_FILE, VAE_FILE)
+    names = (CONFIG_FILE, TOKENIZER_FILE, TRANSFORMER_FILE, VAE_FILE)
     path = saved / data.draw(st.sampled_from(names))
     content = path.read_bytes()
     bit = data.draw(st.integers(0, 8 * len(content) - 1))

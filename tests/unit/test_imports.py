@@ -51,6 +51,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "dalle.prompts",
         "dalle.allocator",
         "dalle.processes",
+        "dalle.whole_file",
     ),
     ("vae",),
 )

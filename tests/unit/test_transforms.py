@@ -117,6 +117,9 @@ def test_a_subject_is_valid_text() -> None:
         transform_caption("sketch", number)
     with pytest.raises(ValueError, match="lone surrogate"):
         transform_caption("sketch", "\ud800")
+    # Putting marks in order takes time that grows with the square of their number.
+    with pytest.raises(ValueError, match="at most 2,000 characters, got 80,001"):
+        transform_caption("sketch", "a" + "\u0301\u0316" * 40_000)
 
 
 def test_exactly_one_transform_is_zero_shot() -> None:

@@ -26,7 +26,9 @@ from dalle.data.emoji.render import Painter
 from dalle.data.emoji.subjects import list_subjects
 from dalle.data.emoji.truth import describe
 from dalle.data.emoji.wording import word
+from dalle.data.scene_index import INDEX_FILE
 from dalle.processes import map_in_processes
+from dalle.whole_file import write_whole
 
 FORMAT_VERSION = 1
 """Version of dataset.json and of the scenes' truth; raised when old readers would go wrong."""
@@ -87,7 +89,7 @@ def write_scenes(settings: DataEmoji) -> int:
                 path = out / f"{len(shards):05d}.tar"
                 shards.append(_write_shard(path, first, islice(scenes, count), bar))
         index = json.dumps(_dataset(settings, font, shards), indent=2, ensure_ascii=False)
-        _write_whole(out / "dataset.json", index.encode() + b"\n")
+        write_whole(out / INDEX_FILE, index.encode() + b"\n")
     except BaseException:
         # Part of a set would pass for a whole one. The folder was empty, so all of it is ours; a
         # list of finished shards would miss one that was being entered when the signal came.
@@ -189,9 +191,3 @@ def _dataset(settings: DataEmoji, font: EmojiFont, shards: list[_Shard]) -> dict
         "versions": {name: version(name) for name in ("emoji", "pillow")},
         "shards": [asdict(shard) for shard in shards],
     }
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import logging
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dalle.data.samples import SampleSet, open_samples
+from dalle.data.samples import SampleSet, open_samples, samples_together
 from dalle.errors import DataError
 
 COMMITTED = Path(__file__).parents[2] / "data" / "scenes"
@@ -32,7 +33,7 @@ def write_tar(path: Path, members: dict[str, bytes], form: int = tarfile.USTAR_F
 
 
 def write_samples(path: Path, count: int) -> Path:
-    members = {}
+    members: dict[str, bytes] = {}
     for index in range(count):
         members[f"{index:04d}.png"] = png(index)
         members[f"{index:04d}.txt"] = f"picture {index}".encode()
@@ -57,7 +58,8 @@ def test_shards_are_read_in_any_order(tmp_path: Path) -> None:
     samples = open_samples(tmp_path)
     assert len(samples) == 4
     last = samples[3]
-    assert (last.key, last.caption, last.truth) == ("00001/b", "b of 00001", {"from": "00001"})
+    assert (last.key, last.caption) == ("00001/b", "b of 00001")
+    assert samples.truth(3) == {"from": "00001"}
     assert last.image == png()
     assert samples[0].caption == "a of 00000"
     with pytest.raises(IndexError, match="0 to 3, got 4"):
@@ -129,7 +131,8 @@ def test_dataset_json_tells_how_many_are_lost(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "index", ["", "[]", '{"shards": [{"file": "../x.tar", "scenes": 1}]}', '{"shards": [{}]}']
+    "index",
+    ["", '{"shards": 3}', '{"shards": [{"file": "../x.tar", "scenes": 1}]}', '{"shards": [{}]}'],
 )
 def test_a_senseless_dataset_json_is_refused(tmp_path: Path, index: str) -> None:
     write_samples(tmp_path / "0.tar", 1)
@@ -209,15 +212,84 @@ def test_equal_keys_stay_two_samples(tmp_path: Path, caplog: pytest.LogCaptureFi
         ({"a.txt": b"x"}, "sample 0/a: it has no picture"),
         ({"a.png": b"x", "a.txt": b" \n"}, "sample 0/a: the caption is empty"),
         ({"a.png": b"x", "a.txt": b"\xff"}, "sample 0/a: the caption is not UTF-8"),
-        ({"a.png": b"x", "a.txt": b"x", "a.json": b"{"}, "sample 0/a: .*not valid JSON"),
-        ({"a.png": b"x", "a.txt": b"x", "a.json": b"[1]"}, "sample 0/a: .*no object"),
-        ({"a.png": b"x", "a.txt": b"x", "a.json": b"[" * 10**5}, "sample 0/a: .*not valid JSON"),
         ({"a.png": b"x", "a.txt": b"x" * ((1 << 20) + 1)}, "sample 0/a: its caption has 1048577"),
     ],
 )
 def test_a_bad_sample_raises_by_name(tmp_path: Path, members: dict[str, bytes], text: str) -> None:
     write_tar(tmp_path / "0.tar", members)
     with pytest.raises(DataError, match=text):
+        open_samples(tmp_path)[0]
+
+
+@pytest.mark.parametrize(
+    ("truth", "text"),
+    [
+        (b"{", "not valid JSON"),
+        (b"[1]", "no object"),
+        (b"[" * 10**5, "not valid JSON"),
+        (b" " * ((1 << 20) + 1), "its truth has 1048577"),
+    ],
+)
+@pytest.mark.parametrize("layout", ["shards", "folder"])
+def test_foreign_json_beside_a_picture_matters_only_to_who_asks_for_truth(
+    layout: str, truth: bytes, text: str, tmp_path: Path
+) -> None:
+    """Label tools put theirs there, and such pictures were once left out of training."""
+    members = {"a.png": png(), "a.txt": b"a fox", "a.json": truth}
+    if layout == "shards":
+        write_tar(tmp_path / "0.tar", members)
+    else:
+        for name, content in members.items():
+            (tmp_path / name).write_bytes(content)
+    samples = open_samples(tmp_path)
+    assert captions(samples) == ["a fox"]
+    with pytest.raises(DataError, match=rf"sample (0/a|a\.png): .*{text}"):
+        samples.truth(0)
+
+
+def test_dots_belong_to_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Such pictures were once left out without a word, while the same folder untarred had them."""
+    members: dict[str, bytes] = {}
+    for stem in ("IMG_1.1", "IMG_1.2", "v2.0/fox"):
+        members |= {f"{stem}.png": png(), f"{stem}.txt": stem.encode()}
+    write_tar(tmp_path / "0.tar", members)
+    assert captions(open_samples(tmp_path)) == ["IMG_1.1", "IMG_1.2", "v2.0/fox"]
+    # As WebDataset names what else there is about a sample; and as macOS does.
+    others = {
+        "a.png": png(),
+        "a.txt": b"a fox",
+        "a.mask.png": png(),
+        "._a.png": b"",
+        "._a.txt": b"",
+    }
+    write_tar(tmp_path / "0.tar", others)
+    samples = open_samples(tmp_path)
+    assert [samples[index].key for index in range(len(samples))] == ["0/a"]
+    assert not caplog.records
+
+
+def test_members_may_stand_in_any_order(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As `tar -C FOLDER .` leaves them; every sample was once read as two incomplete ones."""
+    members = {f"./{stem}.png": png() for stem in "abc"}
+    members |= {f"./{stem}.txt": f"a {stem}".encode() for stem in "cab"}
+    write_tar(tmp_path / "0.tar", members)
+    samples = open_samples(tmp_path)
+    assert captions(samples) == ["a a", "a b", "a c"]
+    assert samples[0].key == "0/a"
+    assert not caplog.records
+
+
+def test_compressed_shards_are_to_be_unpacked(tmp_path: Path) -> None:
+    packed = gzip.compress(write_samples(tmp_path / "0.tar", 2).read_bytes())
+    (tmp_path / "0.tar").write_bytes(packed)
+    with pytest.raises(DataError, match="no readable sample"):
+        open_samples(tmp_path)
+    (tmp_path / "0.tar").rename(tmp_path / "0.tar.gz")
+    with pytest.raises(DataError, match=r"unpack 0\.tar\.gz"):
+        open_samples(tmp_path)
+    write_samples(tmp_path / "1.TAR", 2)
+    (tmp_path / "0.tar.gz").rename(tmp_path / "0.tar")
+    with pytest.raises(DataError, match="it is compressed"):
         open_samples(tmp_path)[0]
 
 
@@ -240,8 +312,8 @@ def test_a_folder_is_read_with_its_subfolders(tmp_path: Path) -> None:
     samples = open_samples(tmp_path)
     keys = [samples[index].key for index in range(len(samples))]
     assert keys == ["b.webp", "cats/1.jpg", "cats/1.png", "dogs/1.png"]
-    assert samples[0].truth == {"subject": "fox"}
-    assert samples[1].truth is None
+    assert samples.truth(0) == {"subject": "fox"}
+    assert samples.truth(1) is None
     assert samples[3].image == b"dogs/1.png"
     assert samples[1].caption == samples[2].caption == "caption of cats/1"
     assert pickle.loads(pickle.dumps(samples))[3] == samples[3]
@@ -254,6 +326,34 @@ def test_the_order_is_by_path_whatever_the_file_system_says(tmp_path: Path) -> N
         (tmp_path / name).with_suffix(".txt").write_text("a fox")
     samples = open_samples(tmp_path)
     assert [samples[index].key for index in range(101)] == sorted(names)
+
+
+def test_linked_folders_are_read_once_and_hidden_files_never(tmp_path: Path) -> None:
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "set"
+    for name in ("elsewhere/1.png", "set/2.png", "set/._2.png", "set/.trash/3.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png())
+        path.with_suffix(".txt").write_text(name)
+    (folder / "cats").symlink_to(elsewhere)
+    (elsewhere / "round").symlink_to(folder)
+    samples = open_samples(folder)
+    assert captions(samples) == ["set/2.png", "elsewhere/1.png"]
+    assert samples[1].key == "cats/1.png"
+
+
+@pytest.mark.parametrize("index", ["[]", '{"images": []}', '{"labels": null}'])
+@pytest.mark.parametrize("layout", ["shards", "folder"])
+def test_a_dataset_json_of_somebody_else_is_nobodys_concern(
+    layout: str, index: str, tmp_path: Path
+) -> None:
+    (tmp_path / "dataset.json").write_text(index)
+    (tmp_path / "a.png").write_bytes(png())
+    (tmp_path / "a.txt").write_text("picture 0")
+    if layout == "shards":
+        write_samples(tmp_path / "0.tar", 1)
+    assert captions(open_samples(tmp_path)) == ["picture 0"]
+    assert samples_together(tmp_path) == 1
 
 
 def test_a_picture_without_caption_raises_by_name(tmp_path: Path) -> None:
@@ -284,7 +384,7 @@ def test_the_committed_shard_reads() -> None:
     samples = open_samples(COMMITTED)
     assert len(samples) == 24
     for index in range(24):
-        truth = samples[index].truth
+        truth = samples.truth(index)
         assert truth is not None
         assert truth["caption"] == samples[index].caption
         assert Image.open(io.BytesIO(samples[index].image)).size == (64, 64)
