@@ -68,10 +68,7 @@ def _wilson(rate: float, n: int) -> tuple[float, float]:
 
 
 def rate_interval(values: np.ndarray, *, seed: int, draws: int = 2000) -> Rate:
-    """The mean of one share per caption, with its interval.
-
-    The interval is a percentile bootstrap's. Where all shares are equal that would have no width,
-    as if nothing were left open, so there it is Wilson's, each caption counting as one case.
+    """The mean of one share per caption, with its interval; see `curve_interval`.
 
     Args:
         values: One per caption, 0 to 1, shape (s).
@@ -107,9 +104,12 @@ def mean_interval(values: np.ndarray, *, seed: int, draws: int = 2000) -> Rate:
 def curve_interval(curves: np.ndarray, *, seed: int, draws: int = 2000) -> Curve:
     """The mean of one curve of shares per caption, with intervals at every point.
 
-    Whole curves are resampled, so that points of one caption stay together; where all captions
-    agree at a point, its interval is Wilson's, as in `rate_interval`. The intervals hold for each
-    point by itself, not for the curve as a whole.
+    Where each caption is either right or wrong, the interval is Wilson's, as in `share`. Elsewhere
+    it is a percentile bootstrap's over captions and two more, one all wrong and one all right: near
+    0 and 1 a set rarely holds the few captions that differ, and resampled by itself it would leave
+    too little open (33 captions of which one in 20 fails: 77 % of such intervals held the truth,
+    and 97 % with the two). The intervals hold for each point by itself, not for the curve as a
+    whole.
 
     Args:
         curves: One per caption, 0 to 1, shape (s, n).
@@ -119,13 +119,16 @@ def curve_interval(curves: np.ndarray, *, seed: int, draws: int = 2000) -> Curve
     Raises:
         ValueError: There are no curves, a value lies outside 0 to 1, or `draws` is below 1.
     """
-    found = _bootstrap(curves, seed=seed, draws=draws)
+    _check_curves(curves)
     if (curves < 0).any() or (curves > 1).any():
         raise ValueError(f"shares must be from 0 to 1, got {curves.min():g} to {curves.max():g}")
-    low, high = found.low.copy(), found.high.copy()
-    for point in np.flatnonzero(np.ptp(curves, axis=0) == 0):
-        low[point], high[point] = _wilson(float(found.rates[point]), len(curves))
-    return Curve(rates=found.rates, low=low, high=high)
+    rates = curves.mean(axis=0, dtype=np.float64)
+    extremes = np.zeros((1, curves.shape[1])), np.ones((1, curves.shape[1]))
+    wider = _bootstrap(np.concatenate([curves, *extremes]), seed=seed, draws=draws)
+    low, high = np.minimum(wider.low, rates), np.maximum(wider.high, rates)
+    for point in np.flatnonzero(((curves == 0) | (curves == 1)).all(axis=0)):
+        low[point], high[point] = _wilson(float(rates[point]), len(curves))
+    return Curve(rates=rates, low=low, high=high)
 
 
 def _check_values(values: np.ndarray) -> None:
@@ -144,15 +147,19 @@ def _bootstrap(curves: np.ndarray, *, seed: int, draws: int) -> Curve:
 
     Source: Efron 1979, doi:10.1214/aos/1176344552.
     """
-    if curves.ndim != 2 or 0 in curves.shape:
-        raise ValueError(f"curves must have shape (captions, n), none of them 0: {curves.shape}")
-    if not np.isfinite(curves).all():
-        raise ValueError("curves must be finite, got NaN or infinity; leave such captions out")
+    _check_curves(curves)
     resampled = _resampled_means(curves, seed=seed, draws=draws)
     low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
     rates = curves.mean(axis=0, dtype=np.float64)
     # With few draws, or by rounding, the mean itself could fall outside.
     return Curve(rates=rates, low=np.minimum(low, rates), high=np.maximum(high, rates))
+
+
+def _check_curves(curves: np.ndarray) -> None:
+    if curves.ndim != 2 or 0 in curves.shape:
+        raise ValueError(f"curves must have shape (captions, n), none of them 0: {curves.shape}")
+    if not np.isfinite(curves).all():
+        raise ValueError("curves must be finite, got NaN or infinity; leave such captions out")
 
 
 def _resampled_means(values: np.ndarray, *, seed: int, draws: int) -> np.ndarray:
