@@ -218,6 +218,7 @@ class Drawer:
                 f"{self.device.type}; draw it again on {recipe.device} (--device {recipe.device})"
             )
         engine = self.engines.exactly(recipe.dtype, compiled=recipe.compiled)
+        # Where nothing beside a picture sways it, it is drawn alone.
         together, size = (1, 1) if engine.independent else recipe.batch
         start = recipe.index - recipe.index % size
         batch = DrawBatch(
@@ -229,7 +230,7 @@ class Drawer:
         )
         *_, drawn = self.draw(batch)
         picture = self.images(batch, drawn, row=0)[recipe.index - start]
-        return replace(picture, recipe=recipe)
+        return replace(picture, recipe=replace(picture.recipe, batch=recipe.batch))
 
     def first_rows(self, picture: GeneratedImage, keep_rows: float | int) -> ImagePrompt:
         """The upper rows of a picture that this model drew, their tokens as they are.

@@ -59,6 +59,7 @@ def test_like_refuses_what_it_cannot_repeat(generate: Generate, tmp_path: Path) 
         (changed("empty.png", caption=" "), 2, "must not be empty"),
         (changed("batch.png", batch=[4096, 4096]), 2, "at most 256 images"),
         (changed("other.png", model="f" * 16), 1, "drawn by model ffffffffffffffff"),
+        (changed("gpu.png", device="cuda"), 1, "drawn on cuda, whose random numbers are not"),
     ]
     for path, expected, message in cases:
         status, out, err = generate("--like", str(path))

@@ -151,3 +151,12 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
     for path in written:
         assert read_recipe(path).caption == FOX
         assert len(pixels(path)) == 16 * 16 * 3
+
+
+def test_a_link_to_nowhere_is_refused_before_anything_is_drawn(
+    generate: Generate, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    status, out, err = generate(FOX, "--out", str(tmp_path / "link"))
+    assert (status, out) == (1, "")
+    assert "link is no folder" in err

@@ -165,6 +165,7 @@ def test_settings_reach_the_handler_and_its_status_comes_back(
          "a/b: No such file or directory"),
         (PermissionError(13, "Permission denied", b"raw"), 1, "raw: Permission denied"),
         (OSError("the disk is tired"), 1, "the disk is tired"),
+        (ValueError("drawn by \x1b]0;x\x07\x1b[2Jmodel"), 2, "drawn by ]0;x [2Jmodel"),
         (KeyboardInterrupt(), 130, "stopped by Ctrl-C"),
         (ZeroDivisionError("by zero"), 1,
          "ZeroDivisionError: by zero (not expected; --debug shows where)"),
@@ -242,6 +243,34 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     )
     os.close(write_end)
     assert (run.returncode, run.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_closed_stream_is_no_error(closed: int) -> None:
+    """As `dalle --version >&-` leaves it; Python has None there."""
+    run = subprocess.run(
+        ["sh", "-c", f'"$0" -m dalle --version {closed}>&-', sys.executable],
+        cwd=Path(__file__).parents[2],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0
+    assert run.stdout == ("" if closed == 1 else f"dalle {__version__}\n")
+    assert run.stderr == ""
+
+
+def test_a_narrow_encoding_escapes_what_it_cannot_write() -> None:
+    """Pictures were once drawn, and the command then ended as wrong usage."""
+    program = "import sys; from dalle.cli import main; main(['--version']); print('狐…')"
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[2],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )
+    assert run.stdout.splitlines()[1] == rb"\u72d0\u2026"
 
 
 # ---------------------------------------------------------------------------- what is said and when

@@ -181,7 +181,7 @@ def test_a_clip_of_another_shape_is_refused(tokenizer: CaptionTokenizer, tmp_pat
 
 def published(folder: Path) -> Path:
     """A folder as open_clip saves its models, with a tiny model of random weights."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     model_cfg = {
         "embed_dim": 16,
         "vision_cfg": {
@@ -255,7 +255,8 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     """open_clip by itself would go on with random weights and a line in the log."""
-    folder = published(tmp_path / "empty")
+    # Its path names the place that other models come from, which says nothing of this one.
+    folder = published(tmp_path / "github" / "download" / "empty")
     (folder / "open_clip_model.safetensors").unlink()
     with pytest.raises(ModelFormatError, match="cannot be loaded"):
         published_clip_scorer(f"local-dir:{folder}", CPU)

@@ -111,6 +111,13 @@ def test_what_is_no_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         read_picture(tmp_path / "big.png")
 
 
+def test_whole_numbers_of_32_bits_are_read_as_16(tmp_path: Path) -> None:
+    """Pillow opens 16-bit PNGs in this mode at times, and from version 13 on does not write it."""
+    levels = np.array([[-5, 0, 255, 256, 0x80FF, 65535, 1 << 20]], dtype=np.int32)
+    held = read_picture(Image.fromarray(levels))
+    assert np.asarray(held)[0, :, 0].tolist() == [0, 0, 0, 1, 0x80, 255, 255]
+
+
 def test_pillow_pictures_without_a_clear_meaning_are_refused() -> None:
     with pytest.raises(ValueError, match="must be RGB or alike, got mode F; convert it"):
         read_picture(Image.new("F", (8, 8)))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from dalle import TextToImage
+from dalle import TextToImage, read_recipe
 from dalle.checkpoint import load_model
 from dalle.sequence import pad_caption
 from tests.unit.comparing import APPLES, FOX, ROBOT, by_index, tokens_of
@@ -80,6 +80,20 @@ def test_candidates_that_tie_stay_in_order(tiny_pipeline: TextToImage) -> None:
 
 
 # ------------------------------------------------------------------------ what a picture depends on
+
+
+def test_numbers_of_numpy_are_numbers(tiny_pipeline: TextToImage) -> None:
+    """They were once refused as "no whole number", and candidates and seed were not."""
+    options: dict[str, Any] = {
+        "candidates": np.int64(2), "seed": np.int32(3), "temperature": np.float32(0.5),
+        "top_k": np.int64(5), "top_p": np.float64(0.9), "guidance_scale": np.int8(2),
+    }  # fmt: skip
+    plain = {"candidates": 2, "seed": 3, "temperature": 0.5, "top_k": 5, "top_p": 0.9}
+    found = tiny_pipeline.generate(FOX, **options)
+    assert by_index(found.images) == by_index(
+        tiny_pipeline.generate(FOX, **plain, guidance_scale=2).images  # type: ignore[arg-type]
+    )
+    assert read_recipe(found.images[0].png()) == found.images[0].recipe
 
 
 def test_a_picture_is_the_same_for_17_and_for_32_candidates(wide_pipeline: TextToImage) -> None:

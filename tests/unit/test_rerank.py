@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from dalle import TextToImage
-from dalle.checkpoint import load_model
+from dalle.checkpoint import CLIP_FILE, load_model
 from dalle.clip import ClipScorer
 from dalle.errors import ClipUnavailableError, ModelFormatError
 from dalle.rerank import ClipRanker, RankerName, rank
@@ -125,3 +126,22 @@ def test_a_model_without_clip_ranks_by_likelihood_and_refuses_to_rank_by_clip(
 def test_an_unknown_ranker_is_refused(tiny_pipeline: TextToImage) -> None:
     with pytest.raises(ValueError, match="ranker must be clip, likelihood or none, got 'best'"):
         tiny_pipeline.generate("a fox", ranker=cast(RankerName, "best"))
+
+
+def test_a_clip_that_is_required_is_loaded_at_once(tiny_model: Path, tmp_path: Path) -> None:
+    """A damaged one of the model's own once left candidates unranked, with a warning."""
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    (folder / CLIP_FILE).write_bytes(b"torn")
+    assert TextToImage.from_pretrained(folder, device="cpu").ranker.name == "clip"
+    with pytest.raises(ModelFormatError, match=CLIP_FILE):
+        TextToImage.from_pretrained(folder, require_clip=True, device="cpu")
+
+
+def test_pictures_are_not_lost_where_memory_runs_out_while_ranking(tiny_model: Path) -> None:
+    def full() -> ClipScorer:
+        raise RuntimeError("out of memory")
+
+    model = TextToImage(load_model(tiny_model), ranker=ClipRanker(full), device="cpu")
+    result = model.generate("a fox", candidates=2).results[0]
+    assert [image.ranker for image in result.images] == ["none", "none"]
+    assert result.notice == "the candidates are not ranked: out of memory"

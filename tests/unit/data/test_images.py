@@ -139,6 +139,14 @@ def test_exif_rotation_is_applied() -> None:
     assert opened.getpixel((1, 0)) == (255, 255, 255)
 
 
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+def test_exif_that_cannot_be_read_turns_nothing(form: str) -> None:
+    """Intact pictures were once refused for it, unless they were JPEGs."""
+    image = Image.new("RGB", (16, 8), (200, 10, 10))
+    opened = open_rgb(encode(image, form, exif=b"Exif\x00\x00junk"))
+    assert opened.size == (16, 8)
+
+
 def test_an_animation_gives_its_first_frame() -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ((255, 0, 0), (0, 0, 255))]
     data = encode(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
