@@ -198,22 +198,6 @@ def hit_curves(hits: np.ndarray) -> np.ndarray:
     return 1.0 - np.cumprod(np.maximum(misses - drawn, 0) / (n - drawn), axis=1)  # s n
 
 
-def hit_at_k(hits: np.ndarray) -> np.ndarray:
-    """The mean over captions of `hit_curves`: what a perfect judge reaches with k candidates.
-
-    Args:
-        hits: Which candidates hit, shape (s, n), bool.
-
-    Returns:
-        Shape (n), float64; the value for k stands at k - 1.
-
-    Raises:
-        ValueError: `hits` is of another shape or type, or empty.
-    """
-    rates: np.ndarray = hit_curves(hits).mean(axis=0)
-    return rates
-
-
 def best_of_k_curves(hits: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """For each caption, the chance that the best by score among k random candidates hits.
 
@@ -242,24 +226,6 @@ def best_of_k_curves(hits: np.ndarray, scores: np.ndarray) -> np.ndarray:
     # The chances of one k add up to 1 but for rounding, which must not carry a rate above 1.
     curves: np.ndarray = np.minimum(ranked @ chance, 1.0)  # s n
     return curves
-
-
-def best_of_k_by_score(hits: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """The mean over captions of `best_of_k_curves`: what a ranker reaches with k candidates.
-
-    Args:
-        hits: Which candidates hit, shape (s, n), bool.
-        scores: What they are ranked by, shape (s, n), higher is better.
-
-    Returns:
-        Shape (n), float64; the value for k stands at k - 1. At k = 1 it is the random choice, at
-        k = n the rate of `hit_at_1`.
-
-    Raises:
-        ValueError: `hits` is of another shape or type, or empty, or `scores` of another shape.
-    """
-    rates: np.ndarray = best_of_k_curves(hits, scores).mean(axis=0)
-    return rates
 
 
 def hit_at_1(hits: np.ndarray, scores: np.ndarray) -> Rate:

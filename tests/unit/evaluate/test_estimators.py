@@ -16,13 +16,11 @@ from hypothesis.extra import numpy as arrays
 
 from dalle.evaluate.estimators import (
     Rate,
-    best_of_k_by_score,
     best_of_k_curves,
     curve_interval,
     gap_closed,
     gap_closed_interval,
     hit_at_1,
-    hit_at_k,
     hit_curves,
     mean_interval,
     oracle_hit_at_1,
@@ -79,7 +77,7 @@ def test_rates_are_ready_for_json() -> None:
 
 
 @given(ranked())
-def test_hit_at_k_is_the_share_of_all_choices_with_a_hit(
+def test_any_of_k_is_the_share_of_all_choices_with_a_hit(
     case: tuple[np.ndarray, np.ndarray],
 ) -> None:
     hits, _ = case
@@ -87,7 +85,6 @@ def test_hit_at_k_is_the_share_of_all_choices_with_a_hit(
     for k in range(1, n + 1):
         wanted = [np.mean([any(chosen) for chosen in combinations(row, k)]) for row in hits]
         assert hit_curves(hits)[:, k - 1] == pytest.approx(wanted, abs=1e-12)
-        assert hit_at_k(hits)[k - 1] == pytest.approx(np.mean(wanted), abs=1e-12)
 
 
 @given(ranked())
@@ -104,10 +101,11 @@ def test_best_of_k_is_the_share_of_all_choices_whose_best_hits(
             best = [chosen[rank([marks[i] for i in chosen])[0]] for chosen in choices]
             wanted.append(np.mean(row[best]))
         assert best_of_k_curves(hits, scores)[:, k - 1] == pytest.approx(wanted, abs=1e-12)
-        assert best_of_k_by_score(hits, scores)[k - 1] == pytest.approx(np.mean(wanted), abs=1e-12)
-    assert hit_at_1(hits, scores).rate == pytest.approx(best_of_k_by_score(hits, scores)[-1])
-    assert random_hit_at_1(hits, seed=0).rate == pytest.approx(hit_at_k(hits)[0])
-    assert oracle_hit_at_1(hits).rate == pytest.approx(hit_at_k(hits)[-1])
+    assert hit_at_1(hits, scores).rate == pytest.approx(
+        best_of_k_curves(hits, scores)[:, -1].mean()
+    )
+    assert random_hit_at_1(hits, seed=0).rate == pytest.approx(hit_curves(hits)[:, 0].mean())
+    assert oracle_hit_at_1(hits).rate == pytest.approx(hit_curves(hits)[:, -1].mean())
 
 
 def test_thousands_of_candidates_do_not_overflow() -> None:
@@ -296,7 +294,7 @@ def test_the_gap_is_that_of_the_rates(case: tuple[np.ndarray, np.ndarray]) -> No
     "hits", [np.zeros((2, 3)), np.zeros(3, bool), np.zeros((0, 3), bool), np.zeros((3, 0), bool)]
 )
 def test_hits_are_boolean_and_two_dimensional(hits: np.ndarray) -> None:
-    for estimate in (hit_at_k, oracle_hit_at_1):
+    for estimate in (hit_curves, oracle_hit_at_1):
         with pytest.raises(
             ValueError, match=r"hits must be bool of shape \(captions, candidates\)"
         ):
@@ -310,7 +308,7 @@ def test_hits_are_boolean_and_two_dimensional(hits: np.ndarray) -> None:
 def test_what_cannot_be_estimated_is_refused() -> None:
     hits = np.zeros((2, 3), bool)
     with pytest.raises(ValueError, match=r"shape of hits, \(2, 3\), got \(3, 2\)"):
-        best_of_k_by_score(hits, np.zeros((3, 2)))
+        best_of_k_curves(hits, np.zeros((3, 2)))
     with pytest.raises(ValueError, match=r"values must have shape \(captions\), got \(2, 3\)"):
         mean_interval(np.zeros((2, 3)), seed=0)
     with pytest.raises(ValueError, match=r"none of them 0: \(0, 1\)"):
