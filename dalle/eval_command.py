@@ -10,7 +10,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -28,7 +28,7 @@ from dalle.console import bar_disabled
 from dalle.data.emoji.write import render_scene
 from dalle.data.images import fit_square, open_rgb
 from dalle.data.order import in_groups
-from dalle.data.samples import open_samples
+from dalle.data.samples import SampleSet, open_samples
 from dalle.device import choose_device
 from dalle.errors import DalleError, DataError
 from dalle.evaluate.caption_sets import read_captions
@@ -112,6 +112,8 @@ def run(settings: EvalModel) -> int:
     """
     started = time.perf_counter()
     require_matplotlib()
+    # Before the drawing, which may take an hour: a mistyped folder shall not cost it.
+    training = None if settings.train_data is None else open_samples(settings.train_data)
     folder, device = model_folder(settings.model), choose_device(settings.device)
     parts = load_model(folder)
     ranker = find_clip_ranker(folder, clip=settings.clip, required=False, device=device)
@@ -122,7 +124,10 @@ def run(settings: EvalModel) -> int:
         image_px=model.image_px[0], subjects=settings.subjects, workers=settings.workers
     )
     with Judges(judging) as judges:
-        evaluation = _evaluate(settings, model, parts, asked, judges=judges, started=started)
+        found, sheet = _evaluate(settings, model, parts, asked, judges=judges, training=training)
+    evaluation = replace(found, seconds=round(time.perf_counter() - started, 1))
+    # All files together, at the end: what fails leaves an earlier report as it was.
+    save_png(sheet, settings.out / SHEET_FILE)
     page = write_report(evaluation, settings.out)
     text = json.dumps(asdict(evaluation)) + "\n"
     (settings.out / JSON_FILE).write_text(text, encoding="utf-8")
@@ -132,7 +137,7 @@ def run(settings: EvalModel) -> int:
 
 def _asked(settings: EvalModel, image_px: tuple[int, int]) -> list[Asked]:
     """The captions to evaluate on, as many as settings ask for and there are."""
-    if settings.set not in ("heldout", "train"):
+    if not settings.of_scenes:
         found = read_captions(Path(settings.set)).captions
         return [Asked(caption=caption) for caption in found[: settings.captions]]
     return _scenes(settings, image_px, range(settings.captions))
@@ -165,8 +170,9 @@ def _evaluate(
     asked: Sequence[Asked],
     *,
     judges: Judges,
-    started: float,
-) -> Evaluation:
+    training: SampleSet | None,
+) -> tuple[Evaluation, Image.Image]:
+    """What is found, but for the time it took, and the sheet of the best pictures."""
     truths = [one.truth for one in asked if one.truth is not None]
     wanted = judges if truths else None
     temperatures = settings.temperatures or (model.sampling.temperature,)
@@ -175,18 +181,18 @@ def _evaluate(
         for temperature in temperatures
     }
     judged, drawings = by_temperature[temperatures[0]]
-    _save_sheet(asked, drawings, judged, settings.out / SHEET_FILE)
     found: dict[str, Any] = {}
     if judged is not None:
         found |= _rates(judged, truths, seed=settings.seed)
         compared = {t: one for t, (one, _) in by_temperature.items() if one is not None}
         if len(compared) > 1:
             found |= temperature_curves(compared, seed=settings.seed)
-    found |= _with_true_pictures(settings, parts, asked, drawings, judges=judges)
+    found |= _with_true_pictures(settings, parts, asked, drawings, judges=judges, training=training)
     if (clip := model.clip) is not None:
         pool = _caption_pool(settings, asked, model.image_px)
-        found["retrieval"] = _retrieval(clip, asked, drawings, pool)
-    return Evaluation(
+        if len(pool) > 1:  # among one caption, anything would be found
+            found["retrieval"] = _retrieval(clip, asked, drawings, pool)
+    evaluation = Evaluation(
         model=settings.model,
         fingerprint=model.fingerprint,
         set=settings.set,
@@ -194,9 +200,10 @@ def _evaluate(
         candidates=settings.candidates,
         seed=settings.seed,
         temperature=temperatures[0],
-        seconds=round(time.perf_counter() - started, 1),
+        seconds=0.0,
         **found,
     )
+    return evaluation, _sheet(asked, drawings, judged)
 
 
 # ------------------------------------------------------------------------------------- candidates
@@ -283,9 +290,9 @@ def _rates(judged: Judged, truths: Sequence[Mapping[str, Any]], *, seed: int) ->
     }
 
 
-def _save_sheet(
-    asked: Sequence[Asked], drawings: Sequence[Drawing], judged: Judged | None, path: Path
-) -> None:
+def _sheet(
+    asked: Sequence[Asked], drawings: Sequence[Drawing], judged: Judged | None
+) -> Image.Image:
     """The first captions' best pictures, chosen by the ranker and by nobody else."""
     shown = drawings[:SHEET_PICTURES]
     labels = [one.caption for one in asked[:SHEET_PICTURES]]
@@ -295,7 +302,7 @@ def _save_sheet(
         marks = {True: "right", False: "wrong"}
         labels = [f"{marks[hit]}: {label}" for hit, label in zip(hits, labels, strict=True)]
     pictures = [drawing.best for drawing in shown]
-    save_png(picture_grid(pictures, columns=SHEET_COLUMNS, labels=labels), path)
+    return picture_grid(pictures, columns=SHEET_COLUMNS, labels=labels)
 
 
 # ---------------------------------------------------------------------------- pairs and retrieval
@@ -308,6 +315,7 @@ def _with_true_pictures(
     drawings: Sequence[Drawing],
     *,
     judges: Judges,
+    training: SampleSet | None,
 ) -> dict[str, Any]:
     """What the true pictures of the captions tell of the model; nothing if there are none."""
     true_images = [one.image for one in asked if one.image is not None]
@@ -336,18 +344,17 @@ def _with_true_pictures(
             truths[:VALIDATED],
             seed=settings.seed,
         )
-    if settings.train_data is not None:
+    if training is not None:
         found["memorisation"] = memorisation(
             [drawing.first for drawing in drawings],
             rebuilt,
-            _training_pictures(settings.train_data, images_u8.shape[1]),
+            _training_pictures(training, images_u8.shape[1]),
         )
     return found
 
 
-def _training_pictures(folder: Path, image_px: int) -> Iterator[Image.Image]:
+def _training_pictures(samples: SampleSet, image_px: int) -> Iterator[Image.Image]:
     """The first pictures of a training set; damaged ones are left out."""
-    samples = open_samples(folder)
     for index in range(min(len(samples), TRAINING_PICTURES)):
         try:
             yield fit_square(open_rgb(samples[index].image), image_px)
@@ -361,7 +368,7 @@ def _caption_pool(
     """Different captions to choose from, those evaluated first."""
     pool = dict.fromkeys(one.caption for one in asked)
     number = settings.captions
-    while settings.set in ("heldout", "train") and len(pool) < RETRIEVAL_CAPTIONS:
+    while settings.of_scenes and len(pool) < RETRIEVAL_CAPTIONS:
         more = _scenes(settings, image_px, range(number, number + 100))
         pool |= dict.fromkeys(one.caption for one in more)
         number += 100

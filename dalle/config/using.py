@@ -303,7 +303,7 @@ class EvalModel:
     """Pictures drawn for each caption."""
     temperatures: tuple[float, ...] = ()
     """Sampling temperatures to compare, the first for all but the comparison; empty takes the
-    model's own."""
+    model's own. Several need emoji scenes."""
     seed: int = 0
     """Seed of the pictures and of the intervals' resampling."""
     scene_seed: int = 1
@@ -311,7 +311,8 @@ class EvalModel:
     subjects: Literal["core", "all"] = "core"
     """Subject list that the model was trained on; read for emoji scenes only."""
     train_data: Path | None = None
-    """Pictures the model was trained on, to look for copies among; None leaves that out."""
+    """Pictures the model was trained on, to look for copies among; None leaves that out. Needs
+    emoji scenes."""
     clip: str | None = None
     """CLIP that ranks, as for `dalle generate`; None takes the model's own."""
     json: bool = False
@@ -329,6 +330,18 @@ class EvalModel:
         check_seed(self.seed)
         for temperature in self.temperatures:
             SamplingConfig(temperature=temperature)
+        # Both compare with the truth, which a file of captions does not have.
+        if not self.of_scenes and (len(self.temperatures) > 1 or self.train_data is not None):
+            name = "train_data" if self.train_data is not None else "more than one of temperatures"
+            raise ValueError(
+                f"{name} needs captions with known pictures, and set is {self.set}; leave it out, "
+                "or take heldout or train"
+            )
+
+    @property
+    def of_scenes(self) -> bool:
+        """Whether the captions are those of emoji scenes, whose truth and pictures are known."""
+        return self.set in ("heldout", "train")
 
 
 @dataclass(frozen=True, kw_only=True)

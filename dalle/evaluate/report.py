@@ -202,19 +202,21 @@ def _judge(evaluation: Evaluation) -> list[str]:
     found = evaluation.judge
     if found is None:
         return section("How far the judge can be trusted", NO_JUDGE)
-    accepted = (
+    accepted = [
         ("ground truth", *rate_cells(found.images)),
         ("ground truth through the dVAE", *rate_cells(found.rebuilt)),
-        ("ground truth beside another scene's caption", *rate_cells(found.others)),
-    )
+    ]
+    expected = "Both should be right."
+    if found.others is not None:
+        accepted.append(("ground truth beside another scene's caption", *rate_cells(found.others)))
+        expected = "The first two should be right, the third wrong."
     caught = (
         (plain(name), *rate_cells(rate)[:2], *rate_cells(found.caught_rebuilt[name]))
         for name, rate in found.caught.items()
     )
     return section(
         "How far the judge can be trusted",
-        "Pictures whose truth is known, judged as drawn ones are. The first two should be right, "
-        "the third wrong.",
+        f"Pictures whose truth is known, judged as drawn ones are. {expected}",
         *table(("pictures", "judged right", "interval", "cases"), accepted),
         "Found wrong, where the caption is wrong in one thing alone: another background, another "
         "subject of the same group, and so on (of panels: top and bottom exchanged).",

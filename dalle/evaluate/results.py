@@ -119,8 +119,9 @@ class Validation:
     """Ground-truth renderings that are judged right."""
     rebuilt: Rate
     """The same through the model's dVAE."""
-    others: Rate
-    """Ground-truth renderings that are judged right beside another scene's caption."""
+    others: Rate | None
+    """Ground-truth renderings that are judged right beside another scene's caption; None of a
+    single scene."""
     caught: dict[str, Rate]
     """By attribute: found wrong where the caption is wrong in that alone, of renderings."""
     caught_rebuilt: dict[str, Rate]

@@ -46,16 +46,20 @@ class _Known:
     image: Image.Image
     rebuilt: Image.Image
     truth: Truth
-    other: Truth
-    """That of another scene."""
+    other: Truth | None
+    """That of another scene; None where there is no other."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Examined:
     """What a judge said of a scene."""
 
-    accepted: tuple[bool, bool, bool]
-    """The picture, what a dVAE leaves of it, and the picture beside another caption."""
+    accepted: bool
+    """The picture."""
+    accepted_rebuilt: bool
+    """What a dVAE leaves of it."""
+    accepted_other: bool | None
+    """The picture beside another scene's caption, where there is one."""
     caught: Mapping[Attribute, bool]
     """Of what the caption speaks of: whether the judge finds that the picture does not show it,
     where the caption says something else."""
@@ -82,7 +86,7 @@ def validate(
     Raises:
         ValueError: There are no pictures, or one has another size.
     """
-    others = (*truths[1:], *truths[:1])
+    others = (*truths[1:], truths[0]) if len(truths) > 1 else (None,) * len(truths)
     scenes = [
         _Known(number=number, image=image, rebuilt=soft, truth=truth, other=other)
         for number, (image, soft, truth, other) in enumerate(
@@ -90,13 +94,11 @@ def validate(
         )
     ]
     examined = list(judges.map(partial(_examine, judges.judging, seed), scenes))
-    images_right, rebuilt_right, others_right = (
-        share([one.accepted[kind] for one in examined]) for kind in range(3)
-    )
+    others_right = [one.accepted_other for one in examined if one.accepted_other is not None]
     return Validation(
-        images=images_right,
-        rebuilt=rebuilt_right,
-        others=others_right,
+        images=share([one.accepted for one in examined]),
+        rebuilt=share([one.accepted_rebuilt for one in examined]),
+        others=share(others_right) if others_right else None,
         caught=_shares(one.caught for one in examined),
         caught_rebuilt=_shares(one.caught_rebuilt for one in examined),
     )
@@ -115,12 +117,11 @@ def _examine(judging: Judging, seed: int, scene: _Known) -> _Examined:
         for found, picture in ((caught, scene.image), (caught_rebuilt, scene.rebuilt)):
             shown = turned(picture) if attribute == "panels" else picture
             found[attribute] = not judge.judge(shown, wrong).attributes[attribute]
+    other_hit = None if scene.other is None else judge.judge(scene.image, scene.other).hit
     return _Examined(
-        accepted=(
-            verdict.hit,
-            judge.judge(scene.rebuilt, scene.truth).hit,
-            judge.judge(scene.image, scene.other).hit,
-        ),
+        accepted=verdict.hit,
+        accepted_rebuilt=judge.judge(scene.rebuilt, scene.truth).hit,
+        accepted_other=other_hit,
         caught=caught,
         caught_rebuilt=caught_rebuilt,
     )

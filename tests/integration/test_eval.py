@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
+from dalle import TextToImage
+from dalle.checkpoint import ClipParts, load_model, save_clip
 from dalle.cli import main
+from dalle.clip import ClipScorer, build_clip, small_clip_scorer
 from dalle.config import EvalModel
-from dalle.eval_command import run
+from dalle.eval_command import SHEET_COLUMNS, run
 from dalle.evaluate.report import REPORT_FILE
+from dalle.model_config import ClipConfig
+from dalle.sheets import picture_grid
+from tests.random_models import CAPTIONS
 
 SCENES = Path(__file__).parents[1] / "data" / "scenes"
 
@@ -61,6 +69,104 @@ def test_everything_is_measured_and_written(
         assert sheet.width > 64
 
 
+@pytest.fixture(scope="module")
+def clip(random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ClipScorer]:
+    """A CLIP of random weights, as a folder and as what scores."""
+    tokenizer = load_model(random_model).tokenizer
+    config = ClipConfig(
+        image_px=32, patch_px=8, image_width=32, image_layers=1, text_len=16,
+        text_width=32, text_layers=1, head_width=16, embed_dim=16,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        model = build_clip(config, tokenizer.vocab_size).eval()
+    folder = tmp_path_factory.mktemp("clips") / "random"
+    save_clip(folder, ClipParts(model=model, config=config, tokenizer=tokenizer))
+    return folder, small_clip_scorer(model, config, tokenizer, torch.device("cpu"))
+
+
+def test_clip_ranks_and_finds_captions_as_worked_out_by_hand(
+    random_model: Path, clip: tuple[Path, ClipScorer], tmp_path: Path
+) -> None:
+    captions = [*CAPTIONS, "a photo of a banana", "three owls", "an emoji of a boat", "rain"]
+    file, out = tmp_path / "captions.txt", tmp_path / "out"
+    file.write_text("\n".join(captions), encoding="utf-8")
+    settings = EvalModel(
+        out=out, model=str(random_model), set=str(file), candidates=4, seed=3, device="cpu",
+        clip=str(clip[0]),
+    )  # fmt: skip
+    assert run(settings) == 0
+
+    model = TextToImage.from_pretrained(random_model, device="cpu")
+    drawn = model.generate(captions, candidates=4, seed=3, ranker="none").results
+    best, by_likelihood, places = [], [], []
+    for result in drawn:
+        images = [one.image for one in result.images]
+        scores = clip[1].scores(result.caption or "", images)
+        best.append(scores.index(max(scores)))
+        likelihoods = [one.log_likelihood for one in result.images]
+        by_likelihood.append(likelihoods.index(max(likelihoods)))
+        of_first = {caption: clip[1].scores(caption, images[:1])[0] for caption in captions}
+        ordered = sorted(captions, key=lambda caption: -of_first[caption])
+        places.append(ordered.index(result.caption or ""))
+    assert best != by_likelihood, "or the sheet would not tell who has chosen"
+    sheet = picture_grid(
+        [one.images[index].image for one, index in zip(drawn, best, strict=True)],
+        columns=SHEET_COLUMNS,
+        labels=captions,
+    )
+    with Image.open(out / "best.png") as written:
+        assert written.convert("RGB").tobytes() == sheet.tobytes()
+    retrieval = json.loads((out / "eval.json").read_text(encoding="utf-8"))["retrieval"]
+    assert retrieval["captions"] == retrieval["r_at_1"]["n"] == len(captions)
+    assert retrieval["r_at_1"]["rate"] == sum(place < 1 for place in places) / len(captions)
+    assert retrieval["r_at_5"]["rate"] == sum(place < 5 for place in places) / len(captions)
+    assert 0 < sum(place < 1 for place in places) < sum(place < 5 for place in places) < 8
+
+
+@pytest.mark.usefixtures("font")
+def test_a_picture_is_found_among_many_captions_and_not_among_one(
+    random_model: Path, clip: tuple[Path, ClipScorer], tmp_path: Path
+) -> None:
+    """Of one caption, R@1 was 100 %, and "another scene's caption" was its own and right."""
+    settings = EvalModel(
+        out=tmp_path / "one", model=str(random_model), captions=1, candidates=2, device="cpu",
+        clip=str(clip[0]), workers=1,
+    )  # fmt: skip
+    assert run(settings) == 0
+    found = json.loads((tmp_path / "one" / "eval.json").read_text(encoding="utf-8"))
+    assert found["retrieval"]["captions"] >= 500, "other scenes' captions, which are not drawn"
+    assert (found["ranked_by"], found["hit_at_1"]["clip"]["n"]) == ("clip", 1)
+    assert found["judge"]["others"] is None
+    assert found["judge"]["images"]["n"] == 1
+
+    file = tmp_path / "captions.txt"
+    file.write_text("a fox\n", encoding="utf-8")
+    settings = replace(settings, set=str(file))
+    assert run(settings) == 0
+    found = json.loads((tmp_path / "one" / "eval.json").read_text(encoding="utf-8"))
+    assert found["retrieval"] is None
+    assert "more than one caption" in (tmp_path / "one" / REPORT_FILE).read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("font")
+def test_what_fails_late_leaves_an_earlier_report_as_it_was(
+    random_model: Path, tmp_path: Path
+) -> None:
+    """A new best.png was left beside the old report."""
+    training, out = tmp_path / "training", tmp_path / "out"
+    training.mkdir()
+    (training / "a.png").write_bytes(b"no picture")
+    (training / "a.txt").write_text("a fox", encoding="utf-8")
+    settings = EvalModel(
+        out=out, model=str(random_model), captions=1, candidates=1, device="cpu", workers=1,
+        train_data=training,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="no training pictures to compare with"):
+        run(settings)
+    assert not list(out.iterdir())
+
+
 def test_captions_without_truth_are_drawn_and_not_judged(
     random_model: Path, tmp_path: Path
 ) -> None:
@@ -81,6 +187,11 @@ def test_captions_without_truth_are_drawn_and_not_judged(
         (["--candidates", "0"], "candidates must be between 1 and"),
         (["--temperatures", "[-1]"], "temperature must be between 0"),
         (["--set", "nowhere.txt"], "nowhere.txt"),
+        # All was drawn and judged before it was opened.
+        (["--train_data", "nowhere"], "nowhere is not a folder"),
+        # Other temperatures were drawn for nothing, training pictures not looked at.
+        (["--set", "a.txt", "--temperatures", "[0.7, 0.9]"], "temperatures needs captions with"),
+        (["--set", "a.txt", "--train_data", str(SCENES)], "train_data needs captions with"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_written(

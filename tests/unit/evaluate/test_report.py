@@ -180,6 +180,13 @@ def test_the_judge_shows_its_own_marks(everything: Evaluation) -> None:
     assert "| ground truth beside another scene's caption | 5.0 % | 0.0 to 10.0 % | 200 |\n" in part
     assert "| count | 75.0 % | 70.0 to 80.0 % | 65.0 % | 60.0 to 70.0 % | 30 |\n" in part
 
+    assert "The first two should be right, the third wrong." in part
+    assert everything.judge is not None
+    alone = replace(everything, judge=replace(everything.judge, others=None))
+    part = section(markdown(alone), "How far the judge can be trusted")
+    assert "another scene's caption" not in part
+    assert "Both should be right." in part
+
 
 def test_every_other_section_has_its_numbers(everything: Evaluation) -> None:
     page = markdown(everything)

@@ -62,6 +62,7 @@ def test_the_judge_is_right_about_ground_truth(judges: Judges, scenes: Scenes) -
     images, truths = scenes
     blank = [Image.new("RGB", (64, 64), "white")] * len(images)
     found = validate(judges, images, blank, truths, seed=0)
+    assert found.others is not None
     assert found.images.rate >= 5 / 6
     assert (found.rebuilt.rate, found.others.rate) == (0, 0)
     assert found.images.n == found.rebuilt.n == found.others.n == 6
@@ -85,6 +86,7 @@ def test_a_judge_who_accepts_everything_is_seen_through(
     monkeypatch.setattr(judge, "judge", lenient)
     images, truths = scenes[0][:3], scenes[1][:3]
     found = validate(judges, images, images, truths, seed=0)
+    assert found.others is not None
     assert found.images.rate == found.rebuilt.rate == found.others.rate == 1
     assert {rate.rate for rate in found.caught.values()} == {0}
 
