@@ -21,14 +21,13 @@ from dalle.page.explore_tab import ExploreTab
 from dalle.page.facts import ModelFacts
 from dalle.page.faults import PageFault, guarded
 from dalle.page.html import html
-from dalle.page.prompt_tab import PromptTab
+from dalle.page.prompt_tab import EXAMPLE, PromptTab
 from dalle.page.quick_start import unserved
 from dalle.page.received import only_received
 from dalle.page.service import Service
+from dalle.page.sweep import CACHE_SECONDS
 
 TITLE = "Captions in, pictures out"
-CACHE_SECONDS = 3600
-"""How long files that the page wrote are kept, and how often old ones are looked for."""
 WATCH_S = 1
 """How often a page that waits for the model hears that it is still being loaded."""
 RESTORE = """
@@ -94,7 +93,9 @@ def mounted(page: gr.Blocks, **settings: Any) -> FastAPI:
         settings: As `gradio.mount_gradio_app` takes them.
     """
     server = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    gr.mount_gradio_app(server, page, path="/", ssr_mode=False, **settings)
+    # Wherever the server was started, the picture to try may be shown.
+    given = [str(EXAMPLE.parent.resolve())]
+    gr.mount_gradio_app(server, page, path="/", ssr_mode=False, allowed_paths=given, **settings)
     (page.app,) = (route.app for route in server.routes if isinstance(route, Mount))  # type: ignore[assignment]
     # What Gradio's own `launch` sets: without it, no path is checked before a file is copied, and
     # uploaded SVG files are shown as part of the page.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shutil
 import tempfile
 import zipfile
@@ -19,6 +20,8 @@ from dalle.sheets import contact_sheet
 NO_ROOM = "the server has no room for more files just now; try again in a few minutes"
 _FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """What a full disk, a user's quota and a limit of the process are called."""
+_BLOCK_BYTES = 4096
+"""What the smallest file takes up: a million of them are not nothing."""
 
 
 def save_pictures(
@@ -98,11 +101,12 @@ def _new_folder(folder: Path, limits: Limits) -> Iterator[Path]:
 
 
 def bytes_in(folder: Path) -> int:
-    """What the files and folders in `folder` take up; old ones may be deleted meanwhile."""
+    """What the files in `folder` take up; files and folders may be deleted meanwhile."""
     total = 0
-    for file in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            total += file.stat().st_size
+    for place, _, names in os.walk(folder):  # which passes over what has gone
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += max(_BLOCK_BYTES, Path(place, name).lstat().st_size)
     return total
 
 

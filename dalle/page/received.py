@@ -31,15 +31,21 @@ def only_received(value: object) -> object:
         return [only_received(item) for item in value]
     if not isinstance(value, dict):
         return value
+    checked = {key: only_received(item) for key, item in value.items()}
     if isinstance(path := value.get("path"), str):
-        return {**value, "path": _received(path)}
-    return {key: only_received(item) for key, item in value.items()}
+        checked["path"] = _received(path)
+    return checked
 
 
 def is_received(path: str) -> bool:
-    """Whether `path` lies in the folder that holds uploads and results, links followed."""
+    """Whether `path` is a regular file in the folder of uploads and results, links followed.
+
+    Nothing else may reach Gradio, which puts every path among the files that it deletes later on: a
+    folder there, or a name too long for the system, would end its deleting for good.
+    """
     try:
-        return Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve())
+        file = Path(path).resolve()
+        return file.is_relative_to(Path(get_upload_folder()).resolve()) and file.is_file()
     except (OSError, ValueError):  # such as a NUL in it
         return False
 
@@ -55,6 +61,7 @@ def _received(path: str) -> str:
     local = unquote(rest) if served else path
     if not is_received(local):
         raise PageFault(
-            "a file must be uploaded to this page first; other paths and addresses are not opened"
+            "a file must be uploaded to this page first, or again after an hour or more; other "
+            "paths and addresses are not opened"
         )
     return local

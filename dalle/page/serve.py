@@ -24,6 +24,7 @@ from dalle.page.facts import read_facts
 from dalle.page.limits import Limits
 from dalle.page.quick_start import quick_import
 from dalle.page.service import Service
+from dalle.page.sweep import sweep_for_good
 
 if TYPE_CHECKING:
     from dalle.pipeline import TextToImage
@@ -169,6 +170,7 @@ def _serve(service: Service, settings: Demo, listener: socket.socket) -> int:
         service,
     )  # fmt: skip
     service.load_in_background(server.fail)
+    sweep_for_good(service.folder.parent, kept=service.folder)
     server.run(sockets=[listener])
     if server.failure is not None:
         raise server.failure

@@ -48,15 +48,15 @@ def wait_until(ready: object, seconds: float) -> None:
 
 @contextlib.contextmanager
 def running_page(folder: Path, *flags: str, compiled: bool = True) -> Iterator[RunningPage]:
-    """`dalle demo` on a free port until the block ends.
+    """`dalle demo` on a free port until the block ends, started in `folder`, not in the clone.
 
     What `make setup` compiled is used, as for whoever starts the page, unless `compiled` is false.
     """
     log = folder / "page.log"
     with log.open("w", encoding="utf-8") as errors:
         process = subprocess.Popen(
-            [sys.executable, "app.py", "--port", "0", *flags],
-            cwd=ROOT,
+            [sys.executable, str(ROOT / "app.py"), "--port", "0", *flags],
+            cwd=folder,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from PIL import Image
@@ -18,6 +18,12 @@ from dalle.page.exports import bytes_in
 from dalle.page.limits import Limits
 from dalle.rerank import ClipRanker
 from tests.services import service_of
+
+if TYPE_CHECKING:
+    from starlette.testclient import TestClient
+
+# Gradio's own statistics use what pandas is about to drop.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing")
 
 
 async def taking(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
@@ -52,6 +58,50 @@ def test_no_upload_is_taken_once_the_folder_is_full(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes(b"x")
     assert status_of("/gradio_api/upload", door) == 507
     assert status_of("/gradio_api/queue/join", door) == 200, "the rest of the page goes on"
+
+
+@pytest.fixture
+def client(
+    needs_gradio: None,
+    tiny_model: Path,
+    tiny_pipeline: TextToImage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[TestClient]:
+    """The page as it is served, its folder `tmp_path`."""
+    from starlette.testclient import TestClient
+
+    from dalle.page.build import build_page, mounted
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    (results := tmp_path / "results").mkdir()
+    page = build_page(service_of(tiny_model, tiny_pipeline, results), ranks=False)
+    with TestClient(mounted(page)) as client:
+        yield client
+
+
+def answer_to(client: TestClient, endpoint: str, body: object) -> str:
+    """What an endpoint of the page answers."""
+    asked = client.post(f"/gradio_api/call/v2/{endpoint}", json=body)
+    assert asked.status_code == 200, asked.text
+    return client.get(f"/gradio_api/call/{endpoint}/{asked.json()['event_id']}").text
+
+
+@pytest.mark.parametrize("name", [".", "..", "a.png/b", "gone.png", "x" * 300, ""])
+def test_only_files_are_taken_for_uploads(client: TestClient, tmp_path: Path, name: str) -> None:
+    """Any other path once stopped Gradio's deleting of old files for as long as the page ran."""
+    from gradio.route_utils import delete_files_created_by_app
+
+    files = {"files": ("a.png", b"nothing", "image/png")}
+    (path,) = client.post("/gradio_api/upload", files=files).json()
+    wrong = {"path": str(Path(path).parent / name), "meta": {"_type": "gradio.FileData"}}
+    if not name:  # one that hides behind a good one, where Gradio looks for it
+        wrong = {"path": path, "other": {**wrong, "path": str(tmp_path)}}
+    answer = answer_to(client, "complete", {"picture": wrong})
+    assert "a file must be uploaded to this page first, or again after an hour" in answer
+    (mount,) = (route for route in client.app.routes if hasattr(route, "app"))  # type: ignore[attr-defined]
+    delete_files_created_by_app(mount.app.get_blocks(), age=None)
+    assert not Path(path).exists()
 
 
 class Sizes:
