@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from dalle.config import LoopConfig
-from dalle.data.order import StepBatches
-from dalle.errors import TrainingError
+from dalle.data.order import Draw, StepBatches
+from dalle.errors import DalleError, TrainingError
 from dalle.seeds import generator
-from dalle.train.signals import ignore_interrupts
+from dalle.train.signals import ignore_signals
 from dalle.train.task import Batch, Task
 
 
 def step_batches(task: Task, loop: LoopConfig, *, start: int) -> Iterator[Batch]:
     """The micro-batches of steps `start` to the last one, as a pure function of the seed."""
-    dataset = task.dataset()
     order = StepBatches(
-        size=len(dataset),  # type: ignore[arg-type]  # torch's Dataset does not declare __len__
+        size=len(task.dataset()),  # type: ignore[arg-type]  # torch's Dataset declares no __len__
         microbatch=loop.batch // loop.accumulate,
         accumulate=loop.accumulate,
         seed=loop.seed,
@@ -28,25 +27,47 @@ def step_batches(task: Task, loop: LoopConfig, *, start: int) -> Iterator[Batch]
         stop=loop.steps,
     )
     loader = DataLoader(
-        dataset,
-        batch_sampler=order,
-        collate_fn=task.collate,
+        MicroBatches(task),
+        batch_size=None,
+        sampler=order,
         num_workers=loop.workers,
-        worker_init_fn=ignore_interrupts,
+        worker_init_fn=ignore_signals,
         # A generator of its own keeps the loader from drawing on the global stream.
         generator=generator(loop.seed, "loader"),
     )
     return fetched(loader, loop)
 
 
-def fetched(batches: Iterable[Batch], loop: LoopConfig) -> Iterator[Batch]:
+class MicroBatches(Dataset[Batch | DalleError]):
+    """A task's samples by the micro-batch, or the error that stood in its way.
+
+    The error is handed over rather than raised, since what a loading process raises arrives as the
+    text of its trace.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.samples = task.dataset()
+        self.collate = task.collate
+
+    def __getitem__(self, draws: Sequence[Draw]) -> Batch | DalleError:
+        try:
+            return self.collate([self.samples[draw] for draw in draws])
+        except DalleError as err:
+            return err
+
+
+def fetched(batches: Iterable[Batch | DalleError], loop: LoopConfig) -> Iterator[Batch]:
     """The batches of a loader.
 
     Raises:
+        DalleError: A sample could not be loaded, and is no mere fault to count.
         TrainingError: A process died whose batch was announced already, but not yet handed over.
     """
     try:
-        yield from batches
+        for batch in batches:
+            if isinstance(batch, DalleError):
+                raise batch
+            yield batch
     except (ConnectionError, EOFError) as err:
         if not loop.workers:
             raise
@@ -76,5 +97,5 @@ def worker_deaths_explained(loop: LoopConfig) -> Iterator[None]:
 def _died(loop: LoopConfig, found: str) -> TrainingError:
     return TrainingError(
         f"a process that loads data died: {found.strip().rstrip('.')}; if memory ran out, lower "
-        f"loop.workers (now {loop.workers}) or loop.batch, and resume from the newest checkpoint"
+        f"loop.workers (now {loop.workers}) and resume from the newest checkpoint"
     )

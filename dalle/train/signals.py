@@ -43,6 +43,11 @@ class StopRequest:
         self.signal = self.signal or number
 
 
-def ignore_interrupts(_worker: int) -> None:
-    """For data-loading processes: Ctrl-C reaches them too, but the training decides when to end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def ignore_signals(_worker: int) -> None:
+    """For data-loading processes, which end when the training does.
+
+    Ctrl-C, `timeout` and job schedulers signal the whole group, and the step that is to be finished
+    and saved may still wait for a batch.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -20,7 +20,7 @@ from dalle.checkpoint import load_vae
 from dalle.config import LoopConfig
 from dalle.data.order import Draw
 from dalle.data.pictures import Fault, Picture, PictureSet
-from dalle.errors import TrainingError
+from dalle.errors import DataError, TrainingError
 from dalle.train.loading import fetched
 from dalle.train.metrics import read_metrics
 from dalle.train.task import Batch, Loss
@@ -118,12 +118,37 @@ def test_a_loading_process_that_is_killed_ends_the_run_with_one_line(vae_run: Va
             return Deadly(self.train_set)
 
     run = vae_run(loop=SPARSE | {"steps": 12, "workers": 1, "save_every": 2})
-    message = r"^a process that loads data died: DataLoader worker \(pid.* loop.workers \(now 1\)"
+    message = r"^a process that loads data died: DataLoader worker \(pid.* \(now 1\) and resume"
     with pytest.raises(TrainingError, match=message) as caught:
         train(run, Deadlier)
     assert "\n" not in str(caught.value)
     assert checkpoints(run), "what was saved stays"
     train(run, resume=True)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_the_data_is_one_line_wherever_they_are_loaded(
+    vae_run: VaeRun, workers: int
+) -> None:
+    """Bug: from a loading process it came as the text of its trace, 1,300 characters of it."""
+
+    class Damaged(VaeTask):
+        def dataset(self) -> Dataset[Any]:
+            return Torn(self.train_set)
+
+    run = vae_run(loop=SPARSE | {"steps": 12, "workers": workers})
+    with pytest.raises(DataError) as caught:
+        train(run, Damaged)
+    assert str(caught.value) == "picture 7 has token 999 of 16 codes"
+
+
+class Torn(Deadly):
+    """Refuses one of the later samples."""
+
+    def __getitem__(self, draw: Draw) -> Picture | Fault:
+        if draw.epoch == 1:
+            raise DataError("picture 7 has token 999 of 16 codes")
+        return self.pictures[draw]
 
 
 @pytest.mark.parametrize(
