@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dalle.ground import Box, Rgb, clip_box, find_ground
+from dalle.ground import Box, Rgb, find_ground
 
 Layout = Literal["top-half", "place-on-top"]
 CropMode = Literal["center", "top", "pad"]
@@ -47,8 +47,6 @@ class PreparedPrompt:
     """Token rows that are kept."""
     kept_px: int
     """Pixel rows that are kept."""
-    box: Box
-    """The part of the given picture that the kept part shows; empty if there is none."""
     notes: tuple[str, ...]
     """What was rounded, cut off or filled in, each a clause for the person."""
 
@@ -134,9 +132,9 @@ def prepare(
                 f"place-on-top must keep at least 1 of {grid_h} rows, got {rows}; keep more, such "
                 "as 0.5, or leave the picture out"
             )
-        whole, box, notes = _place_on_top(image, image_px, kept_px=kept * stride)
+        whole, notes = _place_on_top(image, image_px, kept_px=kept * stride)
     else:
-        whole, box, notes = _fill(image, image_px, crop=crop, kept_px=kept * stride)
+        whole, notes = _fill(image, image_px, crop=crop)
     shown = whole.copy()
     shown.paste(UNDRAWN, (0, kept * stride, shown.width, shown.height))
     return PreparedPrompt(
@@ -144,7 +142,6 @@ def prepare(
         whole=whole,
         rows=kept,
         kept_px=kept * stride,
-        box=box,
         notes=(*_rounding(rows, kept, grid_h), *notes),
     )
 
@@ -162,9 +159,9 @@ def _rounding(requested: float | int | None, rows: int, grid_h: int) -> tuple[st
 
 
 def _fill(
-    image: Image.Image, image_px: tuple[int, int], *, crop: CropMode, kept_px: int
-) -> tuple[Image.Image, Box, tuple[str, ...]]:
-    """The picture as the whole canvas, which of it is kept, and what was done to it."""
+    image: Image.Image, image_px: tuple[int, int], *, crop: CropMode
+) -> tuple[Image.Image, tuple[str, ...]]:
+    """The picture as the whole canvas, and what was done to it."""
     height, width = image_px
     scales = (width / image.width, height / image.height)
     scale = min(scales) if crop == "pad" else max(scales)
@@ -192,14 +189,13 @@ def _fill(
         if (cut := (round(across), round(down))) != image.size:
             part = "upper" if crop == "top" and cut[1] < image.height else "central"
             notes = (f"the {part} {_by(cut)} of {_by(image.size)} pixels are used",)
-    kept = (left, top, left + across, top + down * kept_px / height)
-    return whole, clip_box(kept, image.size), notes
+    return whole, notes
 
 
 def _place_on_top(
     image: Image.Image, image_px: tuple[int, int], *, kept_px: int
-) -> tuple[Image.Image, Box, tuple[str, ...]]:
-    """The picture as the canvas's top panel, which of it is shown, and what was done to it."""
+) -> tuple[Image.Image, tuple[str, ...]]:
+    """The picture as the canvas's top panel, and what was done to it."""
     height, width = image_px
     ground = find_ground(image)
     # Cropped first: with `box`, resizing would blend the margins into the subject's outline.
@@ -212,7 +208,7 @@ def _place_on_top(
     notes = [f"the picture takes up {_by(fitted.size)} of {_by(whole.size)} pixels"]
     if size != image.size:
         notes.insert(0, f"margins are left out: {_by(size)} of {_by(image.size)} pixels are used")
-    return whole, ground.subject, tuple(notes)
+    return whole, tuple(notes)
 
 
 def seam_preview(image: Image.Image, box: Box) -> Image.Image:
