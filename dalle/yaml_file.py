@@ -41,6 +41,16 @@ class _Loader(yaml.SafeLoader):
             seen.add(str(key))
         return super().construct_mapping(node, deep)
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, TypeError, LookupError, AttributeError) as err:
+            # What a tag such as !!int or !!timestamp makes of a text that does not fit it.
+            kind = node.tag.removeprefix(_TAG)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"this is no {kind} that can be read", node.start_mark
+            ) from err
+
     def construct_core_int(self, node: yaml.ScalarNode) -> int:
         digits = self.construct_scalar(node)
         return int(digits, 0) if digits[:2] in ("0o", "0x") else int(digits)
@@ -72,21 +82,34 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ValueError: The file is missing, unreadable, not UTF-8, not YAML, or not a mapping.
     """
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        text = path.read_text(encoding="utf-8")
     except OSError as err:
         raise ValueError(f"cannot read config {path}: {err.strerror}") from err
     except UnicodeDecodeError as err:
         raise ValueError(f"config {path} must be UTF-8 text, but byte {err.start} is not") from err
+    return parse_yaml(text, name=f"config {path}")
+
+
+def parse_yaml(text: str, *, name: str) -> dict[str, Any]:
+    """The mapping in YAML text; no text is an empty mapping.
+
+    Args:
+        text: What a file holds.
+        name: What to call it in messages.
+
+    Raises:
+        ValueError: It is not YAML, or not a mapping.
+    """
+    try:
+        tree = yaml.load(text, _Loader)
     except RecursionError as err:
-        raise ValueError(f"config {path} is nested too deeply") from err
+        raise ValueError(f"{name} is nested too deeply") from err
     except yaml.YAMLError as err:
-        raise ValueError(f"config {path} is not valid YAML: {_first_problem(err)}") from err
+        raise ValueError(f"{name} is not valid YAML: {_first_problem(err)}") from err
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ValueError(
-            f"config {path} must hold `key: value` lines, but holds a {type(tree).__name__}"
-        )
+        raise ValueError(f"{name} must hold `key: value` lines, but holds a {type(tree).__name__}")
     return {str(key): value for key, value in tree.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -92,6 +93,18 @@ def worker_deaths_explained(loop: LoopConfig) -> Iterator[None]:
         if not str(err).startswith("DataLoader worker (pid"):
             raise
         raise _died(loop, str(err)) from err
+
+
+def too_many_bad(bad: int, seen: int, allowed: float) -> bool:
+    """Whether `bad` of `seen` samples are more than chance explains where `allowed` of all are.
+
+    The first batches of a set with few bad samples may happen to hold several of them. So that no
+    run ends for that, four standard deviations and four samples are granted on top, which matter
+    less and less as samples are read. Where none are allowed, the first one is too many.
+    """
+    expected = allowed * seen
+    grace = 4 * math.sqrt(expected) + 4 if allowed > 0 else 0
+    return bad > expected + grace
 
 
 def _died(loop: LoopConfig, found: str) -> TrainingError:

@@ -27,7 +27,8 @@ from dalle.device import autocast_dtype, choose_device, gemm_rate
 from dalle.errors import DataError, TrainingError
 from dalle.seeds import generator
 from dalle.train.compiling import compile_parts
-from dalle.train.loading import step_batches, worker_deaths_explained
+from dalle.train.loading import step_batches, too_many_bad, worker_deaths_explained
+from dalle.train.memory import memory_shortage_explained
 from dalle.train.metrics import SKIPPED_FILE, MetricsLog, Window, note_skipped
 from dalle.train.optim import build_optimizers, update_average
 from dalle.train.schedules import ema_decay, learning_rate
@@ -129,23 +130,35 @@ class Trainer:
     def _train(self, step: int, stop: StopRequest, bar: tqdm[NoReturn], metrics: MetricsLog) -> int:
         """Steps from `step` on; returns the number made, saved if that is not all of them."""
         batches = step_batches(self.task, self.loop, start=step)
+        self._make_up(step, metrics)
         saved = step
         while step < self.loop.steps and not stop.requested:
-            self._step(step, batches)
+            with self.window.timed(), memory_shortage_explained(step, self.task, self.loop):
+                self._step(step, batches)
             step += 1
             bar.update()
             if self._due(step, self.loop.log_every):
                 self._log(step, bar, metrics)
+            if self._due(step, self.loop.save_every):
+                # Before anything that only looks: an error there costs no steps.
+                self._save(step)
+                saved = step
             if self._due(step, self.loop.eval_every):
                 self._evaluate(step, metrics)
             if self._due(step, self.loop.sample_every):
                 self._draw_samples(step)
-            if self._due(step, self.loop.save_every):
-                self._save(step)
-                saved = step
         if saved != step:
             self._save(step)
         return step
+
+    def _make_up(self, step: int, metrics: MetricsLog) -> None:
+        """Look at the weights that a process saved, and ended before it had looked at them."""
+        if not step:
+            return
+        if self._due(step, self.loop.eval_every) and not metrics.holds_evaluation(step):
+            self._evaluate(step, metrics)
+        if self._due(step, self.loop.sample_every) and not self._sheet(step).exists():
+            self._draw_samples(step)
 
     def _learnt(self) -> bool:
         """Whether any step was taken, so that there is something to keep."""
@@ -186,14 +199,7 @@ class Trainer:
                 group["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
         self.model.train()
-        try:
-            means, keys = self._add_gradients(step, batches)
-        except torch.OutOfMemoryError as err:
-            raise TrainingError(
-                f"out of memory in step {step} with micro-batches of "
-                f"{self.loop.batch // self.loop.accumulate} samples; raise loop.accumulate (now "
-                f"{self.loop.accumulate}) or lower loop.batch"
-            ) from err
+        means, keys = self._add_gradients(step, batches)
         if not keys:
             self._skip(step, "none of its samples could be read", keys)
             return
@@ -255,8 +261,8 @@ class Trainer:
         raise TrainingError(
             f"{MAX_SKIPPED_IN_A_ROW} steps in a row had to be skipped, up to step {step} "
             f"({reason}; samples {', '.join(keys[:8]) or 'unreadable'}; all are in "
-            f"{self.out / SKIPPED_FILE}); lower optim.lr, or look at those samples, and resume "
-            "from the newest checkpoint"
+            f"{self.out / SKIPPED_FILE}); look at those samples, and start a new run (another "
+            "--out) without them, or with a lower optim.lr if they are sound"
         )
 
     def _roll_back(self, step: int) -> bool:
@@ -320,18 +326,21 @@ class Trainer:
 
     @torch.inference_mode()
     def _draw_samples(self, step: int) -> None:
-        folder = self.out / "samples"
-        folder.mkdir(exist_ok=True)
+        sheet = self._sheet(step)
+        sheet.parent.mkdir(exist_ok=True)
         with self._precision():
-            self.task.sample_sheet(self.average).save(folder / f"step-{step:08d}.png")
+            self.task.sample_sheet(self.average).save(sheet)
+
+    def _sheet(self, step: int) -> Path:
+        return self.out / "samples" / f"step-{step:08d}.png"
 
     def _save(self, step: int) -> None:
         """Write a checkpoint, unless there is nothing to keep yet or nothing worth keeping."""
         for name, tensor in (*self.model.state_dict().items(), *self.average.state_dict().items()):
             if not tensor.isfinite().all():
                 raise TrainingError(
-                    f"{name} is not finite after step {step}, so nothing was saved; lower "
-                    "optim.lr, and resume from the newest checkpoint"
+                    f"{name} is not finite after step {step}, so nothing was saved; start a new "
+                    "run (another --out) with a lower optim.lr"
                 )
         if not self._learnt():
             return
@@ -373,15 +382,3 @@ class Trainer:
         self.task.restore_window(progress.task_window)
         log.info("resumed from %s", checkpoint)
         return progress.step
-
-
-def too_many_bad(bad: int, seen: int, allowed: float) -> bool:
-    """Whether `bad` of `seen` samples are more than chance explains where `allowed` of all are.
-
-    The first batches of a set with few bad samples may happen to hold several of them. So that no
-    run ends for that, four standard deviations and four samples are granted on top, which matter
-    less and less as samples are read. Where none are allowed, the first one is too many.
-    """
-    expected = allowed * seen
-    grace = 4 * math.sqrt(expected) + 4 if allowed > 0 else 0
-    return bad > expected + grace

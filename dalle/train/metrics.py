@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ class MetricsLog:
         folder: The run folder.
         tensorboard: Whether to write TensorBoard events too.
         after: Step that the run goes on from; lines past it, left by a run that was cut off, are
-            dropped, since they will be written again.
+            dropped here and from `skipped.jsonl`, since they will be written again.
 
     Raises:
         DalleError: `tensorboard` is asked for and not installed.
@@ -43,8 +44,9 @@ class MetricsLog:
         self.path = folder / METRICS_FILE
         self.warned = False
         self.events = _event_writer(folder, after) if tensorboard else None
-        if self.path.exists():
-            self._forget_after(after)
+        _forget_from(self.path, after + 1)
+        # A skipped step is named by the updates before it, so step `after` is still to come.
+        _forget_from(folder / SKIPPED_FILE, after)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Record `values` as they were after `step` updates; what is not finite becomes null."""
@@ -65,10 +67,11 @@ class MetricsLog:
         if self.events is not None:
             self.events.close()
 
-    def _forget_after(self, step: int) -> None:
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if (found := _parsed(line)) and found["step"] <= step]
-        write_whole(self.path, "".join(kept).encode())
+    def holds_evaluation(self, step: int) -> bool:
+        """Whether there is a line of an evaluation after `step` updates."""
+        lines = read_metrics(self.path) if self.path.exists() else iter(())
+        names = {name for line in lines if line["step"] == step for name in line}
+        return any(name.startswith("heldout_") for name in names)
 
 
 def note_skipped(folder: Path, step: int, reason: str, samples: Sequence[str]) -> None:
@@ -81,6 +84,14 @@ def note_skipped(folder: Path, step: int, reason: str, samples: Sequence[str]) -
         log.warning("a skipped step could not be noted in %s: %s", folder / SKIPPED_FILE, err)
 
 
+def _forget_from(path: Path, step: int) -> None:
+    """Drop lines of `step` and later ones, and what is no line."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if (found := _parsed(line)) and found["step"] < step]
+        write_whole(path, "".join(kept).encode())
+
+
 class Window:
     """Numbers gathered over the steps since the last log line."""
 
@@ -90,7 +101,17 @@ class Window:
         self.skipped = 0
         self.steps = 0
         """Steps made in this process; the others count for the means but not for the speed."""
-        self.started = time.perf_counter()
+        self.seconds = 0.0
+        """What those steps took; evaluations, sheets and checkpoints are no part of the speed."""
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Counts the time of a step."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - start
 
     def add(self, values: Mapping[str, float]) -> None:
         """Count an update and its numbers."""
@@ -109,8 +130,8 @@ class Window:
         return {name: total / self.updates for name, total in self.sums.items()}
 
     def steps_per_s(self) -> float:
-        """Speed since the window was opened."""
-        return self.steps / max(time.perf_counter() - self.started, 1e-9)
+        """Speed of the steps themselves."""
+        return self.steps / max(self.seconds, 1e-9)
 
     def state(self) -> dict[str, Any]:
         """Everything but the speed, as plain JSON values."""

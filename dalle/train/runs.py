@@ -9,11 +9,9 @@ import platform
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from importlib import metadata
 from pathlib import Path
-
-import yaml
 
 from dalle.config import TrainClip, TrainTransformer, TrainVae
 from dalle.errors import TrainingError
@@ -23,10 +21,17 @@ from dalle.train.loop import Trainer
 from dalle.train.transformer_task import TransformerTask
 from dalle.train.vae_task import VaeTask
 from dalle.version import __version__
+from dalle.yaml_file import parse_yaml, read_yaml
 
 log = logging.getLogger(__name__)
 
 AnyRun = TrainVae | TrainTransformer | TrainClip
+FREE_SETTINGS = {
+    "out", "sample_captions", "data.max_bad_fraction", "loop.workers", "loop.keep_checkpoints",
+    "loop.tensorboard", "loop.log_every", "loop.eval_every", "loop.sample_every", "loop.save_every",
+}  # fmt: skip
+"""What may change when a run goes on: no update depends on it, except where a run goes back to its
+last good checkpoint, which is the last that it happened to have saved."""
 PACKAGES = ("torch", "numpy", "pillow", "tokenizers", "safetensors", "einops", "open_clip_torch")
 
 
@@ -106,29 +111,35 @@ def _run_folder(run: AnyRun) -> Iterator[None]:
 
 
 def _keep_config(path: Path, run: AnyRun) -> None:
-    """Write the resolved config, or when resuming make sure that it is still the same."""
-    config = dump(run)
+    """Write the resolved config; when resuming, make sure that what matters is still the same."""
+    config = dump(replace(run, resume=False))
     if not (run.resume and path.is_file()):
         path.write_text(config, encoding="utf-8")
         return
     try:
-        before = _settings(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as err:
+        before = _settings(read_yaml(path))
+    except ValueError as err:
         raise TrainingError(
             f"cannot resume {path.parent}, since its {path.name} cannot be read: {err}; start a "
             "new run with another --out"
         ) from err
-    now = _settings(config)
+    now = _settings(parse_yaml(config, name="the settings of this run"))
+    other = {
+        key
+        for key in before.keys() | now.keys()
+        if before.get(key) != now.get(key) and not (key not in before and _is_default(run, key))
+    }
     changed = [
         f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not (key not in before and _is_default(run, key))
+        for key in sorted(other - FREE_SETTINGS)
     ]
     if changed:
         raise TrainingError(
             f"cannot resume {path.parent} with other settings than it was started with "
             f"({'; '.join(changed[:5])}); set them back, or start a new run with another --out"
         )
+    if other:
+        path.write_text(config, encoding="utf-8")
 
 
 def _is_default(run: object, key: str) -> bool:
@@ -144,12 +155,11 @@ def _is_default(run: object, key: str) -> bool:
     return bool(getattr(run, name) == default)
 
 
-def _settings(text: str) -> dict[str, object]:
+def _settings(tree: Mapping[str, object]) -> dict[str, object]:
     """Values by dotted key, without `resume` itself, which is meant to change.
 
     Raises:
-        ValueError: The text is no mapping.
-        yaml.YAMLError: It is not YAML.
+        ValueError: There are none.
     """
     flat: dict[str, object] = {}
 
@@ -160,8 +170,7 @@ def _settings(text: str) -> dict[str, object]:
             else:
                 flat[f"{prefix}{name}"] = value
 
-    tree = yaml.safe_load(text)
-    if not isinstance(tree, dict):
+    if not tree:
         raise ValueError("it holds no settings")
     collect(tree, "")
     flat.pop("resume", None)

@@ -218,6 +218,25 @@ def test_yaml_round_trips_every_plain_value(
     assert repr(read_yaml(path)) == repr(tree)  # 1 and 1.0 and True are equal, but not the same
 
 
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("!!int abc", "int"),
+        ("9" * 5000, "int"),
+        ("!!bool maybe", "bool"),
+        ("!!timestamp x", "times"),
+    ],
+)
+def test_what_a_tag_cannot_make_of_a_text_is_named_with_file_and_line(
+    value: str, kind: str, tmp_path: Path
+) -> None:
+    """Bug: `invalid literal for int()`, and nothing about where."""
+    path = tmp_path / "tree.yaml"
+    path.write_text(f"a: 1\nb: {value}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"tree.yaml is not valid YAML: line 2, .* no {kind}"):
+        read_yaml(path)
+
+
 # -------------------------------------------------------------------------------- numbers of a list
 
 

@@ -181,6 +181,25 @@ def test_other_errors_of_the_run_time_stay_what_they_are(vae_run: VaeRun) -> Non
 # ----------------------------------------------------------------------------------------- resuming
 
 
+@pytest.mark.parametrize("look", ["evaluate", "sample_sheet"])
+def test_an_error_while_looking_costs_no_steps_and_what_was_missed_is_made_up(
+    look: str, vae_run: VaeRun
+) -> None:
+    """Bug: sheets were drawn before saving, so that a sheet that failed cost the steps before."""
+
+    def fail(self: VaeTask, model: object) -> None:
+        raise RuntimeError("no sheet today")
+
+    run = vae_run(loop={"steps": 6, "eval_every": 3, "sample_every": 3, "save_every": 3})
+    with pytest.raises(RuntimeError, match="no sheet today"):
+        train(run, type("Blind", (VaeTask,), {look: fail}))
+    assert checkpoints(run) == ["step-00000003"]
+    train(run, resume=True)
+    lines = list(read_metrics(run.out / "metrics.jsonl"))
+    assert [line["step"] for line in lines if "heldout_psnr_db" in line] == [3, 6]
+    assert len(list((run.out / "samples").iterdir())) == 2
+
+
 def test_resuming_needs_a_checkpoint(vae_run: VaeRun) -> None:
     with pytest.raises(TrainingError, match=r"nothing to resume: .*leave out --resume"):
         train(vae_run(), resume=True)

@@ -176,9 +176,14 @@ def test_weights_that_are_not_finite_from_the_start_are_not_published_either(
     assert not (run.out / "model").exists()
 
 
-def test_running_out_of_memory_is_answered_with_advice(vae_run: VaeRun) -> None:
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_running_out_of_memory_is_answered_with_advice(vae_run: VaeRun, device: str) -> None:
+    """Bug: the allocator of a CPU, which raises a bare RuntimeError, was not understood."""
+
     class Hungry(VaeTask):
         def loss(self, batch: Batch, step: int, noise: torch.Generator) -> Loss:
+            if step == 2 and device == "cpu":
+                torch.empty(2**60, dtype=torch.uint8)
             if step == 2:
                 raise torch.OutOfMemoryError("tried to allocate 20 GiB")
             return super().loss(batch, step, noise)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dalle.errors import DataError, TrainingError
-from dalle.train.loop import too_many_bad
+from dalle.train.loading import too_many_bad
 from tests.unit.train.running import (
     SPARSE,
     VaeRun,

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 
 import pytest
 
-from dalle.train.metrics import METRICS_FILE, MetricsLog, Window, read_metrics
+from dalle.train.metrics import (
+    METRICS_FILE,
+    SKIPPED_FILE,
+    MetricsLog,
+    Window,
+    note_skipped,
+    read_metrics,
+)
 
 
 def test_lines_are_json_for_any_reader(tmp_path: Path) -> None:
@@ -41,6 +49,15 @@ def test_a_resumed_run_forgets_what_it_will_write_again(tmp_path: Path) -> None:
     after = (tmp_path / METRICS_FILE).read_text().splitlines(keepends=True)
     assert after[:2] == before[:2]
     assert [json.loads(line) for line in after[2:]] == [{"step": 30, "loss": 7.0}]
+
+
+def test_a_resumed_run_forgets_skipped_steps_that_are_still_to_come(tmp_path: Path) -> None:
+    """Bug: they were there twice. A skipped step is named by the updates before it."""
+    for step in (19, 20, 21):
+        note_skipped(tmp_path, step, "loss nan", ["a.png"])
+    MetricsLog(tmp_path, tensorboard=False, after=20)
+    lines = (tmp_path / SKIPPED_FILE).read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [19]
 
 
 def test_a_new_run_starts_an_empty_file(tmp_path: Path) -> None:
@@ -77,7 +94,17 @@ def test_a_window_averages_over_updates_alone() -> None:
     assert window.means() == {"loss": 1.5, "text": 5.5}
     assert (window.updates, window.skipped, window.steps) == (2, 1, 3)
     assert Window().means() == {}
-    assert window.steps_per_s() > 0
+
+
+def test_the_speed_is_that_of_steps_alone() -> None:
+    """Bug: windows with an evaluation in them, or a checkpoint, showed a lower speed."""
+    window = Window()
+    for _ in range(2):
+        with window.timed():
+            time.sleep(0.01)
+            window.add({"loss": 1.0})
+        time.sleep(0.2)
+    assert 10 < window.steps_per_s() <= 100
 
 
 def test_a_window_goes_on_after_a_restart() -> None:

@@ -81,6 +81,31 @@ def test_resuming_with_changed_settings_is_refused_by_name(vae_run: VaeRun) -> N
     assert train_vae(replace(run, resume=True)) == 0
 
 
+def test_what_changes_no_numbers_may_change(vae_run: VaeRun, tmp_path: Path) -> None:
+    """Bug: an error told to lower loop.workers and to resume, which was then refused."""
+    run = vae_run(loop={"steps": 1, "workers": 1})
+    train_vae(run)
+    moved = run.out.rename(tmp_path / "moved")
+    loop = replace(
+        run.loop, workers=0, keep_checkpoints=5, tensorboard=False, log_every=9, eval_every=9,
+        sample_every=9, save_every=9,
+    )  # fmt: skip
+    data = replace(run.data, max_bad_fraction=0.5)
+    again = replace(run, out=moved, resume=True, loop=loop, data=data)
+    assert train_vae(again) == 0
+    assert load(TrainVae, moved / "config.yaml") == replace(again, resume=False)
+
+
+def test_a_folder_named_like_a_date_can_be_resumed(
+    vae_run: VaeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: its config was written as YAML 1.2 and read as 1.1: month must be in 1..12."""
+    monkeypatch.chdir(tmp_path)
+    run = vae_run(loop={"steps": 1}, out=Path("2026-99-01"))
+    train_vae(run)
+    assert train_vae(replace(run, resume=True)) == 0
+
+
 @pytest.mark.parametrize("content", ["[1, 2", "just text", ""])
 def test_resuming_with_an_unreadable_config_is_refused(vae_run: VaeRun, content: str) -> None:
     run = vae_run(loop={"steps": 1})
