@@ -19,10 +19,11 @@ from dalle.bench.parts import (
     train_rows,
     ways,
 )
-from dalle.bench.results import Report, Row, read_medians
+from dalle.bench.results import Report, Row, read_earlier
 from dalle.bench.workloads import Workload, load_workload
 from dalle.config import Bench
 from dalle.device import choose_device
+from dalle.evaluate.plots import require_matplotlib
 from dalle.native.build import compile_library
 
 log = logging.getLogger(__name__)
@@ -35,11 +36,15 @@ def run(settings: Bench) -> int:
         ModelFormatError: There is no such workload or model.
         BuildError: The decode step cannot be compiled.
         DalleError: Plots are asked for and matplotlib is not installed.
-        ValueError: There is no such device, or nothing to compare with.
+        ValueError: There is no such device, or nothing of this workload to compare with.
         OSError: A file cannot be written.
     """
     device = choose_device(settings.device)
-    earlier = None if settings.compare is None else read_medians(settings.compare)
+    if settings.plots is not None:
+        require_matplotlib()
+    earlier = None
+    if settings.compare is not None:
+        earlier = read_earlier(settings.compare, workload=settings.workload)
     if settings.compile and device.type == "cpu":
         compile_library()
     workload = load_workload(settings.workload, device)

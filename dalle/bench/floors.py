@@ -18,13 +18,16 @@ _CACHE_BYTES: dict[WeightType, int] = {"fp32": 4, "bf16": 2, "int8": 2}
 
 
 def decode_floor_s(
-    shape: Shape, rates: Rates, dtype: WeightType, *, captions: int, candidates: int
+    shape: Shape, rates: Rates, dtype: WeightType, *, captions: int, candidates: int, guided: bool
 ) -> float:
     """Least seconds for all image tokens of `candidates` pictures of each of `captions`.
 
     Weights are read once a step; of the cache, each caption's prefix once and each picture's own
-    tokens. Dense attention is counted even where masks would spare some of it.
+    tokens. Dense attention is counted even where masks would spare some of it. If `guided`, a null
+    caption runs beside each caption, and rows of its own beside each picture's, as `sample_tokens`
+    has it: only the weights are shared.
     """
+    captions *= 2 if guided else 1
     batch = captions * candidates
     prefix = shape.sequence.text_len + 1
     weights = shape.block_weights + shape.image_head_weights

@@ -47,20 +47,21 @@ class Timing:
     longest: float
     runs: int
     lost_cores: float
-    """Cores that other programs had meanwhile, on average; figures with much of it are too high."""
+    """Cores that other programs had meanwhile, on average; figures with much of it are too high.
+    Processes that were started to be measured are not among them."""
 
 
 def measure(work: Callable[[], object], *, runs: int, device: torch.device) -> Timing:
     """Time `work`, after one run that does not count."""
     _finished(work, device)
     seconds = []
-    own, busy, begun = time.process_time(), _busy_seconds(), time.perf_counter()
+    own, busy, begun = own_seconds(), _busy_seconds(), time.perf_counter()
     for _ in range(runs):
         start = time.perf_counter()
         _finished(work, device)
         seconds.append(time.perf_counter() - start)
     elapsed = time.perf_counter() - begun
-    lost = (_busy_seconds() - busy) - (time.process_time() - own)
+    lost = (_busy_seconds() - busy) - (own_seconds() - own)
     return Timing(
         median=statistics.median(seconds),
         shortest=min(seconds),
@@ -128,6 +129,12 @@ def _finished(work: Callable[[], object], device: torch.device) -> None:
     work()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def own_seconds() -> float:
+    """Processor seconds of this process and of those that it started and waited for."""
+    times = os.times()
+    return time.process_time() + times.children_user + times.children_system
 
 
 def _busy_seconds() -> float:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -33,6 +34,8 @@ from dalle.train.optim import build_optimizers
 
 TRAIN_BATCH = 8
 IMAGE_BATCH = 8
+Optimizer = Literal["adamw", "muon"]
+OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
 GROWTH_SIDES = (8, 16, 32)
 GROWTH_BATCH = 8
 GROWTH_CANDIDATES = (1, 8, 64, 512)
@@ -91,6 +94,7 @@ def decode_row(
 ) -> Row:
     """All image tokens of `candidates` pictures of each of `captions`, prefill included."""
     text_ids = workload.captions(captions)
+    guided = workload.sampling.guidance_scale != 1  # as `sample_tokens` asks
     batches = engine.microbatches(candidates)
 
     def work() -> None:
@@ -107,7 +111,7 @@ def decode_row(
 
     def floor_s(dtype: WeightType) -> float:
         return decode_floor_s(
-            workload.shape, rates, dtype, captions=captions, candidates=candidates
+            workload.shape, rates, dtype, captions=captions, candidates=candidates, guided=guided
         )
 
     return Row(
@@ -158,17 +162,20 @@ def train_rows(
 ) -> Iterator[Row]:
     """A training step as `dalle train transformer` makes it: forward, backward, update.
 
-    On a GPU, if `compile`, also as `loop.compile` has it; all of them with `recompute` or without.
+    With AdamW, and with Muon as the recipes have it, whose own products the floor leaves out. On a
+    GPU, if `compile`, also as `loop.compile` has it; all of them with `recompute` or without.
     """
     device = next(workload.transformer.parameters()).device
     shape = workload.shape
     compiled = [False, True] if compile and device.type != "cpu" else [False]
     workload.transformer.recompute = recompute
-    for dtype, way in itertools.product(dtypes, compiled):
-        if dtype == "int8":
-            continue  # nothing is trained in it
-        work = _training_step(workload, autocast_dtype(dtype, device), device, compile=way)
+    trained = [dtype for dtype in dtypes if dtype != "int8"]
+    for dtype, way, optimizer in itertools.product(trained, compiled, OPTIMIZERS):
+        work = _training_step(
+            workload, autocast_dtype(dtype, device), device, compile=way, optimizer=optimizer
+        )
         name = f"{dtype} {'compiled' if way else 'torch'}"
+        name += ", Muon" if optimizer == "muon" else ""
         yield Row(
             part="train step",
             way=f"{name}, recomputed" if recompute else name,
@@ -183,7 +190,12 @@ def train_rows(
 
 
 def _training_step(
-    workload: Workload, autocast: torch.dtype | None, device: torch.device, *, compile: bool
+    workload: Workload,
+    autocast: torch.dtype | None,
+    device: torch.device,
+    *,
+    compile: bool,
+    optimizer: Optimizer,
 ) -> Callable[[], None]:
     """A step of the workload's transformer, again and again on the same batch.
 
@@ -195,14 +207,14 @@ def _training_step(
         model = copy.deepcopy(model)
         compile_parts(model)
     model.train()
-    optimizers = build_optimizers(model, OptimConfig())
+    optimizers = build_optimizers(model, OptimConfig(optimizer=optimizer))
     text_ids = workload.captions(TRAIN_BATCH)
     images = torch.zeros(TRAIN_BATCH, shape.sequence.image_len, dtype=torch.int64).to(device)
     scored = torch.ones(TRAIN_BATCH, dtype=torch.bool, device=device)
 
     def work() -> None:
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
+        for one in optimizers:
+            one.zero_grad(set_to_none=True)
         with torch.autocast(device.type, autocast, enabled=autocast is not None):
             logits = model.raw_logits(text_ids, images)
             loss = joint_loss(
@@ -215,8 +227,8 @@ def _training_step(
             ).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
+        for one in optimizers:
+            one.step()
 
     return work
 

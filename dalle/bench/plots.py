@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dalle.bench.results import Report, Row
-from dalle.errors import DalleError
+from dalle.evaluate.plots import require_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,13 +23,9 @@ def draw_plots(report: Report, folder: Path) -> None:
         DalleError: matplotlib is not installed.
         OSError: They cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as err:
-        raise DalleError(
-            "plots need matplotlib, which is not installed; install the extra `eval`, or leave "
-            "out --plots"
-        ) from err
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
     folder.mkdir(parents=True, exist_ok=True)
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()

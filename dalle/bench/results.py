@@ -52,12 +52,12 @@ class Report:
     peak_bytes: int
 
     def to_json(self) -> str:
-        """The report as one JSON object; `read_medians` reads it."""
+        """The report as one JSON object; `read_earlier` reads it."""
         rows = [{**asdict(row), "seconds": row.timing.median} for row in self.rows]
         tree: dict[str, Any] = {"format_version": FORMAT_VERSION, **asdict(self), "rows": rows}
         return json.dumps(tree)
 
-    def to_table(self, earlier: Mapping[tuple[str, str, int], float] | None = None) -> str:
+    def to_table(self, earlier: Earlier | None = None) -> str:
         """The report for people, as a Markdown table; `earlier` adds a column."""
         titles = ["what", "how", "batch", "seconds", "from - to", "per second"]
         titles += ["x floor", "x bf16 floor", "lost cores"]
@@ -71,37 +71,60 @@ class Report:
             line += [_ratio(timing.median, row.floor_s), _ratio(timing.median, row.bf16_floor_s)]
             line += [f"{timing.lost_cores:.2f}"]
             if earlier is not None:
-                before = earlier.get(row.key)
+                before = earlier.medians.get(row.key)
                 line.append("" if before is None else f"{before / timing.median:.2f}")
             cells.append(line)
-        return "\n".join([*self._head(), "", *_aligned(cells)]) + "\n"
+        return "\n".join([*self._head(earlier), "", *_aligned(cells)]) + "\n"
 
-    def _head(self) -> list[str]:
-        machine = self.machine
-        where = f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}"
-        return [
-            f"{self.workload} on {where}",
+    def _head(self, earlier: Earlier | None) -> list[str]:
+        lines = [
+            f"{self.workload} on {_where(self.machine)}",
             f"rates: {_rates(self.rates)}",
             f"afterwards: {_rates(self.rates_after)}",
             f"peak memory: {self.peak_bytes / 2**20:,.0f} MiB",
         ]
+        if earlier is not None:
+            lines.append(f"compared with: {self.workload} on {_where(earlier.machine)}")
+        return lines
 
 
-def read_medians(path: Path) -> dict[tuple[str, str, int], float]:
-    """Seconds of each row of a report that an earlier run wrote.
+@dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """What an earlier run found, to compare with."""
+
+    machine: Mapping[str, str | int]
+    medians: Mapping[tuple[str, str, int], float]
+    """Seconds, by `Row.key`."""
+
+
+def read_earlier(path: Path, *, workload: str) -> Earlier:
+    """The report that an earlier run wrote.
+
+    Args:
+        path: The file.
+        workload: What it must have measured: times of anything else say nothing.
 
     Raises:
-        ValueError: The file is no such report.
+        ValueError: The file is no such report, or one of another workload.
     """
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
         if tree["format_version"] != FORMAT_VERSION:
             raise ValueError(f"its format_version is {tree['format_version']!r}")
-        return {(r["part"], r["way"], r["batch"]): float(r["seconds"]) for r in tree["rows"]}
+        if tree["workload"] != workload:
+            raise ValueError(f"it measured {tree['workload']}, not {workload}")
+        rows = {(r["part"], r["way"], r["batch"]): float(r["seconds"]) for r in tree["rows"]}
+        machine = {name: tree["machine"][name] for name in ("device", "threads", "torch")}
+        return Earlier(machine=machine, medians=rows)
     except (OSError, ValueError, KeyError, TypeError) as err:
         raise ValueError(
-            f"{path} cannot be compared with ({err}); give a file that dalle bench --out wrote"
+            f"{path} cannot be compared with ({err}); give a file that dalle bench {workload} "
+            "--out wrote"
         ) from err
+
+
+def _where(machine: Mapping[str, str | int]) -> str:
+    return f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}"
 
 
 def _rates(rates: Rates) -> str:

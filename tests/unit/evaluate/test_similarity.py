@@ -61,7 +61,7 @@ def test_equal_pictures_have_one_and_order_does_not_matter() -> None:
 
 def test_torchmetrics_says_the_same() -> None:
     functional = pytest.importorskip(
-        "torchmetrics.functional.image", reason="a second opinion, extra `eval`"
+        "torchmetrics.functional.image", reason="a second opinion, extra `dev`"
     )
     import torch
 
