@@ -29,7 +29,16 @@ settings.register_profile("repeatable", deadline=None, derandomize=True, databas
 settings.load_profile("repeatable")
 
 
-OWN_SERVERS = {"hostile", "leaving", "load", "restored_rows", "room", "serve", "sessions"}
+OWN_SERVERS = {
+    "hostile",
+    "leaving",
+    "load",
+    "overlapping",
+    "restored_rows",
+    "room",
+    "serve",
+    "sessions",
+}
 """Files of `web` that start servers of their own; the others look at that of the bundled model."""
 
 

@@ -11,7 +11,7 @@ import gradio as gr
 
 from dalle.page import tiles
 from dalle.page.batch import read_captions
-from dalle.page.drawn import Collection, History
+from dalle.page.drawn import Collection, Earlier
 from dalle.page.easel import Easel, Shared, Updates
 from dalle.page.faults import PageFault, guarded
 from dalle.page.html import html
@@ -61,7 +61,7 @@ class BatchTab:
         )
         easel.go.click(
             self._draw,
-            [self.file, self.captions, self.shared.history, *self.panel.inputs],
+            [self.file, self.captions, self.shared.earlier, *self.panel.inputs],
             easel.outputs,
             trigger_mode="once",
             concurrency_limit=None,
@@ -84,7 +84,7 @@ class BatchTab:
         request: gr.Request,
         path: str | None,
         captions: tuple[str, ...],
-        history: History,
+        earlier: Earlier,
         *values: Any,
     ) -> Iterator[Updates]:
         def steps() -> Iterator[Updates]:
@@ -95,7 +95,7 @@ class BatchTab:
                 for caption in captions
             ]
             batch = Collection(title=Path(path).name, labels=captions)
-            yield from self.easel.drawing(tasks, history, request, collection=batch)
+            yield from self.easel.drawing(tasks, earlier, request, collection=batch)
 
         yield from self.easel.guarded(steps)
 

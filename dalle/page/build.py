@@ -14,7 +14,7 @@ from dalle.page import tiles
 from dalle.page.asking import place_of
 from dalle.page.batch_tab import BatchTab
 from dalle.page.draw_tab import DrawTab
-from dalle.page.drawn import Drawn, History
+from dalle.page.drawn import Drawn, Earlier
 from dalle.page.easel import Easel, Shared, Updates
 from dalle.page.endpoints import Endpoints
 from dalle.page.explore_tab import ExploreTab
@@ -108,10 +108,10 @@ def _build(service: Service, page: gr.Blocks, *, ranks: bool) -> None:
     with gr.Row(elem_classes="masthead"):
         html(f"<h1>{TITLE}</h1>", elem_classes="title")
         ready = html(_model_chip(facts, is_ready=service.is_ready), elem_classes="model")
-    history: gr.State = gr.State((), time_to_live=6 * CACHE_SECONDS)
+    earlier: gr.State = gr.State(Earlier(), time_to_live=6 * CACHE_SECONDS)
     shared = Shared(
         service=service,
-        history=history,
+        earlier=earlier,
         strip=html(tiles.history_strip((), None), js_on_load=RESTORE, render=False),
     )
     with gr.Tabs(elem_classes="main-tabs") as tabs:
@@ -175,12 +175,12 @@ def _connect_restoring(
 ) -> None:
     """Bring an earlier result back, onto the tab where it was drawn, with its settings."""
 
-    def restore(history: History, event: gr.EventData) -> Updates:
+    def restore(earlier: Earlier, event: gr.EventData) -> Updates:
         place = place_of(event)
-        if not 0 <= place < len(history):
+        if not 0 <= place < len(earlier.drawn):
             return {tabs: gr.skip()}
-        drawn = history[place]
-        updates: Updates = easels[drawn.place].showing(drawn, history)
+        drawn = earlier.drawn[place]
+        updates: Updates = easels[drawn.place].showing(drawn, earlier)
         updates[tabs] = gr.Tabs(selected="explore" if drawn.place == "grid" else drawn.place)
         try:
             if drawn.place == "draw":
@@ -196,7 +196,7 @@ def _connect_restoring(
     outputs = [tabs, *draw.restored_parts, *prompt.restored_parts, *explore.restored_parts]
     outputs += [part for easel in easels.values() for part in easel.outputs]
     shared.strip.restore(
-        restore, shared.history, list(dict.fromkeys(outputs)), queue=False,
+        restore, shared.earlier, list(dict.fromkeys(outputs)), queue=False,
         api_visibility="private", show_progress="hidden",
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ import gradio as gr
 
 from dalle.page import tiles
 from dalle.page.asking import place_of
-from dalle.page.drawn import Drawn, History
+from dalle.page.drawn import Drawn, Earlier
 from dalle.page.easel import Easel, Shared, Updates
 from dalle.page.faults import PageFault, guarded
 from dalle.page.html import html
@@ -88,7 +88,7 @@ class DrawTab:
             "api_visibility": "private",
             "concurrency_limit": None,
         }
-        inputs = [self.shared.history, panel.fresh, *panel.inputs]
+        inputs = [self.shared.earlier, panel.fresh, *panel.inputs]
         asked = [self.caption, self.begun, self.goes_on]
         gr.on([easel.go.click, self.caption.submit], self._draw, [*asked, *inputs], **draw)
         easel.vary.click(varying(easel, panel), [easel.current, easel.picked, *inputs], **draw)
@@ -109,7 +109,7 @@ class DrawTab:
         caption: str,
         begun: Begun | None,
         goes_on: bool,
-        history: History,
+        earlier: Earlier,
         fresh: bool,
         *values: Any,
     ) -> Iterator[Updates]:
@@ -118,7 +118,7 @@ class DrawTab:
                 task = Task(settings=self.panel.read(values, caption=caption))
             else:
                 task = begun.task(self.panel.read(values, caption=caption, vary=begun.file))
-            yield from self.easel.seeded(task, self.panel, history, request, fresh=fresh)
+            yield from self.easel.seeded(task, self.panel, earlier, request, fresh=fresh)
 
         yield from self.easel.guarded(steps)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -63,8 +64,6 @@ class Drawn:
     """What was asked for, for the person."""
     picture: Image.Image | None = None
     """The given picture that the drawing went on from."""
-    seen: Image.Image | None = None
-    """Its kept rows as the model saw them."""
     collection: Collection | None = None
     """How the pictures are shown, if they are of several captions or settings."""
 
@@ -103,3 +102,29 @@ def remember(history: History, drawn: Drawn) -> History:
             break
         kept.append(older)
     return tuple(kept)
+
+
+class Earlier:
+    """What a session has drawn. Jobs that overlap share it, so that none forgets another's result.
+
+    Args:
+        drawn: Results to begin with, newest first.
+    """
+
+    def __init__(self, drawn: History = ()) -> None:
+        self._drawn = drawn
+        self._lock = threading.Lock()
+
+    def __deepcopy__(self, memo: object) -> Earlier:
+        """One of its own for each session, as Gradio asks for."""
+        return Earlier(self._drawn)
+
+    @property
+    def drawn(self) -> History:
+        """The results so far."""
+        return self._drawn
+
+    def add(self, drawn: Drawn) -> None:
+        """Remember one more."""
+        with self._lock:
+            self._drawn = remember(self._drawn, drawn)

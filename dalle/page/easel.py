@@ -19,11 +19,11 @@ import gradio as gr
 from dalle.labels import NO_CAPTION
 from dalle.page import tiles
 from dalle.page.asking import client_of, place_of
-from dalle.page.drawn import Collection, Drawn, History, Place, remember
+from dalle.page.drawn import Collection, Drawn, Earlier, Place
 from dalle.page.exports import save_pictures, save_sheet, save_zip
 from dalle.page.faults import PageFault, guarded
 from dalle.page.html import html
-from dalle.page.service import Progress, Service, Task
+from dalle.page.service import Progress, Service, StillDrawingError, Task
 from dalle.page.snippets import as_command_line, as_python
 from dalle.page.widgets import SettingsPanel
 
@@ -54,9 +54,10 @@ class Shared:
     """What the tabs share: the service, and the state of a session."""
 
     service: Service
-    history: gr.State
+    earlier: gr.State
+    """An `Earlier`."""
     strip: gr.HTML
-    """Shows the history."""
+    """Shows what was drawn earlier."""
 
 
 def new_seed() -> int:
@@ -91,6 +92,8 @@ class Easel:
         self.service = shared.service
         self.current = gr.State(None, time_to_live=6 * 3600)
         self.picked = gr.State(0)
+        self.others: tuple[gr.Button, ...] = ()
+        """Buttons of the tab that draw here as well."""
         self.download = gr.File(visible="hidden", label="Download")
 
     # --------------------------------------------------------------------------------- layout
@@ -150,7 +153,7 @@ class Easel:
         return [
             *(self.go, self.halt, self.status, self.stage, self.everything, self.chosen),
             *(self.current, self.picked, self.python, self.shell, *self._actions),
-            *(self.shared.history, self.shared.strip),
+            *(*self.others, self.shared.earlier, self.shared.strip),
         ]
 
     # -------------------------------------------------------------------------------- drawing
@@ -158,7 +161,7 @@ class Easel:
     def drawing(
         self,
         tasks: Sequence[Task],
-        history: History,
+        earlier: Earlier,
         request: gr.Request,
         *,
         collection: Collection | None = None,
@@ -167,19 +170,23 @@ class Easel:
         """Draw `tasks` on the stage, row after row; or, as a `collection`, one by one.
 
         `also` is sent with the first update, since each one costs time before the first row.
+
+        Raises:
+            StillDrawingError: Something is being drawn here already; it goes on.
         """
+        key = self._key(request)
+        self.service.check_free(key)
         done: list[tuple[Task, Sequence[GeneratedImage]]] = []
         notices: dict[int, str] = {}
-        shown = last = None
+        last = None
         starting = tiles.status("Starting", part=0)
         yield {**self._busy(True), **(also or {}), self.status: starting}
-        steps = self.service.draw(tasks, client=client_of(request), key=self._key(request))
+        steps = self.service.draw(tasks, client=client_of(request), key=key)
         with contextlib.closing(steps):  # type: ignore[type-var]
             for step in steps:
                 last = step
                 if step.result is not None:
                     done.append((tasks[step.task], step.result.images))
-                    shown = step.result.prompt
                     if step.result.notice is not None:
                         notices[step.task] = step.result.notice
                 if step.state not in ("done", "stopped") or step.task + 1 < len(tasks):
@@ -189,19 +196,25 @@ class Easel:
             yield {**self._busy(False), **self._unfinished(last)}
             return
         drawn = self._drawn(done, collection)
-        if shown is not None:
-            drawn = replace(drawn, picture=tasks[0].picture, seen=shown.seen)
+        earlier.add(drawn)
         yield {
             **self._busy(False),
-            **self.showing(drawn, remember(history, drawn)),
+            **self.showing(drawn, earlier),
             self.status: tiles.outcome_status(last, drawn, of=len(tasks), notices=notices),
         }
 
     def guarded(self, steps: Callable[[], Iterator[Updates]]) -> Iterator[Updates]:
-        """The updates of `steps`; what goes wrong becomes a line for the person."""
+        """The updates of `steps`; what goes wrong becomes a line for the person.
+
+        Raises:
+            StillDrawingError: Something is being drawn here already, and has the line and the
+                buttons.
+        """
         try:
             with guarded("drawing"):
                 yield from steps()
+        except StillDrawingError:
+            raise
         except PageFault as fault:
             yield {**self._busy(False), self.status: tiles.status(str(fault), tone="fault")}
 
@@ -254,7 +267,7 @@ class Easel:
         )
 
     def showing(
-        self, drawn: Drawn, history: History, *, everything: bool = False, picked: int = 0
+        self, drawn: Drawn, earlier: Earlier, *, everything: bool = False, picked: int = 0
     ) -> Updates:
         """The easel with a result on it."""
         return {
@@ -265,8 +278,8 @@ class Easel:
                 visible=not drawn.is_collection,
             ),
             self.current: drawn,
-            self.shared.history: history,
-            self.shared.strip: tiles.history_strip(history, drawn),
+            self.shared.earlier: earlier,
+            self.shared.strip: tiles.history_strip(earlier.drawn, drawn),
             **{button: gr.update(interactive=True) for button in self._actions},
             **self._choosing(drawn, picked),
         }
@@ -284,6 +297,7 @@ class Easel:
         updates: Updates = {
             self.go: gr.update(visible=not busy),
             self.halt: gr.update(visible=busy, interactive=True),
+            **{button: gr.update(interactive=not busy) for button in self.others},
         }
         if busy:
             updates |= {button: gr.update(interactive=False) for button in self._actions}
@@ -364,7 +378,7 @@ class Easel:
         self,
         task: Task,
         panel: SettingsPanel,
-        history: History,
+        earlier: Earlier,
         request: gr.Request,
         *,
         fresh: bool,
@@ -373,7 +387,7 @@ class Easel:
         if fresh:
             task = replace(task, settings=replace(task.settings, seed=new_seed()))
         shown = {panel.seed: str(task.settings.seed)}
-        yield from self.drawing([task], history, request, also=shown)
+        yield from self.drawing([task], earlier, request, also=shown)
 
     def chosen_file(self, current: Drawn | None, picked: int) -> str:
         """The chosen picture as a file.

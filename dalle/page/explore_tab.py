@@ -10,7 +10,7 @@ import gradio as gr
 
 from dalle.page import tiles
 from dalle.page.asking import client_of, has_left
-from dalle.page.drawn import Collection, Drawn, GridChoices, History
+from dalle.page.drawn import Collection, Drawn, Earlier, GridChoices
 from dalle.page.easel import Easel, Shared, Updates
 from dalle.page.explore import explore
 from dalle.page.faults import PageFault, guarded
@@ -120,7 +120,7 @@ class ExploreTab:
             self._draw,
             [
                 *(self.caption, self.x, self.x_values, self.y, self.y_values),
-                *(self.shared.history, *self.panel.inputs),
+                *(self.shared.earlier, *self.panel.inputs),
             ],
             [*easel.outputs, self.joined],
             trigger_mode="once",
@@ -149,7 +149,7 @@ class ExploreTab:
         x_values: str,
         y: str,
         y_values: str,
-        history: History,
+        earlier: Earlier,
         *values: Any,
     ) -> Iterator[Updates]:
         def steps() -> Iterator[Updates]:
@@ -164,7 +164,7 @@ class ExploreTab:
                 grid=chosen,
             )
             for updates in self.easel.drawing(
-                tasks, history, request, collection=sheet, also={self.joined: ""}
+                tasks, earlier, request, collection=sheet, also={self.joined: ""}
             ):
                 drawn = updates.get(self.easel.current)
                 if drawn is not None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dalle.image_prompt import prepare, seam_preview
 from dalle.page import tiles
-from dalle.page.drawn import Collection, Drawn, History
+from dalle.page.drawn import Collection, Drawn, Earlier
 from dalle.page.easel import Easel, Shared, Updates, new_seed
 from dalle.page.faults import PageFault, guarded
 from dalle.page.given import given_picture
@@ -92,6 +92,7 @@ class PromptTab:
                     self.sheet = gr.Button(
                         "Draw every transform", size="sm", min_width=150, scale=0
                     )
+                    self.easel.others = (self.sheet,)
                 self.easel.stage_parts()
                 self.easel.chosen_parts()
                 self.panel = SettingsPanel(
@@ -126,14 +127,14 @@ class PromptTab:
             "concurrency_limit": None,
             **quiet,
         }
-        given = [self.picture, self.given, *shape, self.caption, self.shared.history, panel.fresh]
+        given = [self.picture, self.given, *shape, self.caption, self.shared.earlier, panel.fresh]
         gr.on([easel.go.click, self.caption.submit], self._draw, [*given, *panel.inputs], **draw)
         given[5] = self.subject
         every = {**draw, "outputs": [*draw["outputs"], self.layout]}
         self.sheet.click(self._draw_all, [*given, *panel.inputs], **every)
         easel.vary.click(
             varying(easel, panel),
-            [easel.current, easel.picked, self.shared.history, panel.fresh, *panel.inputs],
+            [easel.current, easel.picked, self.shared.earlier, panel.fresh, *panel.inputs],
             **draw,
         )
 
@@ -193,7 +194,7 @@ class PromptTab:
         crop: str,
         rows: float,
         caption: str,
-        history: History,
+        earlier: Earlier,
         fresh: bool,
         *values: Any,
     ) -> Iterator[Updates]:
@@ -203,7 +204,7 @@ class PromptTab:
                 values, path=path, layout=layout, crop=crop, rows=rows, caption=caption
             )
             task = Task(settings=settings, picture=picture)
-            yield from self.easel.seeded(task, self.panel, history, request, fresh=fresh)
+            yield from self.easel.seeded(task, self.panel, earlier, request, fresh=fresh)
 
         yield from self.easel.guarded(steps)
 
@@ -216,7 +217,7 @@ class PromptTab:
         crop: str,
         rows: float,
         subject: str,
-        history: History,
+        earlier: Earlier,
         fresh: bool,
         *values: Any,
     ) -> Iterator[Updates]:
@@ -241,7 +242,7 @@ class PromptTab:
                 title=f"every transform of {subject.strip() or 'a picture'}",
                 labels=tuple(one.name for one in TRANSFORMS),
             )
-            yield from self.easel.drawing(tasks, history, request, collection=sheet)
+            yield from self.easel.drawing(tasks, earlier, request, collection=sheet)
 
         yield from self.easel.guarded(steps)
 

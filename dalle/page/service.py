@@ -44,6 +44,13 @@ STOPPED = "Stopped."
 LEFT = "nobody waits for the answer any more"
 
 
+class StillDrawingError(PageFault):
+    """Something is being drawn in that place already."""
+
+    def __init__(self) -> None:
+        super().__init__("pictures are still being drawn here; press Stop first, or wait for them")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """One caption's pictures, as part of a job."""
@@ -185,6 +192,12 @@ class Service:
             if key in self._running:
                 self._running[key].set()
 
+    def check_free(self, key: str) -> None:
+        """Raise `StillDrawingError` if a job runs under `key`."""
+        with self._lock:
+            if key in self._running:
+                raise StillDrawingError
+
     def stop_all(self) -> None:
         """Ask every job to end after its row, and let no other in."""
         self.admission.close()
@@ -204,6 +217,7 @@ class Service:
             key: What `stop` knows the job by.
 
         Raises:
+            StillDrawingError: A job runs under `key`; a second would hide it from `stop`.
             PageFault: The client may not draw now, a task cannot be drawn, or drawing failed.
         """
         with (
@@ -228,16 +242,21 @@ class Service:
 
     @contextlib.contextmanager
     def _stoppable(self, key: str) -> Iterator[threading.Event]:
-        """An event that `stop` sets for as long as the block runs."""
+        """An event that `stop` sets for as long as the block runs.
+
+        Raises:
+            StillDrawingError: There is one for `key` already.
+        """
         event = threading.Event()
         with self._lock:
+            if key in self._running:
+                raise StillDrawingError
             self._running[key] = event
         try:
             yield event
         finally:
             with self._lock:
-                if self._running.get(key) is event:
-                    del self._running[key]
+                del self._running[key]
 
 
 class _Job:

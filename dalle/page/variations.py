@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from dalle.labels import file_name
-from dalle.page.drawn import Drawn, History
+from dalle.page.drawn import Drawn, Earlier
 from dalle.page.easel import Easel, Updates
 from dalle.page.service import Task
 from dalle.page.widgets import SettingsPanel
@@ -24,7 +24,7 @@ def varying(easel: Easel, panel: SettingsPanel) -> Callable[..., Iterator[Update
         request: gr.Request,
         current: Drawn | None,
         picked: int,
-        history: History,
+        earlier: Earlier,
         fresh: bool,
         *values: Any,
     ) -> Iterator[Updates]:
@@ -37,7 +37,7 @@ def varying(easel: Easel, panel: SettingsPanel) -> Callable[..., Iterator[Update
                 keep_rows=VARIED_ROWS,
             )
             task = Task(settings=settings, own=image)
-            yield from easel.seeded(task, panel, history, request, fresh=fresh)
+            yield from easel.seeded(task, panel, earlier, request, fresh=fresh)
 
         yield from easel.guarded(steps)
 

@@ -200,6 +200,21 @@ def test_stop_before_any_picture_is_complete_says_so(page: Page) -> None:
     assert page.locator(".stage:visible .hole img").count() == 16
 
 
+def test_a_stage_draws_one_thing_at_a_time(page: Page) -> None:
+    use_settings(page, candidates=1)
+    ask(page, "a fox")
+    wait_for_status(page, DRAWN)
+    use_settings(page, candidates=64)
+    page.get_by_role("button", name="Variations").filter(visible=True).click()
+    page.get_by_text(re.compile(r"row \d+ of 16")).wait_for()
+    ask(page, "a pizza")
+    page.get_by_text("pictures are still being drawn here; press Stop first").wait_for()
+    assert page.get_by_role("button", name="Stop").is_visible()
+    page.get_by_role("button", name="Stop").click()
+    wait_for_status(page, "Stopped")
+    assert page.get_by_role("button", name="Draw", exact=True).is_visible()
+
+
 def test_closing_the_tab_frees_the_model(server: RunningPage, browser: Browser, page: Page) -> None:
     with opened(browser, server.url) as leaving:
         use_settings(leaving, candidates=64)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dalle.page.drawn import Earlier
 from dalle.page.service import Service
 from tests.services import service_of
 
@@ -37,7 +38,7 @@ class Tab:
         values = [one["value"] if isinstance(one, dict) else one for one in values]
         for name, value in changes.items():
             values[self.inputs.index(getattr(tab, name))] = value
-        values[self.inputs.index(tab.shared.history)] = ()
+        values[self.inputs.index(tab.shared.earlier)] = Earlier()
         last: dict[Any, Any] = {}
         for update in self.draw(gr.Request(session_hash="me"), *values):
             last = update
