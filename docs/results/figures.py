@@ -1,4 +1,4 @@
-"""The figures of this folder, drawn again from a run's metrics and its model.
+"""Figures of this folder, drawn again from a run's metrics and its model.
 
     python docs/results/figures.py curves docs/results/emoji-cpu docs/results/emoji-cpu-curves.png
     python docs/results/figures.py sheet emoji docs/results/emoji-cpu-sheet.png
@@ -9,6 +9,9 @@
 The sheet is unselected: one candidate for each of 32 fixed captions, seed 0, candidate 0. `best`
 shows for the same captions what `dalle generate` would: the first of 16 as the model ranks them.
 `completions` is the figure of Image GPT: upper halves, completed without a caption, unselected.
+
+emoji-cpu-dvae-curve.png, the first decoder's `curves`, cannot be drawn again: its vae.jsonl was not
+kept.
 """
 
 from __future__ import annotations

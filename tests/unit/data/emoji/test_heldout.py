@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dalle.data.emoji import wording
 from dalle.data.emoji.dice import Dice
 from dalle.data.emoji.font import EmojiFont
 from dalle.data.emoji.grammar import Grammar
@@ -20,6 +21,7 @@ from dalle.data.emoji.heldout import (
 from dalle.data.emoji.looks import LOOKS
 from dalle.data.emoji.scene import Cell, Placed, Scene
 from dalle.data.emoji.subjects import Subject
+from dalle.data.emoji.truth import describe
 
 CARD = Path(__file__).parents[4] / "docs" / "data-card.md"
 
@@ -112,6 +114,31 @@ def assert_card_agrees(which: str, subjects: tuple[Subject, ...]) -> None:
 def test_the_data_card_counts_core_rightly(core: dict[str, Subject]) -> None:
     assert f"{len(core)} subjects" in CARD.read_text(encoding="utf-8")
     assert_card_agrees("core", tuple(core.values()))
+
+
+def test_the_data_card_counts_wordings_rightly() -> None:
+    """It said four to eight per kind, and pairs have fifteen."""
+    kinds = {
+        "plain": wording._PLAIN, "background": wording._BACKGROUND, "count": wording._COUNT,
+        "size": wording._SIZE, "pair": [one for many in wording._PAIR.values() for one in many],
+    }  # fmt: skip
+    said = ", ".join(f"{kind} {len(templates)}" for kind, templates in kinds.items())
+    assert f"**Wordings**: {said} (two to six a relation)" in CARD.read_text(encoding="utf-8")
+    assert {len(templates) for templates in wording._PAIR.values()} == {2, 3, 4, 6}
+    looks = wording._LOOKS.values()
+    assert {len(look.single) for look in looks} == {3, 4}
+    # Two of the subject, two of an unnamed photo, two in the long form.
+    assert {2 * len(look.reflected) + len(look.panel) for look in looks} == {6}
+
+
+def test_the_data_card_tells_every_field(core: dict[str, Subject]) -> None:
+    """It left out `cell`, which judges read."""
+    placed = Placed(subject=core["fox"], cell=Cell(4, 4, 24))
+    scene = Scene(kind="plain", placed=(placed,), background="white")
+    truth = describe(scene, wording.word(scene, Dice("a")), [(1, 2, 3, 4)])
+    fields = CARD.read_text(encoding="utf-8").partition("| field | meaning |")[2].split("\n\n")[0]
+    told = set(re.findall(r"`(?:subjects\[\]\.)?(\w+)`", fields))
+    assert told >= {*truth, *truth["subjects"][0], *truth["background"]}
 
 
 @pytest.mark.slow
