@@ -23,6 +23,7 @@ from dalle.config.training import (
     VaeObjectiveConfig,
 )
 from dalle.model_config import ClipConfig, SequenceConfig, TransformerConfig
+from dalle.prompts import check_prompt
 from vae.config import VaeConfig
 
 
@@ -214,9 +215,16 @@ class TrainTransformer:
     """Go on from the newest complete checkpoint in `out`."""
 
     def __post_init__(self) -> None:
-        """Refuse an empty text half."""
+        """Refuse an empty text half, and captions that the first sample sheet could not draw."""
         require_positive(self, "text_len")
         require_fraction(self, "heldout_fraction")
+        if not self.sample_captions:
+            raise ValueError("sample_captions must hold a caption at least, got none")
+        for caption in self.sample_captions:
+            try:
+                check_prompt(caption)
+            except (TypeError, ValueError) as err:
+                raise ValueError(f"sample_captions: {err}") from err
 
     def sequence(
         self, *, text_vocab: int, grid: tuple[int, int], image_vocab: int
@@ -262,5 +270,10 @@ class TrainClip:
     """Go on from the newest complete checkpoint in `out`."""
 
     def __post_init__(self) -> None:
-        """Refuse vocabularies without room for the bytes."""
+        """Refuse vocabularies without room for the bytes, and pictures of two sizes."""
         require_vocabulary(self)
+        if self.data.image_px != self.model.image_px:
+            raise ValueError(
+                f"data.image_px ({self.data.image_px}) must be model.image_px "
+                f"({self.model.image_px}), the size that the CLIP looks at; set both alike"
+            )

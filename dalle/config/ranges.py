@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+INFINITY = float("inf")
+
 
 def require_positive(owner: object, *names: str) -> None:
-    """Refuse fields of `owner` that are not greater than 0.
+    """Refuse fields of `owner` that are not finite and greater than 0.
 
     Raises:
         ValueError: One of them is not.
     """
     for name in names:
         value = getattr(owner, name)
-        if value <= 0:
-            raise ValueError(f"{name} must be greater than 0, got {value}")
+        if not 0 < value < INFINITY:  # nor is NaN, which compares with nothing
+            raise ValueError(f"{name} must be greater than 0{_finite(value)}, got {value}")
 
 
 def require_not_negative(owner: object, *names: str) -> None:
-    """Refuse fields of `owner` that are below 0.
+    """Refuse fields of `owner` that are below 0, or not finite.
 
     Raises:
         ValueError: One of them is.
     """
     for name in names:
         value = getattr(owner, name)
-        if value < 0:
-            raise ValueError(f"{name} must not be negative, got {value}")
+        if not 0 <= value < INFINITY:
+            raise ValueError(f"{name} must not be negative{_finite(value)}, got {value}")
 
 
 def require_fraction(owner: object, *names: str) -> None:
@@ -37,6 +39,23 @@ def require_fraction(owner: object, *names: str) -> None:
         value = getattr(owner, name)
         if not 0 <= value <= 1:
             raise ValueError(f"{name} must be between 0 and 1, got {value}")
+
+
+def require_decay(owner: object, *names: str) -> None:
+    """Refuse fields of `owner` that are not from 0 to less than 1.
+
+    Raises:
+        ValueError: One of them is not.
+    """
+    for name in names:
+        value = getattr(owner, name)
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} must be from 0 to less than 1, got {value}")
+
+
+def _finite(value: float) -> str:
+    """The part of a rule that only matters for what breaks it."""
+    return "" if -INFINITY < value < INFINITY else " and finite"
 
 
 def require_vocabulary(owner: object) -> None:

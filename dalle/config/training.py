@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dalle.config.ranges import require_fraction, require_not_negative, require_positive
+from dalle.config.ranges import (
+    require_decay,
+    require_fraction,
+    require_not_negative,
+    require_positive,
+)
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -37,7 +42,8 @@ class OptimConfig:
     def __post_init__(self) -> None:
         """Refuse rates and decays outside their ranges."""
         require_positive(self, "lr", "clip_norm")
-        require_fraction(self, "final_lr_fraction", "beta1", "beta2")
+        require_fraction(self, "final_lr_fraction")
+        require_decay(self, "beta1", "beta2")
         require_not_negative(self, "warmup_steps", "weight_decay")
 
 
@@ -48,9 +54,11 @@ class LoopConfig:
     steps: int = 10_000
     """Optimizer updates in all."""
     batch: int = 32
-    """Samples per step."""
+    """Samples per step; for CLIP on data that belong together in groups (`dalle data emoji
+    --contrasts`), groups per step."""
     accumulate: int = 1
-    """Micro-batches that a step's samples are split into, to save memory."""
+    """Micro-batches that a step's samples are split into, to save memory. CLIP compares within a
+    micro-batch, so for it smaller ones make an easier task, and a worse model."""
     ema_decay: float = 0.999
     """Decay of the averaged weights, which are the ones published."""
     seed: int = 0
@@ -104,7 +112,8 @@ class DataConfig:
     image_px: int = 64
     """Height and width of the pictures the model sees."""
     augment: Literal["none", "paper"] = "none"
-    """Random crops as in the paper's listings, or a plain resize and centre crop."""
+    """Random crops as in the paper's listings, or a plain resize and centre crop. Half of the
+    dVAE's crops are mirrored; CLIP's never are, since captions may name sides and writing."""
     max_bad_fraction: float = 0.05
     """Training stops when more of the samples are unreadable, beyond what chance explains."""
 
@@ -122,12 +131,13 @@ class VaeObjectiveConfig:
     """Gumbel-softmax temperature at step 0."""
     tau_end: float = 0.0625
     """Gumbel-softmax temperature once annealed (the paper's 1/16)."""
-    tau_steps: int = 150_000
-    """Steps over which tau falls."""
+    tau_steps: int | None = None
+    """Steps over which tau falls (the paper's 150,000); None takes the whole run. A decoder that
+    saw a high tau alone never met the hard codes that all later stages give it."""
     kl_weight: float = 6.6
     """Final weight of the KL term, before the ELB is divided by the number of pixel values."""
-    kl_steps: int = 5000
-    """Steps over which the KL weight rises from 0."""
+    kl_steps: int | None = None
+    """Steps over which the KL weight rises from 0 (the paper's 5,000); None takes half the run."""
     commitment_weight: float = 0.25
     """Pull of encoder features to their code; read by `quantizer: nearest` only."""
     min_usage: float = 0.1
@@ -135,7 +145,8 @@ class VaeObjectiveConfig:
 
     def __post_init__(self) -> None:
         """Refuse temperatures and weights outside their ranges."""
-        require_positive(self, "tau_start", "tau_end", "tau_steps", "kl_steps")
+        given = [name for name in ("tau_steps", "kl_steps") if getattr(self, name) is not None]
+        require_positive(self, "tau_start", "tau_end", *given)
         require_fraction(self, "min_usage")
         require_not_negative(self, "kl_weight", "commitment_weight")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import itertools
+import math
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,14 @@ import vae.config
 from dalle import flags
 from dalle.cli import VERBS, Verb
 from dalle.clip import build_clip
+from dalle.config import (
+    DataConfig,
+    OptimConfig,
+    SceneMixture,
+    TrainClip,
+    TrainTransformer,
+    VaeObjectiveConfig,
+)
 from dalle.options import options
 from dalle.transformer import JointTransformer
 from vae.model import DiscreteVAE
@@ -143,3 +152,46 @@ def test_every_section_belongs_to_a_verb() -> None:
         "SequenceConfig",
         "SamplingConfig",
     }
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: OptimConfig(beta1=1.0), "beta1 must be from 0 to less than 1, got 1.0"),
+        (lambda: OptimConfig(beta2=1.0), "beta2 must be from 0 to less than 1, got 1.0"),
+        (lambda: OptimConfig(lr=math.nan), "lr must be greater than 0 and finite, got nan"),
+        (lambda: OptimConfig(clip_norm=math.inf), "clip_norm must be greater than 0 and finite"),
+        (lambda: OptimConfig(lr=-1.0), "lr must be greater than 0, got -1.0"),
+        (lambda: VaeObjectiveConfig(kl_weight=math.nan), "kl_weight must not be negative and fin"),
+        (lambda: VaeObjectiveConfig(tau_steps=0), "tau_steps must be greater than 0, got 0"),
+        (lambda: SceneMixture(plain=math.nan), "plain must not be negative and finite, got nan"),
+    ],
+)
+def test_numbers_that_train_nothing_are_refused(make: Callable[[], object], message: str) -> None:
+    """Bug: NaN compares with nothing, so it passed every check; and betas of 1 divide by zero."""
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("captions", "message"),
+    [
+        ((), "sample_captions must hold a caption at least, got none"),
+        (("a fox", " "), "sample_captions: a caption must not be empty"),
+        (("a" * 2001,), "sample_captions: a caption must have at most 2,000 characters"),
+    ],
+)
+def test_captions_that_cannot_be_drawn_are_refused_before_training(
+    captions: tuple[str, ...], message: str
+) -> None:
+    """Bug: they ended the run at its first sample sheet, and again whenever it was resumed."""
+    with pytest.raises(ValueError, match=message):
+        TrainTransformer(out=Path("run"), tokens=Path("tokens"), sample_captions=captions)
+
+
+def test_a_clip_looks_at_the_pictures_in_their_size() -> None:
+    """Bug: the first step ended with shapes that do not fit."""
+    data = DataConfig(train=Path("pictures"), image_px=128)
+    message = r"data.image_px \(128\) must be model.image_px \(64\).*; set both alike"
+    with pytest.raises(ValueError, match=message):
+        TrainClip(out=Path("run"), data=data)
