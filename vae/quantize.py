@@ -124,8 +124,10 @@ class NearestQuantizer(nn.Module):
 
     def _nearest(self, projected: Tensor) -> Tensor:
         flat = rearrange(projected.float(), "b e h w -> (b h w) e")
-        # The feature's own square does not change which code is nearest, so it is left out.
-        distance = self.codebook.square().sum(dim=1) - 2 * flat @ self.codebook.T  # (b h w) k
+        # In 16 bits, as autocast would multiply, codes that lie close to each other are mixed up.
+        with torch.autocast(flat.device.type, enabled=False):
+            # The feature's own square does not change which code is nearest, so it is left out.
+            distance = self.codebook.square().sum(dim=1) - 2 * flat @ self.codebook.T  # (b h w) k
         b, _, h, w = projected.shape
         return rearrange(distance.argmin(dim=1), "(b h w) -> b h w", b=b, h=h, w=w)
 

@@ -92,8 +92,15 @@ def split_indices(size: int, *, heldout_fraction: float, seed: int) -> tuple[lis
     return sorted(order[heldout:].tolist()), sorted(order[:heldout].tolist())
 
 
-def picture_sets(data: DataConfig, seed: int) -> tuple[PictureSet, PictureSet]:
+def picture_sets(
+    data: DataConfig, seed: int, *, random_crop: Crop
+) -> tuple[PictureSet, PictureSet]:
     """Training and held-out pictures, as `data` names or splits them.
+
+    Args:
+        data: Where they lie, and whether training pictures are cut at random.
+        seed: Seed of the split and of the crops.
+        random_crop: Which crop that is.
 
     Raises:
         DataError: A folder cannot be read, or too small to be split.
@@ -107,7 +114,7 @@ def picture_sets(data: DataConfig, seed: int) -> tuple[PictureSet, PictureSet]:
         train, heldout = split_indices(
             len(samples), heldout_fraction=data.heldout_fraction, seed=seed
         )
-    crop: Crop = "vae" if data.augment == "paper" else "plain"
+    crop: Crop = random_crop if data.augment == "paper" else "plain"
     return (
         PictureSet(samples, train, px=data.image_px, crop=crop, seed=seed),
         PictureSet(heldout_samples, heldout, px=data.image_px, crop="plain", seed=seed),

@@ -61,16 +61,20 @@ class ClipTask:
             run: What to train, on what.
 
         Raises:
-            DataError: The pictures cannot be read.
+            DataError: The pictures cannot be read, or are fewer than belong together.
             ModelFormatError: The tokenizer or the dVAE cannot be read, or the CLIP to start from
                 does not fit.
+            ValueError: The dVAE's stride does not divide the pictures, or a micro-batch has no two
+                pairs to compare.
         """
         self.run = run
-        train, heldout = picture_sets(run.data, run.loop.seed)
+        # Not the dVAE's crops, which are mirrored at times: captions may name sides, and writing.
+        train, heldout = picture_sets(run.data, run.loop.seed, random_crop="transformer")
         self.tokenizer = _tokenizer(run, train)
         self.vae: DiscreteVAE | None = None
         if run.vae is not None:
             self.vae = load_vae(model_folder(run.vae)).requires_grad_(False)
+            _check_stride(run, self.vae)
         drawn = None if run.drawn is None else DrawnPictures(run.drawn, px=run.data.image_px)
         self.drawn_vae = None if drawn is None else drawn.vae.requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
@@ -96,7 +100,33 @@ class ClipTask:
             together=samples_together(run.data.heldout) if run.data.heldout else 1,
             bpe_dropout=0.0,
         )  # fmt: skip
+        self._check_counts()
         self.heldout, self.heldout_captions = self._load_heldout()
+
+    def _check_counts(self) -> None:
+        """Refuse what nothing can be compared in.
+
+        Raises:
+            DataError: A set is smaller than a group.
+            ValueError: Micro-batches are of one pair.
+        """
+        data = self.run.data
+        for groups, name, folder in (
+            (self.train_set, "data.train", data.train),
+            (self.heldout_set, "data.heldout", data.heldout),
+        ):
+            if not len(groups):
+                raise DataError(
+                    f"{name} {folder} has {len(groups.pictures)} pictures, of which "
+                    f"{groups.together} belong together, so there is no whole group; add pictures"
+                )
+        loop = self.run.loop
+        if loop.batch // loop.accumulate * self.train_set.together < 2:
+            raise ValueError(
+                "CLIP compares the pairs of a micro-batch, so there must be two at least, got "
+                f"loop.batch {loop.batch} in loop.accumulate {loop.accumulate} parts; raise the "
+                "one or lower the other"
+            )
 
     def _start_from(self, folder: Path) -> None:
         """Take over the weights of a published CLIP.
@@ -129,6 +159,9 @@ class ClipTask:
         groups = min(EVAL_PAIRS // self.heldout_set.together, len(self.heldout_set))
         # Groups with a fault are left out whole, so that partners stay beside each other.
         found = [self.heldout_set[Draw(index=i, epoch=0)] for i in range(groups)]
+        for pair in (pair for group in found for pair in group):
+            if isinstance(pair, Fault):
+                log.warning("skipped held-out %s: %s", pair.key, pair.reason)
         whole = [group for group in found if all(isinstance(pair, Pair) for pair in group)]
         if not whole:
             raise DataError(
@@ -240,7 +273,7 @@ class ClipTask:
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Held-out retrieval both ways, and how often a picture is told from its hard negative."""
         images, texts = self._heldout_features(model)
-        cosines = images @ texts.T  # b b
+        cosines = _cosines(images, texts)  # b b
         metrics = {
             "heldout_image_to_text_r1": self._recall(cosines),
             "heldout_text_to_image_r1": self._recall(cosines.T),
@@ -274,7 +307,7 @@ class ClipTask:
         """For a few held-out captions, the held-out pictures that fit best, with their scores."""
         images, texts = self._heldout_features(model)
         chosen = torch.linspace(0, len(texts) - 1, SHEET_CAPTIONS).long()
-        cosines, best = (texts[chosen] @ images.T).topk(min(SHEET_BEST, len(images)), dim=1)
+        cosines, best = _cosines(texts[chosen], images).topk(min(SHEET_BEST, len(images)), dim=1)
         pictures = [
             Image.fromarray(self.heldout.tensors["image_u8"][index].numpy())
             for index in rearrange(best, "n g -> (n g)").tolist()
@@ -290,6 +323,20 @@ class ClipTask:
         """Write the CLIP folder."""
         parts = ClipParts(model=model, config=self.run.model, tokenizer=self.tokenizer)
         save_clip(folder, parts, dtype=self.run.publish_dtype)
+
+
+def _cosines(first: Tensor, second: Tensor) -> Tensor:
+    """Of every row of one with every row of the other; in 16 bits the close ones would tie."""
+    with torch.autocast(first.device.type, enabled=False):
+        return first @ second.T
+
+
+def _check_stride(run: TrainClip, vae: DiscreteVAE) -> None:
+    if run.data.image_px % vae.config.stride:
+        raise ValueError(
+            f"data.image_px ({run.data.image_px}) must be divisible by the stride of the dVAE in "
+            f"{run.vae} ({vae.config.stride})"
+        )
 
 
 def _shaken(pixels: Tensor, shift_px: int, noise: torch.Generator) -> Tensor:

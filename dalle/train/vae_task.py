@@ -57,6 +57,9 @@ class VaeTask:
                 encoder.
         """
         self.objective: VaeObjectiveConfig = run.objective
+        tau_steps, kl_steps = run.objective.tau_steps, run.objective.kl_steps
+        self.tau_steps = run.loop.steps if tau_steps is None else tau_steps
+        self.kl_steps = max(run.loop.steps // 2, 1) if kl_steps is None else kl_steps
         self.batch = run.loop.batch // run.loop.accumulate
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(run.loop.seed, "init"))
@@ -67,7 +70,7 @@ class VaeTask:
             _take_codes(model, model_folder(run.codes_of))
         # Kernels see channels innermost; measured 10-20 % faster on CPU and GPU alike.
         self.model: DiscreteVAE = model.to(memory_format=torch.channels_last)
-        self.train_set, heldout = picture_sets(run.data, run.loop.seed)
+        self.train_set, heldout = picture_sets(run.data, run.loop.seed, random_crop="vae")
         self.heldout = _load(heldout, EVAL_PICTURES)
         self.data_fingerprint = " ".join(
             pictures.samples.fingerprint for pictures in (self.train_set, heldout)
@@ -92,8 +95,8 @@ class VaeTask:
         pixels = to_pixels(batch.tensors["image_u8"]).to(memory_format=torch.channels_last)
         if self.decoder_only:
             return self._decoder_loss(pixels)
-        tau = half_cosine(objective.tau_start, objective.tau_end, step, objective.tau_steps)
-        weight = half_cosine(0.0, objective.kl_weight, step, objective.kl_steps)
+        tau = half_cosine(objective.tau_start, objective.tau_end, step, self.tau_steps)
+        weight = half_cosine(0.0, objective.kl_weight, step, self.kl_steps)
         out = self.model(pixels, tau=tau, generator=noise)
         nll = reconstruction_nll(out.output, pixels, self.model.config.likelihood)
         # The paper divides the whole ELB by the number of pixel values; per cell and mean over
@@ -182,12 +185,12 @@ class VaeTask:
         }
 
     def sample_sheet(self, model: nn.Module) -> Image.Image:
-        """Held-out pictures, each above its reconstruction."""
+        """Held-out pictures, each above its reconstruction; an odd one is left out."""
         assert isinstance(model, DiscreteVAE), "the loop averages the task's own model"
         device = next(model.parameters()).device
-        originals = self.heldout[:SHEET_PICTURES]
+        half = min(len(self.heldout), SHEET_PICTURES) // 2 or 1
+        originals = self.heldout[: 2 * half]
         rebuilt = to_image_u8(model.decode(model.encode(to_pixels(originals.to(device)))))
-        half = len(originals) // 2 or 1
         rows = [originals.numpy()[:half], rebuilt[:half], originals.numpy()[half:], rebuilt[half:]]
         pictures = [Image.fromarray(image) for row in rows for image in row]
         return picture_grid(pictures, columns=half)

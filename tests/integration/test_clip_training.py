@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from dalle import TextToImage
 from dalle.checkpoint import has_clip, load_clip, load_model
@@ -129,6 +131,89 @@ def test_a_split_at_random_leaves_nothing_together(
     """It parts what was made to be compared, and neighbours are then strangers."""
     data = DataConfig(train=contrasts, image_px=32, heldout_fraction=0.25)
     assert ClipTask(clip_settings(tmp_path, data=data)).units_per_sample == 1
+
+
+def test_captions_that_name_sides_are_never_shown_a_mirrored_picture(
+    tmp_path: Path, clip_settings: ClipSettings
+) -> None:
+    """Bug: the paper's crops were the dVAE's, half of which are mirrored."""
+    picture = Image.new("RGB", (48, 48), "red")
+    picture.paste("blue", (24, 0, 48, 48))
+    for number in range(10):
+        picture.save(tmp_path / f"{number}.png")
+        (tmp_path / f"{number}.txt").write_text("red on the left")
+    data = DataConfig(train=tmp_path, image_px=32, heldout_fraction=0.2, augment="paper")
+    groups = ClipTask(clip_settings(tmp_path / "run", data=data)).train_set
+    for epoch in range(20):
+        (pair,) = groups[Draw(index=0, epoch=epoch)]
+        assert isinstance(pair, Pair)
+        assert pair.picture.image_u8[16, 0].tolist() == [255, 0, 0]
+        assert pair.picture.image_u8[16, -1].tolist() == [0, 0, 255]
+
+
+def test_micro_batches_of_one_pair_are_refused(
+    tmp_path: Path, contrasts: Path, clip_settings: ClipSettings
+) -> None:
+    """Bug: with nothing to compare, the loss was 0 and a random model was published."""
+    alone = {"batch": 4, "accumulate": 4}
+    with pytest.raises(ValueError, match=r"must be two at least, got loop.batch 4 in loop.accumul"):
+        ClipTask(clip_settings(tmp_path, loop_changes=alone))
+    data = DataConfig(train=contrasts, heldout=contrasts, image_px=32)
+    ClipTask(clip_settings(tmp_path, data=data, loop_changes=alone))  # a group is two pairs
+
+
+def test_a_set_smaller_than_a_group_is_named(
+    tmp_path: Path, contrasts: Path, clip_settings: ClipSettings
+) -> None:
+    """Bug: cannot draw batches from 0 samples, of no folder."""
+    few = tmp_path / "few"
+    shutil.copytree(contrasts, few)
+    index = json.loads((few / "dataset.json").read_text(encoding="utf-8"))
+    (few / "dataset.json").write_text(json.dumps(index | {"together": 25}), encoding="utf-8")
+    for name, folders in (("train", (few, contrasts)), ("heldout", (contrasts, few))):
+        data = DataConfig(train=folders[0], heldout=folders[1], image_px=32)
+        message = rf"data.{name} {few} has 24 pictures, of which 25 belong together"
+        with pytest.raises(DataError, match=message):
+            ClipTask(clip_settings(tmp_path / "run", data=data))
+
+
+def test_a_dvae_whose_stride_does_not_divide_the_pictures_is_refused(
+    tmp_path: Path, trained_vae: Path, clip_settings: ClipSettings
+) -> None:
+    base = clip_settings(tmp_path)
+    data, model = replace(base.data, image_px=30), replace(base.model, image_px=30, patch_px=6)
+    with pytest.raises(ValueError, match=r"data.image_px \(30\) must be divisible by .* \(4\)"):
+        ClipTask(clip_settings(tmp_path, data=data, model=model, vae=trained_vae))
+
+
+def test_unreadable_held_out_pictures_are_named(
+    tmp_path: Path, clip_settings: ClipSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(3):
+        Image.new("RGB", (32, 32), "red").save(tmp_path / f"{number}.png")
+        (tmp_path / f"{number}.txt").write_text("a red square")
+    (tmp_path / "1.png").write_bytes(b"")
+    task = ClipTask(
+        clip_settings(
+            tmp_path / "run", data=DataConfig(train=SCENES, heldout=tmp_path, image_px=32)
+        )
+    )
+    assert len(task.heldout_captions) == 2
+    assert "skipped held-out 1.png: " in caplog.text
+
+
+def test_held_out_scores_do_not_tie_under_autocast(
+    tmp_path: Path, clip_settings: ClipSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: cosines in bf16 tie where pictures are close, and the first one won."""
+    task = ClipTask(clip_settings(tmp_path))
+    angles = torch.tensor([0.0, 0.02])  # a cosine of 0.9998, which bf16 rounds to 1
+    vectors = torch.stack([angles.cos(), angles.sin()], dim=1)
+    monkeypatch.setattr(task, "_heldout_features", lambda model: (vectors, vectors))
+    task.heldout_captions = ["a fox", "a dog"]
+    with torch.autocast("cpu", torch.bfloat16):
+        values = task.evaluate(task.model)
+    assert values == {"heldout_image_to_text_r1": 1.0, "heldout_text_to_image_r1": 1.0}
 
 
 @pytest.mark.parametrize("together", [0, 1.5, "2", True])

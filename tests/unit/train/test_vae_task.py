@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -17,7 +18,7 @@ from dalle.seeds import generator
 from dalle.train.task import Batch
 from dalle.train.vae_task import VaeTask
 from vae.losses import reconstruction_nll
-from vae.pixels import to_pixels
+from vae.pixels import to_image_u8, to_pixels
 
 VaeRun = Callable[..., TrainVae]
 
@@ -60,6 +61,35 @@ def test_annealing_follows_the_step(vae_run: VaeRun) -> None:
         assert float(metrics["kl_weight"]) == pytest.approx(weight)
         if tau is not None:
             assert float(metrics["tau"]) == pytest.approx(tau)
+
+
+def test_annealing_ends_with_the_run_unless_told_otherwise(vae_run: VaeRun) -> None:
+    """Bug: tau fell over 150,000 steps whatever the run, so short runs never met hard codes."""
+    for steps in (40, 400):
+        task = VaeTask(
+            vae_run(objective={"tau_steps": None, "kl_steps": None}, loop={"steps": steps})
+        )
+        batch = batch_of(task, 0, 1)
+        half, last = (task.loss(batch, step, noise()).metrics for step in (steps // 2, steps))
+        assert float(half["tau"]) == pytest.approx(0.53125)
+        assert float(half["kl_weight"]) == pytest.approx(6.6)
+        assert float(last["tau"]) == pytest.approx(0.0625)
+
+
+def test_the_sheet_has_each_picture_above_its_reconstruction(vae_run: VaeRun) -> None:
+    """Bug: five held-out pictures stood in rows of two and three on a sheet two wide."""
+    task = VaeTask(vae_run())
+    assert len(task.heldout) == 5
+    sheet = task.sample_sheet(task.model)
+    rebuilt = to_image_u8(task.model.decode(task.model.encode(to_pixels(task.heldout))))
+    cell, gap = 136, 8  # pictures of 16 px are enlarged to 128
+    assert sheet.size == (2 * cell + gap, 4 * cell + gap)
+    for row, shown in enumerate((task.heldout.numpy(), rebuilt) * 2):
+        for column in range(2):
+            x, y = column * cell + gap, row * cell + gap
+            found = sheet.crop((x, y, x + 128, y + 128)).resize((16, 16), Image.Resampling.NEAREST)
+            wanted = shown[column + (2 if row > 1 else 0)]
+            assert np.array_equal(np.asarray(found), wanted), (row, column)
 
 
 def test_the_nearest_quantiser_is_committed_and_has_no_kl(vae_run: VaeRun) -> None:

@@ -248,3 +248,14 @@ def test_health_of_known_counts() -> None:
 def test_health_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one token, got an empty window"):
         codebook_health(torch.zeros(4))
+
+
+def test_the_nearest_code_is_found_in_full_precision_under_autocast() -> None:
+    """Bug: distances were multiplied in bf16, which took a neighbour for many a feature."""
+    quantizer = NearestQuantizer(6, 512, 4)
+    with torch.no_grad():
+        quantizer.codebook.add_(8)  # far from 0, as in bf16 what tells them apart is soon lost
+    projected = features(2, 4, 16, 16) + 8
+    with torch.autocast("cpu", torch.bfloat16):
+        found = quantizer._nearest(projected)
+    assert torch.equal(found, quantizer._nearest(projected))
