@@ -32,7 +32,8 @@ def autocast_dtype(wanted: Precision, device: torch.device) -> torch.dtype | Non
     if wanted == "fp32":
         return None
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else None
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else None
 
 

@@ -26,7 +26,7 @@ from dalle.console import bar_disabled
 from dalle.device import autocast_dtype, choose_device, gemm_rate
 from dalle.errors import DataError, TrainingError
 from dalle.seeds import generator
-from dalle.train.compiling import compile_parts
+from dalle.train.compiling import compile_parts, require_compiler
 from dalle.train.loading import step_batches, too_many_bad, worker_deaths_explained
 from dalle.train.memory import memory_shortage_explained
 from dalle.train.metrics import SKIPPED_FILE, MetricsLog, Window, note_skipped
@@ -72,6 +72,7 @@ class Trainer:
 
         Raises:
             ValueError: The device asked for is not there, or the optimizer does not suit the model.
+            TrainingError: The model is to be compiled, and there is no compiler.
         """
         self.task = task
         self.loop = loop
@@ -83,6 +84,7 @@ class Trainer:
         self.model = task.model.to(self.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
         if loop.compile:
+            require_compiler(self.device)
             compile_parts(self.model)
         self.optimizers = build_optimizers(self.model, optim)
         self.window = Window()

@@ -10,6 +10,9 @@ from dalle.config import OptimConfig
 from dalle.device import autocast_dtype
 from dalle.train.muon import Float32Muon
 
+BARE_TABLES = ("positional_embedding", "codebook")
+"""Tables that are parameters by themselves: open_clip's positions, the Gumbel quantiser's codes."""
+
 
 def build_optimizers(model: nn.Module, config: OptimConfig) -> tuple[Optimizer, ...]:
     """The optimizers that together train every weight of `model` once.
@@ -47,6 +50,7 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> tuple[Optimizer, 
 
 def _adamw(model: nn.Module, parameters: list[nn.Parameter], config: OptimConfig) -> AdamW:
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    tables |= {id(p) for name, p in model.named_parameters() if name.split(".")[-1] in BARE_TABLES}
     decayed = [p for p in parameters if p.ndim >= 2 and id(p) not in tables]
     others = [p for p in parameters if p.ndim < 2 or id(p) in tables]
     return AdamW(

@@ -27,3 +27,15 @@ def test_precision_is_as_asked_and_auto_follows_the_processor() -> None:
     assert autocast_dtype("bf16", cpu) is torch.bfloat16
     native = torch.cpu._is_avx512_bf16_supported()
     assert autocast_dtype("auto", cpu) is (torch.bfloat16 if native else None)
+
+
+def test_auto_takes_no_gpu_for_bf16_that_only_emulates_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: torch says yes to older GPUs too, on which bf16 is slower than fp32."""
+    gpu = torch.device("cuda")
+    for native in (False, True):
+
+        def answer(including_emulation: bool = True, native: bool = native) -> bool:
+            return including_emulation or native
+
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", answer)
+        assert autocast_dtype("auto", gpu) is (torch.bfloat16 if native else None)

@@ -243,3 +243,12 @@ def test_the_log_says_where_training_stands(
     assert "training vae: " in caplog.text
     assert "on cpu, fp32, steps 0 to 3" in caplog.text
     assert f"finished: the model is in {run.out / 'model'}" in caplog.text
+
+
+def test_compiling_without_a_compiler_is_refused_with_the_remedy(vae_run: VaeRun) -> None:
+    """Bug: InvalidCxxCompiler, said to be unexpected, once everything had been loaded."""
+    with (
+        torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}),
+        pytest.raises(TrainingError, match=r"needs a C\+\+ compiler.*install one .*leave out loop"),
+    ):
+        train(vae_run(loop={"compile": True}))

@@ -18,6 +18,8 @@ class Small(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.table = nn.Embedding(3, 2)
+        self.positional_embedding = nn.Parameter(torch.ones(3, 2))  # as in open_clip
+        self.inner = nn.ParameterDict({"codebook": torch.ones(3, 2)})  # as in the Gumbel quantiser
         self.linear = nn.Linear(2, 2)
         self.norm = nn.LayerNorm(2)
         self.frozen = nn.Parameter(torch.ones(2, 2), requires_grad=False)
@@ -25,6 +27,7 @@ class Small(nn.Module):
 
 
 def test_decay_touches_matrices_but_not_gains_biases_and_tables() -> None:
+    """Bug: tables that are no `nn.Embedding`, such as CLIP's positions, were decayed."""
     model = Small()
     (optimizer,) = build_optimizers(model, OptimConfig(lr=0.1, weight_decay=0.5))
     before = {name: tensor.clone() for name, tensor in model.named_parameters()}
@@ -73,7 +76,11 @@ def test_muon_takes_the_linear_matrices_and_adamw_the_rest() -> None:
     ]
     rest = {id(p) for group in adamw.param_groups for p in group["params"]}
     assert rest == {
-        id(p) for p in (model.table.weight, model.linear.bias, model.norm.weight, model.norm.bias)
+        id(p)
+        for p in (
+            *(model.table.weight, model.positional_embedding, *model.inner.values()),
+            *(model.linear.bias, model.norm.weight, model.norm.bias),
+        )
     }
 
 
