@@ -54,6 +54,10 @@ class TokenMeta:
     """SHA-256 of the dVAE's SHA256SUMS."""
     skipped: int
     """Pictures that could not be read."""
+    tokens_sha256: str | None = dataclasses.field(default=None, metadata={"later": True})
+    """Hash of the tokens; None in folders from before it was kept."""
+    captions_sha256: str | None = dataclasses.field(default=None, metadata={"later": True})
+    """Hash of the captions; None in folders from before it was kept."""
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -154,6 +158,8 @@ class TokenWriter:
             source=self.source,
             vae=file_sha256(self.partial / VAE_FOLDER / SUMS_FILE),
             skipped=skipped,
+            tokens_sha256=file_sha256(self.partial / TOKENS_FILE),
+            captions_sha256=file_sha256(self.partial / CAPTIONS_FILE),
         )
         text = json.dumps(dataclasses.asdict(meta), indent=2)
         (self.partial / META_FILE).write_text(text + "\n", encoding="utf-8")
@@ -194,7 +200,7 @@ class TokenFolder:
 
     @property
     def fingerprint(self) -> str:
-        """A hash that changes with the pictures, the dVAE and the tokenizer."""
+        """A hash that changes with the tokens, the captions, the dVAE and the tokenizer."""
         digest = hashlib.sha256((self.folder / META_FILE).read_bytes())
         digest.update(file_sha256(self.folder / TOKENIZER_FILE).encode())
         return digest.hexdigest()

@@ -112,9 +112,34 @@ def test_the_fingerprint_tells_vaes_and_tokenizers_apart(tmp_path: Path) -> None
         return TokenFolder(tmp_path / name).fingerprint
 
     first = written("1", seed=0, vocab_size=257)
+    assert json.loads((tmp_path / "1" / META_FILE).read_text())["tokens_sha256"]
     assert first == written("2", seed=0, vocab_size=257)
     assert first != written("3", seed=1, vocab_size=257)
     assert first != written("4", seed=0, vocab_size=258)
+
+
+def test_the_fingerprint_follows_tokens_and_captions(tmp_path: Path) -> None:
+    """Bug: crops of another seed were other tokens of the same fingerprint."""
+
+    def written(name: str, caption: str, token: int) -> str:
+        torch.manual_seed(0)
+        with TokenWriter(tmp_path / name, tiny_vae(), crops=1, source="s") as writer:
+            writer.add(caption, np.array([[[token, 2]]]))
+            writer.finish(CaptionTokenizer.train(["a"], 257), skipped=0)
+        return TokenFolder(tmp_path / name).fingerprint
+
+    first = written("1", "a fox", 1)
+    assert first == written("2", "a fox", 1)
+    assert first != written("3", "a fox", 3)
+    assert first != written("4", "a dog", 1)
+
+
+def test_a_folder_from_before_its_hashes_were_kept_opens(folder: Path) -> None:
+    meta = json.loads((folder / META_FILE).read_text())
+    older = {name: value for name, value in meta.items() if not name.endswith("_sha256")}
+    assert len(older) == len(meta) - 2
+    (folder / META_FILE).write_text(json.dumps(older))
+    assert TokenFolder(folder).meta.tokens_sha256 is None
 
 
 # ------------------------------------------------------------------------------- writing goes wrong
