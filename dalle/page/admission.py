@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -135,7 +136,8 @@ class Admission:
 
     def _ahead(self, ticket: Ticket) -> int:
         """How many jobs leave before it is this one's turn; 0 is now."""
-        return max(0, self._tickets.index(ticket) - self._limits.running + 1)
+        line = [one for one in self._tickets if not one._is_aside]
+        return max(0, line.index(ticket) - self._limits.running + 1)
 
     def _leave(self, ticket: Ticket, seconds: float | None) -> None:
         """Give back a place; `seconds` is how long the job drew, None if its turn never came."""
@@ -156,6 +158,27 @@ class Ticket:
         """Whose job it is."""
         self._admission = admission
         self._began: float | None = None
+        self._is_aside = False
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Out of the line while the block runs, and at its end from then on.
+
+        For what a job does before it needs its turn, such as reading pictures: it counts among the
+        jobs that are let in, and keeps nobody waiting.
+        """
+        admission = self._admission
+        with admission._changed:
+            self._is_aside = True
+            admission._changed.notify_all()
+        try:
+            yield
+        finally:
+            with admission._changed:
+                self._is_aside = False
+                if self in admission._tickets:
+                    admission._tickets.remove(self)
+                    admission._tickets.append(self)
 
     def turns(self, *, every_s: float = 1.0) -> Generator[int, None, None]:
         """How many jobs are before this one, each time that changes and every `every_s` seconds.

@@ -30,7 +30,7 @@ class BatchTab:
         self.service = shared.service
         facts, limits = self.service.facts, self.service.limits
         self.easel = Easel(shared, "batch", verb="Draw all", blanks=9, collects=True)
-        self.captions = gr.State((), time_to_live=6 * 3600)
+        self.captions = gr.State(None, time_to_live=6 * 3600)  # name of the file, what it holds
         with gr.Row(elem_classes="work"):
             with gr.Column(scale=3, min_width=320, elem_classes="left"):
                 self.file = gr.File(
@@ -61,7 +61,7 @@ class BatchTab:
         )
         easel.go.click(
             self._draw,
-            [self.file, self.captions, self.shared.earlier, *self.panel.inputs],
+            [self.captions, self.shared.earlier, *self.panel.inputs],
             easel.outputs,
             trigger_mode="once",
             concurrency_limit=None,
@@ -71,30 +71,30 @@ class BatchTab:
     def _read(self, path: str | None) -> Updates:
         """The captions of a new file."""
         if path is None:
-            return {self.captions: (), self.list: self._listed(())}
+            return {self.captions: None, self.list: self._listed(())}
         try:
             with guarded("reading captions"):
                 captions = read_captions(path, self.service.limits)
         except PageFault as fault:
-            return {self.captions: (), self.list: tiles.status(str(fault), tone="fault")}
-        return {self.captions: captions, self.list: self._listed(captions)}
+            return {self.captions: None, self.list: tiles.status(str(fault), tone="fault")}
+        return {self.captions: (Path(path).name, captions), self.list: self._listed(captions)}
 
     def _draw(
         self,
         request: gr.Request,
-        path: str | None,
-        captions: tuple[str, ...],
+        given: tuple[str, tuple[str, ...]] | None,
         earlier: Earlier,
         *values: Any,
     ) -> Iterator[Updates]:
         def steps() -> Iterator[Updates]:
-            if not captions or path is None:
+            if given is None:
                 raise PageFault("give a file of captions first")
+            name, captions = given
             tasks = [
                 Task(settings=self.panel.read(values, caption=caption, keep=1))
                 for caption in captions
             ]
-            batch = Collection(title=Path(path).name, labels=captions)
+            batch = Collection(title=name, labels=captions)
             yield from self.easel.drawing(tasks, earlier, request, collection=batch)
 
         yield from self.easel.guarded(steps)

@@ -19,12 +19,12 @@ import gradio as gr
 from dalle.labels import NO_CAPTION
 from dalle.page import tiles
 from dalle.page.asking import client_of, place_of
+from dalle.page.code import CodeView
 from dalle.page.drawn import Collection, Drawn, Earlier, Place
 from dalle.page.exports import save_pictures, save_sheet, save_zip
 from dalle.page.faults import PageFault, guarded
 from dalle.page.html import html
 from dalle.page.service import Progress, Service, StillDrawingError, Task
-from dalle.page.snippets import as_command_line, as_python
 from dalle.page.widgets import SettingsPanel
 
 if TYPE_CHECKING:
@@ -130,18 +130,7 @@ class Easel:
 
     def code_parts(self) -> None:
         """The same drawing as code."""
-        with gr.Accordion("Copy as Python or command line", open=False):
-            self.python = gr.Code(
-                label="Python", language="python", interactive=False, lines=4, max_lines=20
-            )
-            self.shell = gr.Code(
-                label="Command line",
-                language="shell",
-                interactive=False,
-                lines=2,
-                max_lines=8,
-                wrap_lines=True,
-            )
+        self.code = CodeView(self.service.facts.held_px)
 
     @property
     def _actions(self) -> tuple[gr.Button, ...]:
@@ -152,7 +141,7 @@ class Easel:
         """Every component that drawing changes."""
         return [
             *(self.go, self.halt, self.status, self.stage, self.everything, self.chosen),
-            *(self.current, self.picked, self.python, self.shell, *self._actions),
+            *(self.current, self.picked, *self.code.parts, *self._actions),
             *(*self.others, self.shared.earlier, self.shared.strip),
         ]
 
@@ -285,12 +274,10 @@ class Easel:
         }
 
     def _choosing(self, drawn: Drawn, picked: int) -> Updates:
-        settings, dtype = drawn.settings_of(picked), drawn.images[picked].recipe.dtype
         return {
             self.picked: picked,
             self.chosen: tiles.chosen(drawn, picked),
-            self.python: as_python(settings, dtype),
-            self.shell: as_command_line(settings, dtype),
+            **self.code.showing(drawn, picked),
         }
 
     def _busy(self, busy: bool) -> Updates:
@@ -311,7 +298,7 @@ class Easel:
     def connect(self) -> None:
         """What the easel does by itself: choosing, showing all, stopping, downloading."""
         quiet: Mapping[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        picks = [self.picked, self.chosen, self.python, self.shell]
+        picks = [self.picked, self.chosen, *self.code.parts]
         # The last of several quick clicks counts, whatever became of those before it.
         self.stage.pick(
             self._pick, self.current, picks, queue=False, trigger_mode="always_last", **quiet

@@ -19,13 +19,13 @@ from gradio.events import api
 from gradio.utils import get_function_description
 from PIL import Image
 
+from dalle.page.admission import Ticket
 from dalle.page.asking import client_of, has_left
 from dalle.page.exports import save_pictures
 from dalle.page.faults import PageFault
 from dalle.page.received import is_received
 from dalle.page.service import LEFT, Service, Task
 from dalle.page.settings import check_caption
-from dalle.page.uploads import HELD_PX
 from dalle.page.widgets import check
 from dalle.transforms import transform_caption
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from dalle.results import CaptionResult
 
 TRANSFORM_ROWS = 0.5
-RANKED_PX = 512
-"""Longest side of a picture that is only ranked: more than CLIPs look at, and many are held."""
 
 
 class Endpoints:
@@ -91,7 +89,7 @@ class Endpoints:
             caption=caption, candidates=candidates, keep=keep, seed=seed, temperature=temperature,
             top_k=top_k, top_p=top_p, guidance_scale=guidance_scale, ranker=ranker,
         )  # fmt: skip
-        return self._answer(Task(settings=settings), request)
+        return self._answer(Task(settings=settings), client_of(request))
 
     def complete(
         self,
@@ -124,7 +122,9 @@ class Endpoints:
             caption=caption, image=_name(picture), keep_rows=keep_rows, layout=layout, crop=crop,
             candidates=candidates, keep=keep, seed=seed,
         )  # fmt: skip
-        return self._answer(Task(settings=settings, picture=self._read(picture)), request)
+        with self._service.admission.enter(client_of(request)) as ticket:
+            image = self._read(picture, ticket)
+            return self._answer(Task(settings=settings, picture=image), ticket)
 
     def transform(
         self,
@@ -149,7 +149,6 @@ class Endpoints:
         Returns:
             As generate does.
         """
-        image = self._read(picture)
         try:
             caption = transform_caption(to, subject)
         except (ValueError, TypeError) as err:
@@ -158,9 +157,11 @@ class Endpoints:
             caption=caption, image=_name(picture), keep_rows=TRANSFORM_ROWS,
             layout="place-on-top", candidates=candidates, keep=keep, seed=seed,
         )  # fmt: skip
-        if subject is None and (guess := self._guess(image, request)):
-            settings = replace(settings, caption=transform_caption(to, guess))
-        return self._answer(Task(settings=settings, picture=image), request)
+        with self._service.admission.enter(client_of(request)) as ticket:
+            image = self._read(picture, ticket)
+            if subject is None and (guess := self._guess(image, ticket)):
+                settings = replace(settings, caption=transform_caption(to, guess))
+            return self._answer(Task(settings=settings, picture=image), ticket)
 
     def rank(
         self, request: gr.Request, pictures: list[FileData], caption: str
@@ -178,12 +179,13 @@ class Endpoints:
         text = check_caption(caption, limits)
         if not isinstance(pictures, list) or not 1 <= len(pictures) <= limits.candidates:
             raise PageFault(f"pictures must be a list of 1 to {limits.candidates} uploaded files")
-        images = [self._read(picture, longest_px=RANKED_PX) for picture in pictures]
-        with self._service.turn(client_of(request), has_left=has_left) as model:
-            clip = model.clip
-            if clip is None:
-                raise PageFault("this model has no CLIP to rank by")
-            scores = clip.scores(text, images)
+        with self._service.admission.enter(client_of(request)) as ticket:
+            images = [self._read(picture, ticket) for picture in pictures]
+            with self._service.turn(ticket, has_left=has_left) as model:
+                clip = model.clip
+                if clip is None:
+                    raise PageFault("this model has no CLIP to rank by")
+                scores = clip.scores(text, images)
         order = sorted(range(len(images)), key=lambda index: -scores[index])
         return [{"index": index, "score": scores[index]} for index in order]
 
@@ -192,27 +194,34 @@ class Endpoints:
     def _settings(self, **asked: Any) -> Any:
         return check(self._service.facts, self._service.limits, asked)
 
-    def _read(self, picture: object, *, longest_px: int = HELD_PX) -> Image.Image:
-        """An uploaded picture; only what this server received itself is opened."""
+    def _read(self, picture: object, ticket: Ticket) -> Image.Image:
+        """An uploaded picture, for a job that is let in.
+
+        Raises:
+            PageFault: This server has not received it, it cannot be read, or the caller has left.
+        """
+        if has_left():
+            raise PageFault(LEFT)
         path = picture.get("path") if isinstance(picture, dict) else None
         if not isinstance(path, str) or not is_received(path):
             raise PageFault("a picture must be an uploaded file; upload it first")
-        return self._service.uploads.read(path, longest_px=longest_px)
+        with ticket.aside():
+            return self._service.uploads.read(path)
 
-    def _guess(self, image: Image.Image, request: gr.Request) -> str | None:
+    def _guess(self, image: Image.Image, ticket: Ticket) -> str | None:
         """What CLIP takes a picture for; None without a CLIP."""
         from dalle.transform_command import likeliest_subject
 
-        with self._service.turn(client_of(request), has_left=has_left) as model:
+        with self._service.turn(ticket, has_left=has_left) as model:
             return None if model.clip is None else likeliest_subject(model.clip, image)
 
-    def _answer(self, task: Task, request: gr.Request) -> dict[str, Any]:
+    def _answer(self, task: Task, client: str | Ticket) -> dict[str, Any]:
         """Draw one task to its end and write its pictures; only as long as somebody waits for them.
 
         Raises:
             PageFault: It cannot be drawn now, no picture was complete, or the caller has left.
         """
-        steps = self._service.draw([task], client=client_of(request), key=f"api {uuid.uuid4()}")
+        steps = self._service.draw([task], client=client, key=f"api {uuid.uuid4()}")
         last = None
         with contextlib.closing(steps):  # type: ignore[type-var]
             for step in steps:

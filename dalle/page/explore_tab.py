@@ -18,7 +18,6 @@ from dalle.page.given import given_picture
 from dalle.page.grid import Cell, GridPlan, join, plan, read_axis
 from dalle.page.html import html
 from dalle.page.service import Task
-from dalle.page.uploads import HELD_PX
 from dalle.page.widgets import SettingsPanel
 
 CELL_CANDIDATES = 4
@@ -133,9 +132,11 @@ class ExploreTab:
         if path is None:
             return BLANK
         try:
-            with guarded("exploring"):
-                picture = self.service.uploads.read(path, longest_px=HELD_PX)
-                with self.service.turn(client_of(request), has_left=has_left) as model:
+            client, admission = client_of(request), self.service.admission
+            with guarded("exploring"), admission.enter(client) as ticket:
+                with ticket.aside():
+                    picture = self.service.uploads.read(path)
+                with self.service.turn(ticket, has_left=has_left) as model:
                     found = explore(model, picture)
         except PageFault as fault:
             return tiles.status(str(fault), tone="fault")

@@ -12,6 +12,8 @@ from dalle.model_config import SequenceConfig
 from dalle.schema import build_config, read_object
 from vae.config import VaeConfig
 
+HELD_PX = 512
+"""Longest side of a picture that waits for its turn, or lies in one of hundreds of sessions."""
 MAX_CARD_BYTES = 256 * 1024
 """A longer model card is cut."""
 
@@ -40,6 +42,11 @@ class ModelFacts:
     def image_px(self) -> tuple[int, int]:
         """Height and width of the pictures."""
         return self.grid[0] * self.stride, self.grid[1] * self.stride
+
+    @property
+    def held_px(self) -> int:
+        """Longest side of given pictures as the page holds them: enough for what is drawn."""
+        return max(HELD_PX, 2 * max(self.image_px))
 
     @property
     def is_guided(self) -> bool:

@@ -1,10 +1,27 @@
-"""The widget that takes a picture: it hands over a file, and nothing of it is opened on the way."""
+"""Pictures that people give, and the widget that takes them, which opens nothing of the file."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from PIL import Image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """A picture that a session goes on from."""
+
+    picture: Image.Image
+    """RGB, reduced to what the page holds."""
+    name: str
+    """Of its file, as the person knows it."""
+
+    def named_like(self, other: Given | None) -> Given:
+        """This picture, called as `other` if that is the same one, which came back to the page."""
+        is_same = other is not None and self.picture == other.picture
+        return other if is_same and other is not None else self
 
 
 def given_picture(**options: Any) -> gr.Image:

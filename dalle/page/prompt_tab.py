@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
 from dalle.image_prompt import prepare, seam_preview
 from dalle.page import tiles
+from dalle.page.asking import client_of
 from dalle.page.drawn import Collection, Drawn, Earlier
 from dalle.page.easel import Easel, Shared, Updates, new_seed
 from dalle.page.faults import PageFault, guarded
-from dalle.page.given import given_picture
+from dalle.page.given import Given, given_picture
 from dalle.page.html import html
 from dalle.page.service import Task
 from dalle.page.settings import DrawSettings
-from dalle.page.uploads import HELD_PX
 from dalle.page.variations import varying
 from dalle.page.widgets import SettingsPanel
 from dalle.transforms import TRANSFORMS, transform_caption
@@ -107,8 +106,8 @@ class PromptTab:
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         shape = [self.layout, self.crop, self.rows]
         self.picture.change(
-            self._read, [self.picture, *shape], [self.given, self.kept], concurrency_limit=4,
-            **quiet,
+            self._read, [self.picture, self.given, *shape], [self.given, self.kept],
+            concurrency_limit=4, **quiet,
         )  # fmt: skip
         gr.on(
             [self.layout.change, self.crop.change, self.rows.change],
@@ -127,9 +126,9 @@ class PromptTab:
             "concurrency_limit": None,
             **quiet,
         }
-        given = [self.picture, self.given, *shape, self.caption, self.shared.earlier, panel.fresh]
+        given = [self.given, *shape, self.caption, self.shared.earlier, panel.fresh]
         gr.on([easel.go.click, self.caption.submit], self._draw, [*given, *panel.inputs], **draw)
-        given[5] = self.subject
+        given[given.index(self.caption)] = self.subject
         every = {**draw, "outputs": [*draw["outputs"], self.layout]}
         self.sheet.click(self._draw_all, [*given, *panel.inputs], **every)
         easel.vary.click(
@@ -140,26 +139,37 @@ class PromptTab:
 
     # ------------------------------------------------------------------------ the given picture
 
-    def _read(self, path: str | None, layout: str, crop: str, rows: float) -> Updates:
+    def _read(
+        self,
+        request: gr.Request,
+        path: str | None,
+        before: Given | None,
+        layout: str,
+        crop: str,
+        rows: float,
+    ) -> Updates:
         """Decode a new picture, once, and show what is kept of it."""
         if path is None:
             return {self.given: None, self.kept: BLANK}
         try:
             with guarded("reading a picture"):
-                image = self.service.uploads.read(path, longest_px=HELD_PX)
-                return {self.given: image, self.kept: self._show(image, layout, crop, rows)}
+                admission = self.service.admission
+                with admission.enter(client_of(request)) as ticket, ticket.aside():
+                    image = self.service.uploads.read(path)
+                given = Given(picture=image, name=Path(path).name).named_like(before)
+                return {self.given: given, self.kept: self._show(given, layout, crop, rows)}
         except PageFault as fault:
             note = tiles.status(str(fault), tone="fault")
             return {self.given: None, self.kept: note}
 
-    def _show(self, image: Image.Image | None, layout: str, crop: str, rows: float) -> str:
+    def _show(self, given: Given | None, layout: str, crop: str, rows: float) -> str:
         """The part of the picture that is kept, outlined."""
-        if image is None:
+        if given is None:
             return BLANK
         facts = self.service.facts
         try:
             prepared = prepare(
-                image,
+                given.picture,
                 image_px=facts.image_px,
                 layout=LAYOUTS.get(layout, layout),  # type: ignore[arg-type]
                 crop=CROPS.get(crop, crop),  # type: ignore[arg-type]
@@ -188,8 +198,7 @@ class PromptTab:
     def _draw(
         self,
         request: gr.Request,
-        path: str | None,
-        given: Image.Image | None,
+        given: Given | None,
         layout: str,
         crop: str,
         rows: float,
@@ -199,11 +208,11 @@ class PromptTab:
         *values: Any,
     ) -> Iterator[Updates]:
         def steps() -> Iterator[Updates]:
-            picture = _there(given)
+            there = _there(given)
             settings = self._settings(
-                values, path=path, layout=layout, crop=crop, rows=rows, caption=caption
+                values, name=there.name, layout=layout, crop=crop, rows=rows, caption=caption
             )
-            task = Task(settings=settings, picture=picture)
+            task = Task(settings=settings, picture=there.picture)
             yield from self.easel.seeded(task, self.panel, earlier, request, fresh=fresh)
 
         yield from self.easel.guarded(steps)
@@ -211,8 +220,7 @@ class PromptTab:
     def _draw_all(
         self,
         request: gr.Request,
-        path: str | None,
-        given: Image.Image | None,
+        given: Given | None,
         layout: str,
         crop: str,
         rows: float,
@@ -224,19 +232,19 @@ class PromptTab:
         del layout, crop  # a transform always has the whole picture on top
 
         def steps() -> Iterator[Updates]:
-            picture = _there(given)
+            there = _there(given)
             tasks, seed = [], new_seed()
             for one in TRANSFORMS:
                 settings = self._settings(
                     (SHEET_CANDIDATES, 1, *values[2:]),
-                    path=path,
+                    name=there.name,
                     layout="place-on-top",
                     crop="center",
                     rows=rows,
-                    caption=transform_caption(one.name, subject.strip() or None),
+                    caption=_transformed(one.name, subject),
                 )
                 settings = replace(settings, seed=seed) if fresh else settings
-                tasks.append(Task(settings=settings, picture=picture))
+                tasks.append(Task(settings=settings, picture=there.picture))
             yield {self.panel.seed: str(tasks[0].settings.seed), self.layout: ON_TOP}
             sheet = Collection(
                 title=f"every transform of {subject.strip() or 'a picture'}",
@@ -250,7 +258,7 @@ class PromptTab:
         self,
         values: Any,
         *,
-        path: str | None,
+        name: str,
         layout: str,
         crop: str,
         rows: float,
@@ -259,7 +267,7 @@ class PromptTab:
         return self.panel.read(
             values,
             caption=caption,
-            image=Path(path).name if path else "picture.png",
+            image=name,
             keep_rows=rows,
             layout=LAYOUTS.get(layout, layout),
             crop=CROPS.get(crop, crop),
@@ -278,8 +286,9 @@ class PromptTab:
         }
         if type(settings.keep_rows) is int:
             updates[self.rows] = settings.keep_rows
-        if drawn.picture is not None:
-            updates |= {self.picture: drawn.picture, self.given: drawn.picture}
+        if drawn.picture is not None and settings.image is not None:
+            given = Given(picture=drawn.picture, name=settings.image)
+            updates |= {self.picture: drawn.picture, self.given: given}
         return updates
 
     @property
@@ -291,7 +300,19 @@ class PromptTab:
         ]
 
 
-def _there(given: Image.Image | None) -> Image.Image:
+def _transformed(transform: str, subject: str) -> str:
+    """The caption of a transform of what the person says the picture shows.
+
+    Raises:
+        PageFault: That is too long, or nothing that can be read.
+    """
+    try:
+        return transform_caption(transform, subject.strip() or None)
+    except ValueError as err:
+        raise PageFault(str(err)) from err
+
+
+def _there(given: Given | None) -> Given:
     if given is None:
         raise PageFault("give a picture first: drop, paste or choose one, or take a photo")
     return given

@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -109,7 +110,7 @@ class Service:
         self.facts = facts
         self.limits = limits
         self.folder = folder
-        self.uploads = Uploads(limits)
+        self.uploads = Uploads(limits, longest_px=facts.held_px)
         self.admission = Admission(limits)
         self._load = load
         self._model: TextToImage | None = None
@@ -170,17 +171,17 @@ class Service:
     # ---------------------------------------------------------------------------------- jobs
 
     @contextlib.contextmanager
-    def turn(self, client: str, *, has_left: Callable[[], bool]) -> Iterator[TextToImage]:
+    def turn(self, client: str | Ticket, *, has_left: Callable[[], bool]) -> Iterator[TextToImage]:
         """The model, lent for one piece of work that shows no progress.
 
         Args:
-            client: Who asks, for `Admission.enter`.
+            client: Who asks, for `Admission.enter`, or a job that is let in already.
             has_left: Whether nobody waits for the work any more, asked until its turn has come.
 
         Raises:
             PageFault: The client may not draw now, or has left; or the work failed.
         """
-        with guarded("working"), self.admission.enter(client) as ticket:
+        with guarded("working"), self._admitted(client) as ticket:
             for _ in ticket.turns(every_s=POLL_S):
                 if has_left():
                     raise PageFault(LEFT)
@@ -205,7 +206,7 @@ class Service:
             for stop in self._running.values():
                 stop.set()
 
-    def draw(self, tasks: Sequence[Task], *, client: str, key: str) -> Iterator[Progress]:
+    def draw(self, tasks: Sequence[Task], *, client: str | Ticket, key: str) -> Iterator[Progress]:
         """Draw `tasks` one after another as one job.
 
         The first task's previews come row after row. What is finished when the job is stopped is
@@ -213,7 +214,7 @@ class Service:
 
         Args:
             tasks: What to draw; all candidates come back, ranked, whatever `keep` says.
-            client: Who asks, for `Admission.enter`.
+            client: Who asks, for `Admission.enter`, or a job that is let in already.
             key: What `stop` knows the job by.
 
         Raises:
@@ -223,7 +224,7 @@ class Service:
         with (
             guarded("drawing"),
             self._stoppable(key) as stop,
-            self.admission.enter(client) as ticket,
+            self._admitted(client) as ticket,
         ):
             for step in self._before(ticket):
                 if stop.is_set():
@@ -231,6 +232,11 @@ class Service:
                     return
                 yield step
             yield from _Job(self.model(), tasks, ticket=ticket, stop=stop).run()
+
+    def _admitted(self, client: str | Ticket) -> AbstractContextManager[Ticket]:
+        if isinstance(client, Ticket):  # whoever brings it gives it back
+            return contextlib.nullcontext(client)
+        return self.admission.enter(client)
 
     def _before(self, ticket: Ticket) -> Iterator[Progress]:
         """What there is to say until it is a job's turn and the model is there."""

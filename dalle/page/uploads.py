@@ -22,8 +22,6 @@ from dalle.page.limits import Limits
 
 log = logging.getLogger(__name__)
 
-HELD_PX = 2048
-"""Longest side of a picture that waits for its turn, or lies in a session."""
 _ROOT = Path(__file__).parents[2]
 """The folder that holds the package, from which the child finds it wherever the server runs."""
 # What an interpreter may need to start; nothing of the server's secrets reaches the child.
@@ -74,20 +72,21 @@ class Uploads:
 
     Args:
         limits: The page's limits.
+        longest_px: A longer side is reduced to this, before anybody else's turn to read; None keeps
+            every pixel.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, longest_px: int | None = None) -> None:
         self._limits = limits
+        self._longest_px = longest_px
         self._places = threading.BoundedSemaphore(limits.decoding)
 
-    def read(self, path: object, *, longest_px: int | None = None) -> Image.Image:
+    def read(self, path: object) -> Image.Image:
         """The picture in a local file: RGB, the right way up, transparency laid over white.
 
         Args:
             path: Where the upload lies: an absolute path, str or Path. A URL is refused, and so is
                 everything that is no regular file.
-            longest_px: A longer side is reduced to this, before anybody else's turn to read; None
-                keeps every pixel.
 
         Raises:
             PageFault: There is no picture, or it is another format than PNG, JPEG and WebP,
@@ -100,8 +99,8 @@ class Uploads:
             data = read_upload_bytes(path, self._limits, what="picture")
             self._check_header(data)
             image = self._decode(data)
-            if longest_px is not None:
-                image.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
+            if (most := self._longest_px) is not None:
+                image.thumbnail((most, most), Image.Resampling.LANCZOS)
             return image
         finally:
             self._places.release()

@@ -131,6 +131,14 @@ def test_who_leaves_gives_back_a_place_in_the_queue(served: Served, endpoint: st
         wait_until(lambda: served.inside() == 1, PATIENCE_S)
 
 
+def test_the_pictures_of_who_leaves_are_not_read_on(served: Served) -> None:
+    """A call may name dozens of them, each opened in a process of its own."""
+    body = {"caption": "a fox", "pictures": [served.upload()] * 4000}
+    with served.listening("rank", served.ask("rank", body)):
+        wait_until(lambda: served.inside() == 1, PATIENCE_S)
+    assert served.service.admission.wait_until_idle(PATIENCE_S)
+
+
 def test_a_cancelled_job_ends_with_its_row(served: Served) -> None:
     from gradio_client import Client
     from gradio_client.utils import Status

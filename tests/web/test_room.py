@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, MutableMapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +16,9 @@ from dalle.checkpoint import load_model
 from dalle.clip import ClipScorer
 from dalle.page.doorkeeper import Doorkeeper
 from dalle.page.exports import bytes_in
+from dalle.page.faults import PageFault
 from dalle.page.limits import Limits
+from dalle.page.service import Service
 from dalle.rerank import ClipRanker
 from tests.services import service_of
 
@@ -112,18 +115,22 @@ class Sizes:
         return [float(max(image.size)) for image in images]
 
 
-def test_pictures_to_rank_are_held_small(
-    needs_gradio: None, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def service(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, needs_gradio: None
+) -> Service:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    ranker = ClipRanker(lambda: cast(ClipScorer, Sizes()))
+    model = TextToImage(load_model(tiny_model), ranker=ranker, device="cpu")
+    return service_of(tiny_model, model, tmp_path / "results")
+
+
+def test_pictures_to_rank_are_held_small(service: Service, tmp_path: Path) -> None:
     """One call may name 64 pictures of 40 megapixels, which once took 7 GiB of memory."""
     import gradio as gr
 
     from dalle.page.endpoints import Endpoints
 
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    ranker = ClipRanker(lambda: cast(ClipScorer, Sizes()))
-    model = TextToImage(load_model(tiny_model), ranker=ranker, device="cpu")
-    service = service_of(tiny_model, model, tmp_path / "results")
     pictures = []
     for name, size in (("wide", (3000, 1000)), ("small", (40, 30))):
         path = tmp_path / f"{name}.png"
@@ -131,3 +138,24 @@ def test_pictures_to_rank_are_held_small(
         pictures.append({"path": str(path)})
     found = Endpoints(service).rank(gr.Request(), cast(Any, pictures), "a fox")
     assert found == [{"index": 0, "score": 512.0}, {"index": 1, "score": 40.0}]
+
+
+@pytest.mark.parametrize("endpoint", ["rank", "complete", "transform"])
+def test_no_picture_is_opened_before_a_job_is_let_in(
+    service: Service, tmp_path: Path, endpoint: str
+) -> None:
+    """Any number of calls of one caller once kept both places where pictures are decoded."""
+    import gradio as gr
+
+    from dalle.page.endpoints import Endpoints
+
+    (damaged := tmp_path / "damaged.png").write_bytes(b"no picture")
+    one: Any = {"path": str(damaged)}
+    asked = {"pictures": [one], "caption": "a fox"} if endpoint == "rank" else {"picture": one}
+    call = partial(getattr(Endpoints(service), endpoint), gr.Request(), **asked)
+    with pytest.raises(PageFault, match="is damaged"):
+        call()
+    enter = partial(service.admission.enter, "unknown")
+    with enter(), enter(), pytest.raises(PageFault, match="2 jobs of yours are still under way"):
+        call()
+    assert service.admission.wait_until_idle(0), "refused or not, no place stays taken"

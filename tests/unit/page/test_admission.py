@@ -265,3 +265,16 @@ def test_an_error_gives_the_place_back_once() -> None:
     ticket.__exit__(None, None, None)
     with line.enter("me"):
         pass
+
+
+def test_who_still_prepares_keeps_nobody_waiting_and_then_stands_last() -> None:
+    line = Admission(Limits(running=1, waiting=1))
+    slow, quick = line.enter("slow"), line.enter("quick")
+    with slow.aside():
+        assert ahead(quick) == 0
+        with pytest.raises(PageFault, match="too many people are drawing"):
+            line.enter("one more")  # whoever prepares has a place as well
+    assert ahead(slow) == 1
+    with quick:
+        pass
+    assert ahead(slow) == 0
