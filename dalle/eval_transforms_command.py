@@ -9,7 +9,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -24,12 +24,12 @@ from dalle.data.emoji.render import Painter
 from dalle.data.emoji.subjects import Subject, list_subjects
 from dalle.device import choose_device
 from dalle.evaluate.drawn import as_floats
-from dalle.evaluate.panel_judge import PanelJudge
+from dalle.evaluate.panel_judge import PanelVerdict
+from dalle.evaluate.panel_judging import JudgedPanel, PanelJudges, PanelJudging
 from dalle.evaluate.panel_truths import PanelTruth, PanelTruths
 from dalle.evaluate.panels import PanelCase, bottom_square, heldout_cases
 from dalle.evaluate.plots import require_matplotlib
 from dalle.evaluate.transforms import (
-    ATTRIBUTES,
     MEASURES,
     Redrawn,
     TransformEvaluation,
@@ -47,10 +47,9 @@ SHEET_CASES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Attempt:
-    """One case's candidates, judged and measured."""
+class _Drawn:
+    """One case's candidates, measured."""
 
-    verdicts: dict[str, list[bool]]
     closeness: dict[str, np.ndarray]
     scores: dict[str, list[float]]
     images: list[Image.Image]
@@ -65,6 +64,7 @@ def run(settings: EvalTransforms) -> int:
         ModelFormatError: The model or its CLIP cannot be loaded.
         FontError: No usable emoji font was found.
         DalleError: matplotlib is not installed.
+        DalleError: A process that judges was killed.
         ValueError: The model's pictures have no two halves of tokens.
         OSError: The report cannot be written.
     """
@@ -108,12 +108,15 @@ def evaluate_transforms(
     """
     started = time.perf_counter()
     cases = heldout_cases(painter, subjects, per_look=settings.subjects, seed=settings.seed)
-    judge = PanelJudge(painter, subjects)
+    judging = PanelJudging(
+        font=painter.font.path, image_px=painter.image_px, subjects=tuple(subjects)
+    )
     ranker = "likelihood" if model.clip is None else "clip"
-    truths = PanelTruths(parts, cases, judge)
-    redrawing = _Redrawing(settings=settings, model=model, judge=judge, ranker=ranker)
-    attempts = redrawing.redraw(cases, truths)
-    redrawn = _gathered(cases, attempts, truths)
+    with PanelJudges(judging, workers=settings.workers) as judges:
+        truths = PanelTruths(parts, cases, judges)
+        redrawing = _Redrawing(settings=settings, model=model, judges=judges, ranker=ranker)
+        drawn, verdicts = redrawing.redraw(cases, truths)
+    redrawn = _gathered(cases, drawn, verdicts, truths)
     evaluation = TransformEvaluation(
         model=settings.model,
         fingerprint=model.fingerprint,
@@ -127,7 +130,7 @@ def evaluate_transforms(
         judged_right=judged_right(redrawn),
         **summarise(redrawn, ranker=ranker, seed=settings.seed),
     )
-    return evaluation, _examples(cases, attempts)
+    return evaluation, _examples(cases, drawn, redrawn.hits["both"])
 
 
 def _panels_px(model: TextToImage, parts: ModelParts) -> int:
@@ -147,16 +150,34 @@ class _Redrawing:
 
     settings: EvalTransforms
     model: TextToImage
-    judge: PanelJudge
+    judges: PanelJudges
     ranker: str
     """The score that candidates are ordered by."""
 
-    def redraw(self, cases: Sequence[PanelCase], truths: PanelTruths) -> list[_Attempt]:
-        """All candidates of all cases."""
-        bar = tqdm(cases, unit="case", desc="eval transforms", disable=bar_disabled())
-        return [self._attempt(case, truths.of(number)) for number, case in enumerate(bar)]
+    def redraw(
+        self, cases: Sequence[PanelCase], truths: PanelTruths
+    ) -> tuple[list[_Drawn], list[list[PanelVerdict]]]:
+        """All candidates of all cases, judged while others are drawn."""
+        drawn: list[_Drawn] = []
+        found = self.judges.verdicts(self._panels(cases, truths, drawn))
+        bar = tqdm(
+            found, total=len(cases), unit="case", desc="eval transforms", disable=bar_disabled()
+        )
+        return drawn, list(bar)
 
-    def _attempt(self, case: PanelCase, truth: PanelTruth) -> _Attempt:
+    def _panels(
+        self, cases: Sequence[PanelCase], truths: PanelTruths, drawn: list[_Drawn]
+    ) -> Iterator[list[JudgedPanel]]:
+        """What there is to judge of each case's candidates; they join `drawn` as they come."""
+        for number, case in enumerate(cases):
+            one = self._draw(case, truths.of(number))
+            drawn.append(one)
+            yield [
+                JudgedPanel(image_u8=np.asarray(image), number=case.number, look=case.look)
+                for image in one.images
+            ]
+
+    def _draw(self, case: PanelCase, truth: PanelTruth) -> _Drawn:
         result = self.model.generate(
             case.caption, image=case.given, keep_rows=0.5, ranker="none",
             candidates=self.settings.candidates, seed=self.settings.seed,
@@ -169,13 +190,7 @@ class _Redrawing:
             bottoms = [bottom_square(image) for image in images]
             scores["clip whole"] = as_floats(by_clip(case.caption, images, likelihoods))
             scores["clip"] = as_floats(by_clip(case.bottom_caption, bottoms, likelihoods))
-        verdicts = [self.judge.judge(image, number=case.number, look=case.look) for image in images]
-        return _Attempt(
-            verdicts={
-                "subject": [verdict.subject for verdict in verdicts],
-                "look": [verdict.look for verdict in verdicts],
-                "both": [verdict.hit for verdict in verdicts],
-            },
+        return _Drawn(
             closeness=truth.closeness(
                 np.stack([np.asarray(image) for image in images]),
                 np.stack([one.tokens for one in result.images]),
@@ -187,39 +202,45 @@ class _Redrawing:
 
 
 def _gathered(
-    cases: Sequence[PanelCase], attempts: Sequence[_Attempt], truths: PanelTruths
+    cases: Sequence[PanelCase],
+    drawn: Sequence[_Drawn],
+    verdicts: Sequence[Sequence[PanelVerdict]],
+    truths: PanelTruths,
 ) -> Redrawn:
-    """All attempts as arrays."""
+    """All candidates as arrays."""
     return Redrawn(
         looks=[case.look for case in cases],
         zero_shot=np.array([case.is_zero_shot for case in cases]),
-        hits={name: np.array([one.verdicts[name] for one in attempts]) for name in ATTRIBUTES},
-        closeness={name: np.stack([one.closeness[name] for one in attempts]) for name in MEASURES},
-        yardsticks=truths.yardsticks(),
-        scores={
-            name: np.array([one.scores[name] for one in attempts]) for name in attempts[0].scores
+        hits={
+            "subject": np.array([[verdict.subject for verdict in one] for one in verdicts]),
+            "look": np.array([[verdict.look for verdict in one] for one in verdicts]),
+            "both": np.array([[verdict.hit for verdict in one] for one in verdicts]),
         },
+        closeness={name: np.stack([one.closeness[name] for one in drawn]) for name in MEASURES},
+        yardsticks=truths.yardsticks(),
+        scores={name: np.array([one.scores[name] for one in drawn]) for name in drawn[0].scores},
         truths=truths.judged,
     )
 
 
-def _examples(cases: Sequence[PanelCase], attempts: Sequence[_Attempt]) -> list[Example]:
-    """The first cases of each look."""
+def _examples(
+    cases: Sequence[PanelCase], drawn: Sequence[_Drawn], hits: np.ndarray
+) -> list[Example]:
+    """The first cases of each look; `hits`, shape (s, n), bool, says which candidates are right."""
     shown: Counter[str] = Counter()
     examples = []
-    for case, attempt in zip(cases, attempts, strict=True):
+    for case, one, right in zip(cases, drawn, hits.tolist(), strict=True):
         shown[case.look] += 1
         if shown[case.look] <= SHEET_CASES:
-            hits = attempt.verdicts["both"]
             examples.append(
                 Example(
                     subject=case.subject,
                     look=case.look,
                     truth=case.truth,
-                    first=attempt.images[0],
-                    best=attempt.images[attempt.best],
-                    first_hits=hits[0],
-                    best_hits=hits[attempt.best],
+                    first=one.images[0],
+                    best=one.images[one.best],
+                    first_hits=right[0],
+                    best_hits=right[one.best],
                 )
             )
     return examples

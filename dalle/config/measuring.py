@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dalle.config.ranges import require_positive
+from dalle.config.ranges import require_not_negative, require_positive
 from dalle.config.sampling import check_counts, check_seed
 from dalle.config.training import Device
 
@@ -33,10 +33,14 @@ class EvalTransforms:
     """Print one JSON object on stdout, and nothing else there."""
     device: Device = "auto"
     """Where to draw."""
+    workers: int = 0
+    """Processes that judge, 0.2 GB each (`all`: 1 GB); 0 takes one per processor, 1 judges between
+    drawings."""
 
     def __post_init__(self) -> None:
         """Refuse what evaluates nothing."""
         require_positive(self, "subjects")
+        require_not_negative(self, "workers")
         check_counts(candidates=self.candidates, keep=self.candidates)
         check_seed(self.seed)
 

@@ -5,19 +5,22 @@ Axes: s cases, b pictures, h w grid rows and columns, y x pixel rows and columns
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 
 from dalle.checkpoint import ModelParts
+from dalle.data.order import in_groups
 from dalle.evaluate.closeness import edge_distance, pixel_distance, token_agreement
-from dalle.evaluate.panel_judge import PanelJudge
+from dalle.evaluate.panel_judging import JudgedPanel, PanelJudges
 from dalle.evaluate.panels import PanelCase
 from dalle.evaluate.transforms import MEASURES, OTHER_SUBJECT, RECONSTRUCTION, TRUTH
 from vae.pixels import to_image_u8, to_pixels
+
+AT_ONCE = 8
+"""Pictures that a process judges at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +55,10 @@ class PanelTruths:
     Args:
         parts: The model; its dVAE makes the tokens.
         cases: What is true.
-        judge: Judges the true pictures themselves.
+        judges: Judge the true pictures themselves.
     """
 
-    def __init__(self, parts: ModelParts, cases: Sequence[PanelCase], judge: PanelJudge) -> None:
+    def __init__(self, parts: ModelParts, cases: Sequence[PanelCase], judges: PanelJudges) -> None:
         self._looks = [case.look for case in cases]
         self._images_u8 = np.stack([np.asarray(case.truth) for case in cases])  # s y x 3
         self._tokens, self._rebuilt_u8 = _through_vae(parts, self._images_u8)
@@ -63,8 +66,9 @@ class PanelTruths:
         self.judged = {
             name: np.array(
                 [
-                    judge.judge(Image.fromarray(image), number=case.number, look=case.look).hit
-                    for image, case in zip(images, cases, strict=True)
+                    verdict.hit
+                    for found in judges.verdicts(in_groups(_judged(cases, images), AT_ONCE))
+                    for verdict in found
                 ]
             )
             for name, images in ((TRUTH, self._images_u8), (RECONSTRUCTION, self._rebuilt_u8))
@@ -102,6 +106,12 @@ class PanelTruths:
         """The next case of the same look, from the last on to the first; itself if it is alone."""
         same = [index for index, look in enumerate(self._looks) if look == self._looks[number]]
         return same[(same.index(number) + 1) % len(same)]
+
+
+def _judged(cases: Sequence[PanelCase], images_u8: np.ndarray) -> Iterator[JudgedPanel]:
+    """What there is to judge of a picture (y, x, 3) for each case."""
+    for case, image_u8 in zip(cases, images_u8, strict=True):
+        yield JudgedPanel(image_u8=image_u8, number=case.number, look=case.look)
 
 
 @torch.inference_mode()

@@ -47,7 +47,9 @@ def found(random_model: Path, painter: Painter) -> Found:
         torch.manual_seed(1)
         clip = build_clip(config, parts.tokenizer.vocab_size)
     scorer = small_clip_scorer(clip, config, parts.tokenizer, torch.device("cpu"))
-    settings = EvalTransforms(out=Path("unused"), subjects=2, candidates=3, seed=1, device="cpu")
+    settings = EvalTransforms(
+        out=Path("unused"), subjects=2, candidates=3, seed=1, device="cpu", workers=2
+    )
     drawing = TextToImage(parts, ranker=ClipRanker(lambda: scorer), device="cpu")
     subjects = list_subjects(painter.font, "core")[::10]
     return evaluate_transforms(settings, drawing, parts, painter=painter, subjects=subjects)
@@ -134,6 +136,7 @@ def test_the_command_writes_its_report(
     ("words", "message"),
     [
         (["--subjects", "0"], "subjects must be greater than 0"),
+        (["--workers", "-1"], "workers must"),
         (["--candidates", "0"], "candidates must be between 1 and"),
         (["--subject-list", "some"], "subject_list"),
         (["--model", "nowhere"], "nowhere"),
