@@ -11,7 +11,8 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -35,6 +36,8 @@ UNUSED = re.compile(
 """What Gradio offers and this page has no use for: it starts programs, writes files, or fetches."""
 FORM_OVERHEAD_BYTES = 64 * 1024
 """What a form adds to the file in it."""
+_MAX_DIGITS = 20
+"""Digits of a length; Python itself refuses to read thousands of them."""
 MAX_BODY_BYTES = 2 * 1024**2
 """Largest body of a request that carries no file."""
 # Gradio's frontend builds functions from text and sets inline styles; nothing else is let in, least
@@ -60,7 +63,8 @@ class Doorkeeper:
         app: The page.
         limits: The page's limits.
         hosts: Names that the page may be asked by; None for any.
-        endpoints: Names that `/call/` knows.
+        endpoints: Names that `/call/` knows, and of each the values that it takes by name: True for
+            those that must be given.
         folder: Where uploads are kept; None where nobody counts them.
     """
 
@@ -70,7 +74,7 @@ class Doorkeeper:
         *,
         limits: Limits,
         hosts: tuple[str, ...] | None,
-        endpoints: frozenset[str],
+        endpoints: Mapping[str, Mapping[str, bool]],
         folder: Path | None = None,
     ) -> None:
         self._app = app
@@ -91,34 +95,48 @@ class Doorkeeper:
             return
         meter = _Meter(receive, send, self._largest(scope["path"]))
         try:
+            if wrong := await self._wrong_names(scope, meter):
+                await _answer(send, 400, wrong)
+                return
             await self._app(scope, meter.receive, meter.send)
+            await meter.send_held()
         except _TooLargeError:
-            if not meter.began:
-                await _answer(send, 413, "the request is too large")
+            pass  # the meter knows; it may also have become an answer of Gradio's
         except Exception as err:  # noqa: BLE001 - the last door: whatever it is ends here
             found = fault_id()
             log.error("fault %s while answering a request: %s", found, type(err).__name__)
-            if not meter.began:
+            if not meter.began and not meter.is_over:
                 # Whatever a stranger's request breaks in Gradio is the request's fault.
                 await _answer(send, 400, f"the request could not be understood, fault {found}")
+        if meter.is_over and not meter.began:
+            await _answer(send, 413, "the request is too large")
 
     async def _refusal(self, scope: Message, headers: dict[bytes, str]) -> tuple[int, str] | None:
         """Status and reason of a request that is refused at once; None if it may pass."""
-        host = headers.get(b"host", "")
-        if self._hosts is not None and _name(host) not in self._hosts:
-            return 421, "this page is not served under that host name"
-        origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin).netloc != host:
-            return 403, "requests from other sites are refused"
-        length = headers.get(b"content-length", "0")
-        if not (length.isascii() and length.isdigit()):
-            return 400, "content-length must be a whole number"
-        if int(length) > self._largest(scope["path"]):
-            return 413, "the request is too large"
+        if wrong := self._wrong_headers(scope["path"], headers):
+            return wrong
         # Going through a folder of thousands of files would keep everybody else waiting.
         if _is_upload(scope["path"]) and await asyncio.to_thread(self._is_full):
             return 507, NO_ROOM
         return self._wrong_address(scope["method"], unquote(scope["path"]))
+
+    def _wrong_headers(self, path: str, headers: dict[bytes, str]) -> tuple[int, str] | None:
+        """Status and reason where the request comes from elsewhere, or announces too much."""
+        host, origin = headers.get(b"host", ""), headers.get(b"origin")
+        try:
+            name, site = _name(host), None if origin is None else urlsplit(origin).netloc
+        except ValueError:
+            return 400, "host and origin must be addresses"
+        if self._hosts is not None and name not in self._hosts:
+            return 421, "this page is not served under that host name"
+        if site is not None and site != host:
+            return 403, "requests from other sites are refused"
+        length = headers.get(b"content-length", "0")
+        if not (length.isascii() and length.isdigit() and len(length) < _MAX_DIGITS):
+            return 400, "content-length must be a whole number"
+        if int(length) > self._largest(path):
+            return 413, "the request is too large"
+        return None
 
     def _wrong_address(self, method: str, path: str) -> tuple[int, str] | None:
         """Status and reason where Gradio would fetch from elsewhere, or stumble."""
@@ -133,6 +151,29 @@ class Doorkeeper:
                 known = ", ".join(sorted(self._endpoints))
                 return 404, f"there is no such endpoint; there are {known}"
         return None
+
+    async def _wrong_names(self, scope: Message, meter: _Meter) -> str:
+        """What is wrong with the names of the values that a call gives; empty if nothing is.
+
+        Gradio would stumble over them without a word about which.
+        """
+        _, is_call, rest = unquote(scope["path"]).partition(f"{CALLS}v2/")
+        endpoint = rest.strip("/")
+        takes = self._endpoints.get(endpoint)
+        if scope["method"] != "POST" or not is_call or takes is None:
+            return ""
+        try:
+            given = json.loads(await meter.read_ahead())
+        except (ValueError, RecursionError):
+            return ""  # which Gradio answers
+        if not isinstance(given, dict):
+            return ""
+        unknown = [name for name in given if name not in takes]
+        missing = [name for name, is_needed in takes.items() if is_needed and name not in given]
+        if not unknown and not missing:
+            return ""
+        wrong = f"does not take {unknown[0]!r:.60}" if unknown else f"needs {missing[0]}"
+        return f"{endpoint} {wrong}; it takes {', '.join(takes)}"
 
     def _largest(self, path: str) -> int:
         if _is_upload(path):
@@ -155,16 +196,49 @@ class _Meter:
         self._receive = receive
         self._send = send
         self._left = most
+        self._ahead: list[Message] = []
+        self._held: list[Message] = []
         self.began = False
+        self.is_over = False
+        """Whether more came in than may."""
+
+    async def read_ahead(self) -> bytes:
+        """The whole body, which `receive` will hand out nevertheless.
+
+        Raises:
+            _TooLargeError: There is more of it than may come in.
+        """
+        read: list[Message] = []
+        while not read or (read[-1]["type"] == "http.request" and read[-1].get("more_body")):
+            read.append(await self.receive())
+        self._ahead = read
+        return b"".join(message.get("body", b"") for message in read)
 
     async def receive(self) -> Message:
+        if self._ahead:
+            return self._ahead.pop(0)
         message = await self._receive()
         self._left -= len(message.get("body", b""))
         if self._left < 0:
+            self.is_over = True
             raise _TooLargeError
         return message
 
     async def send(self, message: Message) -> None:
+        if self.is_over and not self.began:
+            return  # Gradio takes the body's end for a mistake in it; who sent it hears the truth
+        # Starlette says 500 before it hands on the exception that tells why.
+        if self._held or message.get("status") == HTTPStatus.INTERNAL_SERVER_ERROR:
+            self._held.append(message)
+            return
+        await self._pass_on(message)
+
+    async def send_held(self) -> None:
+        """Send what was held back, as no exception came after it."""
+        for message in self._held:
+            await self._pass_on(message)
+
+    async def _pass_on(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.began = True
             # Gradio leaves none of these behind, so nothing is set twice.

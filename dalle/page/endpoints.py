@@ -6,6 +6,7 @@ Their names, parameters and defaults are public; a test holds a snapshot of them
 from __future__ import annotations
 
 import contextlib
+import inspect
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -32,6 +33,7 @@ from dalle.transforms import transform_caption
 if TYPE_CHECKING:
     from dalle.results import CaptionResult
 
+NAMES = ("generate", "complete", "transform", "rank")
 TRANSFORM_ROWS = 0.5
 
 
@@ -47,7 +49,8 @@ class Endpoints:
 
     def add(self, blocks: gr.Blocks) -> None:
         """Offer them; call within the page's `with`."""
-        for function in (self.generate, self.complete, self.transform, self.rank):
+        for name in NAMES:
+            function = getattr(self, name)
             api(
                 function,
                 api_name=function.__name__,
@@ -254,6 +257,17 @@ class Endpoints:
             ],
             "notice": "; ".join(notices) or None,
         }
+
+
+def parameters() -> dict[str, dict[str, bool]]:
+    """Of each endpoint the names of what it takes, and whether it must be given."""
+    return {
+        name: {
+            one.name: one.default is one.empty
+            for one in list(inspect.signature(getattr(Endpoints, name)).parameters.values())[2:]
+        }
+        for name in NAMES
+    }
 
 
 def _name(picture: object) -> str:

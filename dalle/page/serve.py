@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 SAFE_PILLOW = 13
 SWITCH_S = 0.0005
 """After how long a thread of Python's leaves the interpreter to one that waits for it."""
-ENDPOINTS = frozenset({"generate", "complete", "transform", "rank"})
 
 
 def run(settings: Demo) -> int:
@@ -139,6 +138,7 @@ def _serve(service: Service, settings: Demo, listener: socket.socket) -> int:
         import uvicorn
 
         from dalle.page.build import build_page, mounted
+        from dalle.page.endpoints import parameters
         from dalle.page.shutdown import DrainingServer
         from dalle.page.style import css, script, theme
 
@@ -160,7 +160,11 @@ def _serve(service: Service, settings: Demo, listener: socket.socket) -> int:
         )
     hosts = (*LOOPBACK, settings.host) if _is_loopback(settings.host) else None
     door = Doorkeeper(
-        app, limits=service.limits, hosts=hosts, endpoints=ENDPOINTS, folder=service.folder.parent
+        app,
+        limits=service.limits,
+        hosts=hosts,
+        endpoints=parameters(),
+        folder=service.folder.parent,
     )
     server = DrainingServer(
         uvicorn.Config(

@@ -81,7 +81,7 @@ def test_a_picture_is_opened_for_those_who_are_let_in(
 ) -> None:
     """Pictures were once opened for everybody, however many were being opened for the same."""
     (damaged := tmp_path / "damaged.png").write_bytes(b"no picture")
-    look = {"picture to look at": str(damaged)}
+    look: dict[str, Any] = {"picture to look at": str(damaged)}
     for full in (False, True):
         expected = "2 jobs of yours are still under way" if full else "is damaged"
         with contextlib.ExitStack() as jobs:
@@ -109,5 +109,6 @@ def test_a_subject_that_is_none_is_answered_in_words(
 ) -> None:
     """It once was a fault of the server, with a number."""
     give(visitor, noise(tmp_path / "a.png", 40, 30))
-    *_, last = visitor.press("_draw_all", **{"it shows": subject})
+    asked: dict[str, Any] = {"it shows": subject}
+    *_, last = visitor.press("_draw_all", **asked)
     assert message in str(list(last.values()))

@@ -56,7 +56,7 @@ def test_no_upload_is_taken_once_the_folder_is_full(tmp_path: Path) -> None:
     (tmp_path / "somebody").mkdir()
     (tmp_path / "somebody" / "a.png").write_bytes(bytes(999))
     limits = Limits(received_bytes=bytes_in(tmp_path) + 1)
-    door = Doorkeeper(taking, limits=limits, hosts=None, endpoints=frozenset(), folder=tmp_path)
+    door = Doorkeeper(taking, limits=limits, hosts=None, endpoints={}, folder=tmp_path)
     assert status_of("/gradio_api/upload", door) == 200
     (tmp_path / "b.png").write_bytes(b"x")
     assert status_of("/gradio_api/upload", door) == 507
@@ -75,11 +75,16 @@ def client(
     from starlette.testclient import TestClient
 
     from dalle.page.build import build_page, mounted
+    from dalle.page.endpoints import parameters
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     (results := tmp_path / "results").mkdir()
     page = build_page(service_of(tiny_model, tiny_pipeline, results), ranks=False)
-    with TestClient(mounted(page)) as client:
+    door = Doorkeeper(
+        mounted(page), limits=Limits(), hosts=None, endpoints=parameters(), folder=tmp_path
+    )
+    with TestClient(door) as client:
+        client.page = page  # type: ignore[attr-defined]
         yield client
 
 
@@ -102,9 +107,43 @@ def test_only_files_are_taken_for_uploads(client: TestClient, tmp_path: Path, na
         wrong = {"path": path, "other": {**wrong, "path": str(tmp_path)}}
     answer = answer_to(client, "complete", {"picture": wrong})
     assert "a file must be uploaded to this page first, or again after an hour" in answer
-    (mount,) = (route for route in client.app.routes if hasattr(route, "app"))  # type: ignore[attr-defined]
-    delete_files_created_by_app(mount.app.get_blocks(), age=None)
+    delete_files_created_by_app(client.page, age=None)  # type: ignore[attr-defined]
     assert not Path(path).exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "message"),
+    [
+        ("call/v2/generate", b"{}", 400, "generate needs caption"),
+        ("call/v2/generate", b'{"caption":"a","nonsense":3}', 400, "does not take 'nonsense'"),
+        (
+            "call/v2/rank",
+            b'{"pictures": []}',
+            400,
+            "rank needs caption; it takes pictures, caption",
+        ),
+        (
+            "queue/join",
+            b'{"data":[],"fn_index":9999,"session_hash":"a"}',
+            400,
+            "be understood, fault",
+        ),
+        ("queue/join", None, 413, "the request is too large"),
+        ("call/v2/generate", None, 413, "the request is too large"),
+        ("call/generate", None, 413, "the request is too large"),
+    ],
+)
+def test_what_gradio_stumbles_over_is_answered_in_words(
+    client: TestClient, path: str, body: bytes | None, status: int, message: str
+) -> None:
+    """Starlette said 500 before the door could say more; an endless body was called a mistake."""
+    endless = (b"x" * 65536 for _ in range(40))
+    answer = client.post(
+        f"/gradio_api/{path}",
+        content=endless if body is None else body,
+        headers={"content-type": "application/json"},
+    )
+    assert (answer.status_code, message in answer.text) == (status, True), answer.text
 
 
 class Sizes:

@@ -12,6 +12,7 @@ from dalle.page.limits import Limits
 
 Message = MutableMapping[str, Any]
 LIMITS = Limits(upload_bytes=4 * 1024**2)
+ENDPOINTS = {"generate": {"caption": True, "keep": False}}
 
 
 async def answering(scope: Message, receive: Any, send: Any) -> None:
@@ -37,7 +38,7 @@ def request(
     hosts: tuple[str, ...] | None = ("127.0.0.1", "localhost"),
 ) -> tuple[int, bytes, dict[bytes, bytes]]:
     """Status, body and headers of the answer to one request."""
-    door = Doorkeeper(answering, limits=LIMITS, hosts=hosts, endpoints=frozenset({"generate"}))
+    door = Doorkeeper(answering, limits=LIMITS, hosts=hosts, endpoints=ENDPOINTS)
     scope: Message = {
         "type": "http",
         "method": method,
@@ -102,11 +103,43 @@ def test_files_of_other_hosts_are_not_fetched(name: str, status: int) -> None:
 
 @pytest.mark.parametrize("version", ["", "v2/"])
 def test_unknown_endpoints_are_named(version: str) -> None:
-    known = request(f"/gradio_api/call/{version}generate", method="POST")
+    body = (b'{"caption": ', b'"a fox"}')
+    known = request(f"/gradio_api/call/{version}generate", method="POST", parts=body)
     unknown = request(f"/gradio_api/call/{version}genrate", method="POST")
-    assert known[0] == 200
+    assert known[:2] == (200, b"20"), "the body is there for the page as well"
     assert unknown[0] == 404
     assert b"there are generate" in unknown[1]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"{}", b"generate needs caption; it takes caption, keep"),
+        (b'{"keep": 1}', b"generate needs caption"),
+        (b'{"caption": "a", "nonsense": 3}', b"generate does not take 'nonsense'"),
+    ],
+)
+def test_wrong_names_of_values_are_named(body: bytes, message: bytes) -> None:
+    status, answer, _ = request("/gradio_api/call/v2/generate", method="POST", parts=(body,))
+    assert status == 400
+    assert message in answer
+
+
+@pytest.mark.parametrize(
+    ("host", "headers"),
+    [
+        ("[", ()),
+        ("127.0.0.1:7860", ((b"origin", b"http://["),)),
+        ("127.0.0.1:7860", ((b"origin", b"http://[::1"),)),
+        ("127.0.0.1:7860", ((b"content-length", b"9" * 5000),)),
+    ],
+)
+@pytest.mark.parametrize("hosts", [("127.0.0.1",), None])
+def test_headers_that_are_no_addresses_are_refused(
+    host: str, headers: tuple[tuple[bytes, bytes], ...], hosts: tuple[str, ...] | None
+) -> None:
+    """Each such request once was an error of the server, with a traceback in its log."""
+    assert request(host=host, headers=headers, hosts=hosts)[0] == 400
 
 
 def test_a_body_is_as_long_as_it_may_be() -> None:
