@@ -108,21 +108,25 @@ def load_state(checkpoint: Path, trained: Trained) -> Progress:
         TrainingError: The checkpoint does not fit the model it is loaded into.
     """
     state = _tensors(trained)
+    groups = _groups(state)
     try:
         with _quiet():
             dcp.load(state, checkpoint_id=checkpoint, no_dist=True)
+        if _groups(state) != groups:
+            # torch would take it without a word, and give one group's settings to another.
+            raise ValueError("its optimizers put the weights into other groups")
         progress = _progress(checkpoint)
+        set_state_dict(
+            trained.model,
+            trained.optimizers,
+            model_state_dict=state["model"],
+            optim_state_dict=state["optimizers"],
+        )
     except (RuntimeError, TypeError, ValueError, KeyError, dcp.CheckpointException) as err:
         raise TrainingError(
             f"{checkpoint} does not fit this run: {_cause(err)}; use the settings and the version "
             "of this program that it was started with"
         ) from err
-    set_state_dict(
-        trained.model,
-        trained.optimizers,
-        model_state_dict=state["model"],
-        optim_state_dict=state["optimizers"],
-    )
     return progress  # the averaged tensors were filled in place
 
 
@@ -155,6 +159,11 @@ def _tensors(trained: Trained) -> dict[str, Any]:
         "optimizers": optimizer_state,
         "average": trained.average.state_dict(),
     }
+
+
+def _groups(state: Mapping[str, Any]) -> list[list[str]]:
+    """Names of the weights that are trained by the same settings."""
+    return [sorted(group["params"]) for group in state["optimizers"]["param_groups"]]
 
 
 @contextmanager
