@@ -21,11 +21,17 @@ def read_captions(path: object, limits: Limits) -> tuple[str, ...]:
         limits: The page's limits.
 
     Raises:
-        PageFault: It is no such file, a line cannot be drawn (it is named), or there are more
-            captions than the page takes: then it shows the command line that draws them all.
+        PageFault: It is no such file, a line cannot be drawn (it is named), or it is larger or
+            holds more captions than the page takes: then it shows the command line that draws them
+            all.
     """
-    content = read_upload_bytes(path, limits)
     name = Path(str(path)).name
+    content = read_upload_bytes(
+        path,
+        limits.caption_file_bytes,
+        remedy=f"this page draws {limits.batch_rows} captions; draw them all with: "
+        f"{command_line(name)}",
+    )
     try:
         lines = caption_lines(content, name=name).lines
     except ValueError as err:

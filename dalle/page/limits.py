@@ -19,6 +19,8 @@ class Limits:
     """Most pictures returned for one caption."""
     batch_rows: int = 50
     """Most captions of an uploaded file."""
+    caption_file_bytes: int = 256 * 1024
+    """Largest uploaded file of captions: more than so many captions of such length take up."""
     grid_cells: int = 36
     """Most cells of an X/Y grid."""
     grid_candidates: int = 256

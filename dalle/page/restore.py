@@ -23,7 +23,7 @@ def read_settings(path: object, limits: Limits) -> Recipe:
     Raises:
         PageFault: It is no such PNG, or its settings are too long, damaged or out of range.
     """
-    content = read_upload_bytes(path, limits, what="picture")
+    content = read_upload_bytes(path, limits.upload_bytes, what="picture")
     try:
         recipe = read_recipe(content)
     except ValueError as err:

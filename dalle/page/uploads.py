@@ -33,13 +33,16 @@ _OPEN_FLAGS = os.O_RDONLY | sum(
 )
 
 
-def read_upload_bytes(path: object, limits: Limits, *, what: str = "file") -> bytes:
+def read_upload_bytes(
+    path: object, most: int, *, what: str = "file", remedy: str = "give a smaller copy"
+) -> bytes:
     """The content of an uploaded file.
 
     Args:
         path: Where the upload lies: an absolute path, str or Path.
-        limits: The page's limits.
+        most: Bytes that it may have.
         what: What the person was asked for, for messages: "picture".
+        remedy: What to do about a larger one, for messages.
 
     Raises:
         PageFault: `path` is a URL or no path, no regular file is there, or it is too large.
@@ -53,13 +56,11 @@ def read_upload_bytes(path: object, limits: Limits, *, what: str = "file") -> by
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise PageFault(f"the {what} is no file; upload one")
-            content = file.read(limits.upload_bytes + 1)
+            content = file.read(most + 1)
     except (OSError, ValueError) as err:
         raise PageFault(f"the {what} is not on the server any more; upload it again") from err
-    if len(content) > limits.upload_bytes:
-        raise PageFault(
-            f"the {what} has over {limits.upload_bytes / 1024**2:.3g} MiB; give a smaller copy"
-        )
+    if len(content) > most:
+        raise PageFault(f"the {what} has over {most / 1024**2:.3g} MiB; {remedy}")
     return content
 
 
@@ -96,7 +97,7 @@ class Uploads:
         if not self._places.acquire(timeout=self._limits.decode_seconds):
             raise PageFault("too many pictures are being opened just now; try again in a minute")
         try:
-            data = read_upload_bytes(path, self._limits, what="picture")
+            data = read_upload_bytes(path, self._limits.upload_bytes, what="picture")
             self._check_header(data)
             image = self._decode(data)
             if (most := self._longest_px) is not None:

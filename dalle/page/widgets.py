@@ -98,26 +98,23 @@ class SettingsPanel:
             PageFault: A value lies beyond what the widgets can show.
         """
         sampling = settings.sampling
-        for name, value, most in (
-            ("temperature", sampling.temperature, MAX_TEMPERATURE),
-            ("guidance_scale", sampling.guidance_scale, MAX_GUIDANCE),
-        ):
-            if value > most:
+        sliders: dict[str, tuple[gr.Slider, float]] = {
+            "candidates": (self.candidates, settings.candidates),
+            "keep": (self.keep, settings.keep),
+            "temperature": (self.temperature, sampling.temperature),
+            "top_k": (self.top_k, sampling.top_k or 0),
+            "top_p": (self.top_p, sampling.top_p),
+            "guidance_scale": (self.guidance, sampling.guidance_scale),
+        }
+        for name, (slider, value) in sliders.items():
+            if not slider.minimum <= value <= slider.maximum:
                 raise PageFault(
-                    f"{name} {value:g} is more than this page offers ({most:g}); use the command "
-                    "line: dalle generate --like PICTURE.png"
+                    f"{name} {value:g} is not among what this page offers ({slider.minimum:g} to "
+                    f"{slider.maximum:g}); use the command line: dalle generate --like PICTURE.png"
                 )
         names = {value: name for name, value in RANKERS.items()}
-        updates = {
-            self.candidates: settings.candidates,
-            self.keep: settings.keep,
-            self.seed: str(settings.seed),
-            self.fresh: False,
-            self.temperature: sampling.temperature,
-            self.top_k: sampling.top_k or 0,
-            self.top_p: sampling.top_p,
-            self.guidance: sampling.guidance_scale,
-        }
+        updates: dict[Any, Any] = dict(sliders.values())
+        updates |= {self.seed: str(settings.seed), self.fresh: False}
         if settings.ranker is not None:
             updates[self.ranker] = names[settings.ranker]
         return updates

@@ -69,7 +69,7 @@ def test_a_restored_picture_is_drawn_again_with_the_rows_that_it_was_given(
     assert shown["label"] == "Keep the first 3 rows of tokens, which the restored picture was given"
     drawn = tab.press(updates)[tab.tab.easel.current]
     assert completed.png() in {image.png() for image in drawn.images}
-    assert "--vary=dropped.png --keep-rows=3" in tab.press(updates)[tab.tab.easel.shell]
+    assert "--vary=dropped.png --keep-rows=3" in tab.press(updates)[tab.tab.easel.code.shell]
     assert tab.tab.showing(drawn)[tab.tab.begun] == updates[tab.tab.begun]
     whole = tab.press(updates, goes_on=False)[tab.tab.easel.current]
     assert {image.recipe.prompt for image in whole.images} == {()}
@@ -84,6 +84,34 @@ def test_the_rows_of_another_model_are_left_out_and_that_is_said(
     assert updates[tab.tab.begun] is None
     assert "Another model drew this picture" in updates[tab.tab.easel.status]
     assert "are left out" in updates[tab.tab.easel.status]
+
+
+@pytest.mark.parametrize(
+    ("index", "sampling", "message"),
+    [
+        (99, {}, "candidates 100 is not among what this page offers (1 to 64)"),
+        (1, {"top_p": 0.01}, "top_p 0.01 is not among what this page offers (0.05 to 1)"),
+        (1, {"top_k": 5000}, "top_k 5000 is not among what this page offers (0 to "),
+        (1, {"guidance_scale": 0.5}, "guidance_scale 0.5 is not among"),
+        (1, {"temperature": 3.0}, "temperature 3 is not among"),
+    ],
+)
+def test_what_the_widgets_cannot_show_is_not_restored(
+    tab: Tab,
+    completed: GeneratedImage,
+    tmp_path: Path,
+    index: int,
+    sampling: dict[str, Any],
+    message: str,
+) -> None:
+    """Sliders beyond their ends were filled in, and the next drawing failed without saying why."""
+    changed = dataclasses.replace(completed.recipe.sampling, **sampling)
+    recipe = dataclasses.replace(completed.recipe, index=index, sampling=changed)
+    dataclasses.replace(completed, recipe=recipe).save(tmp_path / "dropped.png")
+    updates = tab.restore(str(tmp_path / "dropped.png"))
+    assert message in updates[tab.tab.easel.status]
+    assert "dalle generate --like" in updates[tab.tab.easel.status]
+    assert tab.tab.caption not in updates
 
 
 def test_whoever_draws_is_told_what_was_cut_from_the_caption(tab: Tab) -> None:

@@ -66,8 +66,15 @@ def test_only_uploads_are_read(tmp_path: Path) -> None:
         read_captions(None, LIMITS)
     with pytest.raises(PageFault, match="a file must be uploaded from your device"):
         read_captions("https://example.org/captions.txt", LIMITS)
+
+
+def test_a_file_is_not_read_beyond_what_its_captions_can_take(tmp_path: Path) -> None:
+    """One of 16 MiB once took 30 s and over a gigabyte, only to be refused."""
     large = tmp_path / "large.txt"
     with large.open("wb") as file:
-        file.truncate(LIMITS.upload_bytes + 1)
-    with pytest.raises(PageFault, match="the file has over 20 MiB"):
+        file.truncate(LIMITS.caption_file_bytes + 1)
+    with pytest.raises(PageFault, match=r"has over 0\.25 MiB; this page draws 3 .*large\.txt$"):
         read_captions(large, LIMITS)
+    most = "\U0001f98a" * LIMITS.caption_chars + "\n"
+    full = write(tmp_path, "most.txt", most * Limits().batch_rows)
+    assert len(read_captions(full, Limits())) == Limits().batch_rows

@@ -195,9 +195,9 @@ def test_a_large_file_is_not_read_to_its_end(tmp_path: Path) -> None:
         file.truncate(1 << 40)
     with pytest.raises(PageFault, match="the picture has over 20 MiB; give a smaller copy"):
         UPLOADS.read(path)
-    assert read_upload_bytes(write(tmp_path, b"12"), Limits(upload_bytes=2)) == b"12"
+    assert read_upload_bytes(write(tmp_path, b"12"), 2) == b"12"
     with pytest.raises(PageFault, match="the file has over"):
-        read_upload_bytes(write(tmp_path, b"123"), Limits(upload_bytes=2))
+        read_upload_bytes(write(tmp_path, b"123"), 2)
 
 
 # ----------------------------------------------------------------------- what befalls the child
