@@ -88,7 +88,8 @@ def clip(random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 def test_clip_ranks_and_finds_captions_as_worked_out_by_hand(
     random_model: Path, clip: tuple[Path, ClipScorer], tmp_path: Path
 ) -> None:
-    captions = [*CAPTIONS, "a photo of a banana", "three owls", "an emoji of a boat", "rain"]
+    pool = [*CAPTIONS, "a photo of a banana", "three owls", "an emoji of a boat", "rain"]
+    captions = [*pool, pool[1], pool[1]]
     file, out = tmp_path / "captions.txt", tmp_path / "out"
     file.write_text("\n".join(captions), encoding="utf-8")
     settings = EvalModel(
@@ -106,8 +107,8 @@ def test_clip_ranks_and_finds_captions_as_worked_out_by_hand(
         best.append(scores.index(max(scores)))
         likelihoods = [one.log_likelihood for one in result.images]
         by_likelihood.append(likelihoods.index(max(likelihoods)))
-        of_first = {caption: clip[1].scores(caption, images[:1])[0] for caption in captions}
-        ordered = sorted(captions, key=lambda caption: -of_first[caption])
+        of_first = {caption: clip[1].scores(caption, images[:1])[0] for caption in pool}
+        ordered = sorted(pool, key=lambda caption: -of_first[caption])
         places.append(ordered.index(result.caption or ""))
     assert best != by_likelihood, "or the sheet would not tell who has chosen"
     sheet = picture_grid(
@@ -118,10 +119,12 @@ def test_clip_ranks_and_finds_captions_as_worked_out_by_hand(
     with Image.open(out / "best.png") as written:
         assert written.convert("RGB").tobytes() == sheet.tobytes()
     retrieval = json.loads((out / "eval.json").read_text(encoding="utf-8"))["retrieval"]
-    assert retrieval["captions"] == retrieval["r_at_1"]["n"] == len(captions)
+    assert (retrieval["captions"], retrieval["r_at_1"]["n"]) == (8, 10), "each caption once"
     assert retrieval["r_at_1"]["rate"] == sum(place < 1 for place in places) / len(captions)
     assert retrieval["r_at_5"]["rate"] == sum(place < 5 for place in places) / len(captions)
-    assert 0 < sum(place < 1 for place in places) < sum(place < 5 for place in places) < 8
+    # Random weights see little of a picture: all put the captions in about the same order, and
+    # the one asked for three times tells its two ends apart.
+    assert [places.count(0), places.count(7)] == [3, 1]
 
 
 @pytest.mark.usefixtures("font")
