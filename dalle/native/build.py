@@ -1,8 +1,9 @@
 """Compiling `decode.cpp` once per machine, and finding the result again.
 
 The library lies in the user's own cache folder (`DALLE_CACHE`, or `dalle` in the usual place),
-under a name made from everything it depends on: the source, the compiler and the processor. Nothing
-is compiled unless somebody asks for it.
+under a name made from everything it depends on: the source and the processor, then the compiler.
+Nothing is compiled unless somebody asks for it. Where it was compiled once it is used, also where
+that compiler is no more, as in a slim image.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import importlib.util
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -59,7 +61,7 @@ class BuildError(DalleError):
 
 
 def compile_library() -> Path:
-    """Compile the decode step, unless it has been; returns the library.
+    """Compile the decode step, unless it has been and is undamaged; returns the library.
 
     Raises:
         BuildError: There is no compiler, or it fails.
@@ -67,12 +69,15 @@ def compile_library() -> Path:
     """
     compiler = _compiler()
     if compiler is None:
+        found = "there is none"
+        if named := os.environ.get("CXX"):
+            found = f"CXX names {named!r}, which is none here"
         raise BuildError(
-            "the fast decode step needs a C++ compiler and there is none; install one (pip install "
+            f"the fast decode step needs a C++ compiler and {found}; install one (pip install "
             "ziglang; Debian: apt-get install g++), or leave out --compile"
         )
     library = _library_path(compiler)
-    if not library.is_file():
+    if not _is_whole(library):
         library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _compile(compiler, library)
         log.info("compiled the decode step: %s", library)
@@ -81,15 +86,21 @@ def compile_library() -> Path:
 
 @functools.cache
 def load_library() -> ctypes.CDLL | None:
-    """The compiled decode step, or None where nobody has compiled it, or it does not run here."""
+    """The compiled decode step, or None where nobody has compiled it, or it does not run here.
+
+    That of the present compiler comes first, then those that others made of the same source.
+    """
+    if platform.system() != "Linux":
+        return None
     compiler = _compiler()
-    if compiler is None or not (path := _library_path(compiler)).is_file():
-        return None
-    try:
-        return open_library(path)
-    except BuildError as err:
-        log.warning("%s; drawing goes on without it, more slowly", err)
-        return None
+    own = None if compiler is None else _library_path(compiler)
+    paths = sorted(_cache_folder().glob(f"decode-{_fingerprint()}-*.so"))
+    for path in sorted(paths, key=lambda path: path != own):
+        try:
+            return open_library(path)
+        except BuildError as err:
+            log.warning("%s; drawing goes on without it", err)
+    return None
 
 
 def open_library(path: Path) -> ctypes.CDLL:
@@ -100,8 +111,11 @@ def open_library(path: Path) -> ctypes.CDLL:
     """
     try:
         # A damaged library would end the process, so its hash is compared first.
-        if hashlib.sha256(path.read_bytes()).hexdigest() != _sum_file(path).read_text("ascii"):
-            raise BuildError(f"the compiled decode step {path} is damaged; delete it")
+        if not _is_whole(path):
+            raise BuildError(
+                f"the compiled decode step {path} is damaged; `python -m dalle.native` or "
+                "--compile true makes it anew"
+            )
         # OpenMP is torch's own, already loaded: two of them would fight for the processor.
         library = ctypes.CDLL(str(path))
         version, level = library.dalle_version, library.dalle_level
@@ -119,6 +133,15 @@ def open_library(path: Path) -> ctypes.CDLL:
     return library
 
 
+def _is_whole(library: Path) -> bool:
+    """Whether the library is there and is what was compiled."""
+    try:
+        digest = hashlib.sha256(library.read_bytes()).hexdigest()
+        return digest == _sum_file(library).read_text("ascii")
+    except (OSError, ValueError):  # such as a sum that is no text
+        return False
+
+
 def _sum_file(library: Path) -> Path:
     """The file that holds a library's SHA-256."""
     return library.with_suffix(".sha256")
@@ -131,10 +154,15 @@ def _compiler() -> _Compiler | None:
     """
     if platform.system() != "Linux":
         return None
-    named = os.environ.get("CXX")
-    found = (shutil.which(name) for name in ([named] if named else COMPILERS))
-    if path := next((path for path in found if path), None):
-        return _Compiler(name=Path(path).resolve().name, compile=(path,), link=(path,))
+    try:
+        named = shlex.split(os.environ.get("CXX", ""))  # arguments included: "ccache g++"
+    except ValueError:  # a quote that nothing closes
+        return None
+    for name, *arguments in [named] if named else [[name] for name in COMPILERS]:
+        if path := shutil.which(name):
+            command = (path, *arguments)
+            known = " ".join((Path(path).resolve().name, *arguments))
+            return _Compiler(name=known, compile=command, link=command)
     zig = None if named else importlib.util.find_spec("ziglang")
     if zig is None or zig.origin is None:
         return None
@@ -145,17 +173,17 @@ def _compiler() -> _Compiler | None:
 
 def _library_path(compiler: _Compiler) -> Path:
     """Where the library for this machine lies, or will."""
-    return _cache_folder() / f"decode-{_fingerprint(compiler.name)}.so"
+    made_by = hashlib.sha256(compiler.name.encode()).hexdigest()[:8]
+    return _cache_folder() / f"decode-{_fingerprint()}-{made_by}.so"
 
 
 @functools.cache
-def _fingerprint(compiler: str) -> str:
-    """16 hexadecimal digits for everything that the library depends on."""
+def _fingerprint() -> str:
+    """16 hexadecimal digits for everything that the library depends on, but for the compiler."""
     headers = sorted(SOURCE.parent.glob("*.h"))
     parts = [
         *(path.read_bytes() for path in (SOURCE, *headers)),
         " ".join(FLAGS).encode(),
-        compiler.encode(),
         torch.__version__.encode(),
         _processor().encode(),
     ]

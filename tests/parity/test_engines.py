@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib.util
 import json
 import logging
 import os
@@ -170,9 +171,17 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_missing_compiler_is_named(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(BuildError, match="needs a C\\+\\+ compiler and there is none; install one"):
+    with pytest.raises(BuildError, match="CXX names 'no-such-compiler', which is none here"):
+        compile_library()
+    monkeypatch.setenv("CXX", "g++ 'never closed")
+    with pytest.raises(BuildError, match="CXX names"):
         compile_library()
     assert load_library() is None
+    monkeypatch.delenv("CXX")
+    monkeypatch.setenv("PATH", str(empty_cache))
+    if importlib.util.find_spec("ziglang") is None:
+        with pytest.raises(BuildError, match="compiler and there is none; install one"):
+            compile_library()
 
 
 def test_pips_compiler_serves_where_the_system_has_none(
@@ -210,12 +219,12 @@ def test_a_change_of_any_header_compiles_anew(
     folder = tmp_path / "native"
     shutil.copytree(build.SOURCE.parent, folder)
     monkeypatch.setattr(build, "SOURCE", folder / "decode.cpp")
-    names = {build._fingerprint.__wrapped__("g++")}
+    names = {build._fingerprint.__wrapped__()}
     sources = [build.SOURCE, *folder.glob("*.h")]
     assert len(sources) > 5
     for source in sources:
         source.write_text(source.read_text(encoding="utf-8") + "// changed\n", encoding="utf-8")
-        names.add(build._fingerprint.__wrapped__("g++"))
+        names.add(build._fingerprint.__wrapped__())
     assert len(names) == 1 + len(sources)
 
 
@@ -228,18 +237,62 @@ def test_a_failing_compiler_leaves_nothing(
     assert list(empty_cache.iterdir()) == []
 
 
-def test_a_damaged_library_is_left_aside(
+@pytest.mark.parametrize("damage", ["cut", "longer", "no sum", "no text for a sum"])
+def test_a_damaged_library_is_left_aside_and_made_anew(
     compiled_cache: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
-    tmp_path: Path,
+    tmp_path: Path, damage: str,
 ) -> None:  # fmt: skip
+    """Compiling once found that there was one already, so that nothing ever repaired it."""
     for good in Path(compiled_cache).iterdir():
-        content = good.read_bytes()
-        (tmp_path / good.name).write_bytes(content[:1000] if good.suffix == ".so" else content)
+        shutil.copy(good, tmp_path)
+    (library,), (digest,) = tmp_path.glob("*.so"), tmp_path.glob("*.sha256")
+    if damage == "no sum":
+        digest.unlink()
+    elif damage == "no text for a sum":
+        digest.write_bytes(b"\xff")
+    else:
+        content = library.read_bytes()
+        library.write_bytes(content[:1000] if damage == "cut" else content + b"x")
     monkeypatch.setenv("DALLE_CACHE", str(tmp_path))
     load_library.cache_clear()
     with caplog.at_level(logging.WARNING):
         assert load_library() is None
-    assert "is damaged; delete it; drawing goes on without it" in caplog.text
+    assert "is damaged; `python -m dalle.native` or --compile true makes it anew" in caplog.text
+    assert compile_library() == library
+    assert load_library() is not None
+    load_library.cache_clear()
+
+
+@pytest.mark.parametrize("later", ["", "no-such-compiler"])
+def test_what_was_compiled_is_used_without_its_compiler(
+    compiled_cache: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, later: str
+) -> None:
+    """A slim image, or another CXX, once meant drawing slowly without a word."""
+    monkeypatch.setenv("DALLE_CACHE", compiled_cache)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CXX", later)
+    load_library.cache_clear()
+    assert load_library() is not None
+    monkeypatch.setattr(build, "_fingerprint", lambda: "0" * 16)  # of another source or processor
+    load_library.cache_clear()
+    assert load_library() is None
+    load_library.cache_clear()
+
+
+def test_a_compiler_may_be_named_with_arguments(
+    compiled_cache: str, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ "ccache g++" was taken for the name of one program, which there is not."""
+    monkeypatch.setenv("CXX", "env DALLE_TEST=1 g++ -DNDEBUG")
+    library = compile_library()
+    assert library.parent == empty_cache
+    (other,) = Path(compiled_cache).glob("*.so")
+    assert library.name != other.name, "another command, other code"
+    shutil.copy(other, empty_cache)
+    shutil.copy(other.with_suffix(".sha256"), empty_cache)
+    found = load_library()
+    assert found is not None
+    assert found._name == str(library), "its own comes first"
     load_library.cache_clear()
 
 
