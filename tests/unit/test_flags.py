@@ -180,7 +180,7 @@ def test_dump_is_read_back_unchanged(cart_file: Path) -> None:
             "true",
             "null",
             "a: b",
-            " ",
+            " a ",
             "a\nb",
             "# c",
             "0o17",
