@@ -52,13 +52,12 @@ def drawn(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def settings(tmp_path: Path, drawn: Path, clip_settings: ClipSettings) -> TrainClip:
     """A training at the size of the drawn pictures."""
-    run = clip_settings(
-        tmp_path / "run",
+    run = clip_settings(tmp_path / "run", drawn=drawn, loop_changes={"batch": 12, "accumulate": 1})
+    return replace(
+        run,
         data=DataConfig(train=SCENES, heldout=SCENES, image_px=DRAWN_PX),
-        drawn=drawn,
-        loop_changes={"batch": 12, "accumulate": 1},
+        model=replace(run.model, image_px=DRAWN_PX, patch_px=4),
     )
-    return replace(run, model=replace(run.model, image_px=DRAWN_PX, patch_px=4))
 
 
 def test_a_model_draws_the_captions_of_a_set(drawn: Path, tiny_model: Path) -> None:
