@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from torch.utils.data import Dataset, get_worker_info
 
 from dalle.checkpoint import load_vae
@@ -67,6 +69,19 @@ def test_the_loss_falls(vae_run: VaeRun) -> None:
     train(run)
     losses = [line["reconstruction"] for line in metrics(run)]
     assert losses[-1] < losses[0] - 0.2
+
+
+def test_the_speed_does_not_count_evaluations(vae_run: VaeRun) -> None:
+    class Slow(VaeTask):
+        def evaluate(self, model: nn.Module) -> dict[str, float]:
+            time.sleep(2)
+            return super().evaluate(model)
+
+    run = vae_run(loop={"steps": 6, "eval_every": 3})
+    train(run, Slow)
+    speeds = [line["images_per_s"] for line in metrics(run)]
+    # Three steps of four pictures, which with the pause would be 6 a second at most.
+    assert all(6 < speed < 10_000 for speed in speeds), speeds
 
 
 def test_splitting_a_step_changes_its_gradient_by_rounding_alone(vae_run: VaeRun) -> None:
