@@ -23,6 +23,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator
 
 from dalle import TextToImage
 from dalle.data.emoji.font import find_font
@@ -184,17 +185,21 @@ def draw_completions(model: str, out: Path) -> None:
 
 
 def draw_curves(folder: Path, out: Path) -> None:
-    """Training and held-out curves of the stages whose metrics are in `folder`, four to a row."""
+    """Training and held-out curves of the stages whose metrics are in `folder`, three to a row."""
     stages = [stage for stage in STAGES if (folder / f"{stage}.jsonl").is_file()]
-    columns, rows = min(4, len(stages)), math.ceil(len(stages) / 4)
-    size = (5.5 * columns, 4 * rows)
+    columns, rows = min(3, len(stages)), math.ceil(len(stages) / 3)
+    size = (4.4 * columns, 3.3 * rows)
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     for panel in axes.flat[len(stages) :]:
         panel.remove()
+    named: list[dict[str, str]] = []
     for stage, panel in zip(stages, axes.flat, strict=False):
         title, unit, names = STAGES[stage]
         _plot(panel, folder / f"{stage}.jsonl", names, log=unit != "share")
         panel.set(title=title, xlabel="step", ylabel=unit)
+        if names not in named:  # once for all panels of a kind, whose curves have the same colours
+            panel.legend()
+            named.append(names)
     figure.savefig(out, dpi=110)
 
 
@@ -203,9 +208,12 @@ def _plot(axes: Axes, metrics: Path, names: dict[str, str], *, log: bool) -> Non
     for name, label in names.items():
         points = [(line["step"], line[name]) for line in lines if name in line]
         axes.plot(*zip(*points, strict=True), label=label, linewidth=1.2)
-    axes.set_yscale("log" if log else "linear")
-    axes.grid(visible=True, which="both", alpha=0.25)
-    axes.legend()
+    if log:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+    axes.grid(visible=True, alpha=0.25)
 
 
 if __name__ == "__main__":
