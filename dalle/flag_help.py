@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
+from typing import get_origin
 
 from dalle.options import Option
 
 _EPILOG = (
     "Flags override files, and a later --config overrides an earlier one. Dashes and underscores "
-    "mean the same in a flag; a true/false flag alone means true."
+    "mean the same in a flag; a true/false flag alone means true. A LIST is written '[a, b]', and "
+    "NUMBER ... takes any count of numbers."
 )
 
 
@@ -23,7 +26,7 @@ def help_text(root: type, table: Sequence[Option], *, prog: str, positional: str
         positional: Name of the words that belong to no flag, if the verb takes any.
     """
     summary = _first_line(root).partition(": ")[2]
-    words = f" {positional.upper()}..." if positional else ""
+    words = "".join(f" {_word(option)}" for option in table if option.key == positional)
     parser = argparse.ArgumentParser(
         prog=prog,
         usage=f"%(prog)s{words} [--config FILE] [--section.key VALUE ...]",
@@ -51,12 +54,22 @@ def help_text(root: type, table: Sequence[Option], *, prog: str, positional: str
     return parser.format_help()
 
 
+def _word(option: Option) -> str:
+    """How a word without a flag stands in the usage line."""
+    name = option.key.upper()
+    if get_origin(option.kind) is tuple:
+        return f"{name}..."
+    return name if option.required else f"[{name}]"
+
+
 def _first_line(owner: type) -> str:
     return (owner.__doc__ or "").partition("\n")[0]
 
 
 def _note(option: Option) -> str:
-    note = f"{option.note} ({'required' if option.required else _default(option)})"
+    # As it is typed: Python's None is null in a flag and in YAML.
+    words = re.sub(r"\bNone\b", "null", option.note)
+    note = f"{words} ({'required' if option.required else _default(option)})"
     return note.replace("%", "%%")  # argparse would format it
 
 

@@ -231,7 +231,8 @@ class Transform:
     image: Path
     """The picture: PNG, JPEG or WebP."""
     to: str
-    """What it becomes: sketch, upside-down, red, ...; `all` draws every one."""
+    """What it becomes: sketch, grayscale, upside-down, silhouette, neon, pixel-art, close-up,
+    postage-stamp, sunglasses, hat, red, blue, green, pink, violet or yellow; `all` draws each."""
     subject: str | None = None
     """What the picture shows, such as fox; None lets CLIP guess."""
     model: str = "emoji"
@@ -307,7 +308,8 @@ class EvalModel:
     seed: int = 0
     """Seed of the pictures and of the intervals' resampling."""
     scene_seed: int = 1
-    """Seed of the emoji scenes; training sets of the recipes have 0."""
+    """Seed of the emoji scenes; with 1 they are the first of the held-out set of the recipe, which
+    training measures its loss on, and no training set's."""
     subjects: Literal["core", "all"] = "core"
     """Subject list that the model was trained on; read for emoji scenes only."""
     train_data: Path | None = None

@@ -23,6 +23,7 @@ from dalle.cli import VERBS, Verb, main
 from dalle.console import bar_disabled
 from dalle.errors import DataError
 from dalle.options import options
+from dalle.transforms import TRANSFORMS
 from dalle.version import __version__
 
 HEAVY = ("torch", "numpy", "gradio", "open_clip", "tokenizers", "PIL", "tqdm")
@@ -88,6 +89,21 @@ def test_every_verb_has_help_in_the_form_that_help_is_made_of(
     assert (verb.settings.__doc__ or "").startswith(f"`dalle {verb.words}`: ")
     for option in options(verb.settings):
         assert option.note, f"{option.owner.__name__}.{option.key} has a note below it"
+
+
+def test_help_shows_how_many_words_and_which_values(capsys: pytest.CaptureFixture[str]) -> None:
+    """`IMAGE...` once promised several pictures, and "None" is not what a flag takes."""
+    for typed, usage in (
+        ("transform", "dalle transform IMAGE ["),
+        ("bench", "dalle bench [WORKLOAD] ["),
+        ("generate", "dalle generate CAPTIONS... ["),
+    ):
+        assert main([typed, "--help"]) == 0
+        text = capsys.readouterr().out
+        assert text.startswith(f"usage: {usage}")
+        assert "None" not in text
+        if typed == "transform":
+            assert all(transform.name in text for transform in TRANSFORMS)
 
 
 def test_no_setting_has_the_name_of_a_flag_that_every_verb_knows() -> None:
