@@ -1,6 +1,6 @@
 () => {
-  // Runs once, before anything is asked: answers that are never lost, keys that work everywhere,
-  // and saving files.
+  // Runs once, before anything is asked: answers that are never lost, keys that work everywhere, a
+  // focus that stays, and saving files.
   window.dallePage = {
     save(file) {
       const link = document.createElement('a');
@@ -17,11 +17,24 @@
       const go = [...document.querySelectorAll('button.go')].find(shown);
       if (go) { event.preventDefault(); go.click(); }
     }
-    if (event.key === 'Escape') {
+    // In a list of choices, Escape closes the list.
+    if (event.key === 'Escape' && !event.target.closest('[role=combobox], [role=listbox]')) {
       const halt = [...document.querySelectorAll('button.halt')].find(shown);
       if (halt) halt.click();
     }
   });
+
+  // Draw and Stop take each other's place, and the focus must not fall out of the page with them.
+  let row = null;  // where both stand, while one of them has the focus
+  const follow = ({target}) => {
+    row = target.closest?.('button.go, button.halt')?.parentElement ?? null;
+  };
+  document.addEventListener('focusin', follow);
+  document.addEventListener('pointerdown', follow);
+  new MutationObserver(() => {
+    if (row === null || document.activeElement !== document.body) return;
+    [...row.querySelectorAll('button.go, button.halt')].find(shown)?.focus();
+  }).observe(document.body, {subtree: true, childList: true, attributes: true});
 
   // When the server says that every event is answered, Gradio's client (6.31) closes the stream of
   // answers, even if it sent another event at that very moment. It has opened no stream for that

@@ -72,7 +72,7 @@ def theme() -> gr.themes.Base:
         button_primary_background_fill="#c43f19",
         button_primary_background_fill_hover="#a03314",
         button_primary_background_fill_dark="#c43f19",
-        button_primary_background_fill_hover_dark="#e4572e",
+        button_primary_background_fill_hover_dark="#d0451c",
         button_primary_text_color="#ffffff",
         button_primary_text_color_dark="#ffffff",
         button_secondary_background_fill="#f3efe9",

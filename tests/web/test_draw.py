@@ -18,6 +18,7 @@ from tests.web.serving import (
     ask,
     opened,
     running_page,
+    set_number,
     use_settings,
     wait_for_status,
 )
@@ -198,6 +199,34 @@ def test_stop_before_any_picture_is_complete_says_so(page: Page) -> None:
     page.keyboard.press("Escape")
     assert "No picture was complete" in wait_for_status(page, "Stopped")
     assert page.locator(".stage:visible .hole img").count() == 16
+
+
+FOCUSED = "document.activeElement.textContent.trim()"
+
+
+def test_the_keyboard_stays_where_it_draws_and_stops(page: Page) -> None:
+    """Each button is hidden by being pressed, and its focus once was lost with it."""
+    use_settings(page, candidates=64)
+    page.get_by_role("textbox", name="Caption").filter(visible=True).fill("a fox")
+    draw = page.get_by_role("button", name="Draw", exact=True)
+    draw.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function(f"{FOCUSED} === 'Stop'")
+    page.get_by_text(re.compile(r"row \d+ of 16")).wait_for()
+    page.keyboard.press("Enter")
+    wait_for_status(page, "Stopped")
+    page.wait_for_function(f"{FOCUSED} === 'Draw'")
+
+
+def test_escape_closes_a_list_of_choices_and_stops_nothing(page: Page) -> None:
+    page.get_by_role("button", name=re.compile("^Settings")).filter(visible=True).click()
+    set_number(page, "Candidates", 32)
+    ask(page, "a fox")
+    page.get_by_text(re.compile(r"row \d+ of 16")).wait_for()
+    page.get_by_label("Order of the pictures").filter(visible=True).click()
+    page.get_by_role("option", name="As drawn").wait_for()
+    page.keyboard.press("Escape")
+    assert "Stopped" not in wait_for_status(page, DRAWN)
 
 
 def test_a_stage_draws_one_thing_at_a_time(page: Page) -> None:
