@@ -10,7 +10,10 @@ from gradio.context import LocalContext
 
 
 def client_of(request: gr.Request) -> str:
-    """Who asks: the address of the connection, which a client cannot choose."""
+    """Who asks: the address of the connection, which clients of other machines cannot choose.
+
+    A program on this machine can: uvicorn believes its `X-Forwarded-For`, as it must a proxy's.
+    """
     client = getattr(request, "client", None)
     return getattr(client, "host", None) or "unknown"
 

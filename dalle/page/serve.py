@@ -124,6 +124,11 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen()
+    except UnicodeError as err:  # such as an empty part between dots
+        raise DalleError(
+            f"--host {host!r:.80} is no name of a machine; give an address, such as 127.0.0.1, or "
+            "leave --host out"
+        ) from err
     except OSError as err:
         raise DalleError(
             f"cannot listen on {host}, port {port} ({err.strerror or err}); give another port with "

@@ -198,3 +198,18 @@ def test_no_picture_is_opened_before_a_job_is_let_in(
     with enter(), enter(), pytest.raises(PageFault, match="2 jobs of yours are still under way"):
         call()
     assert service.admission.wait_until_idle(0), "refused or not, no place stays taken"
+
+
+@pytest.mark.parametrize(
+    ("subject", "message"), [("\x01", "a subject must not be blank"), ("x" * 2001, "at most 2,000")]
+)
+def test_a_subject_that_is_none_is_answered_in_words(
+    service: Service, subject: str, message: str
+) -> None:
+    import gradio as gr
+
+    from dalle.page.endpoints import Endpoints
+
+    picture: Any = {"path": "not looked at yet"}
+    with pytest.raises(PageFault, match=message):
+        Endpoints(service).transform(gr.Request(), picture, "sketch", subject)

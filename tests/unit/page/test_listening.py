@@ -33,3 +33,10 @@ def test_an_answer_is_not_held_back(host: str) -> None:
             return bool(await found)
 
     assert asyncio.run(is_sent_at_once())
+
+
+@pytest.mark.parametrize("host", ["a..b", ".", "x" * 64 + ".example"])
+def test_a_host_that_is_none_is_named_with_the_remedy(host: str) -> None:
+    """It once was a message about a codec."""
+    with pytest.raises(DalleError, match=r"^--host '.*' is no name of a machine; give an address"):
+        _listen(host, 0)
