@@ -19,7 +19,7 @@ export PROMPT_TEXT := $(value PROMPT)
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-setup: $(STAMP) ## make .venv and install everything (about 90 s, 5 GB)
+setup: $(STAMP) ## make .venv and install everything (about two minutes, 6 GB)
 
 generate: $(STAMP) ## draw PROMPT with the bundled model, into pictures/
 	@$(BIN)/dalle generate $(ARGS) -- "$$PROMPT_TEXT"
