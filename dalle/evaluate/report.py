@@ -243,13 +243,13 @@ def _retrieval(evaluation: Evaluation) -> list[str]:
 def _bits(evaluation: Evaluation) -> list[str]:
     found = evaluation.bits_per_token
     if found is None:
-        return section("Likelihood of held-out pairs", NO_BITS)
+        return section("Likelihood of true pairs", NO_BITS)
     rows = (
         (name, f"{rate.rate:.3f}", f"{rate.low:.3f} to {rate.high:.3f}", f"{rate.n:,}")
         for name, rate in (("image token", found.image), ("caption token", found.caption))
     )
     return section(
-        "Likelihood of held-out pairs",
+        "Likelihood of true pairs",
         "What the model needs to write true captions and pictures down; fewer bits are better.",
         *table(("bits per", "mean", "interval", "pairs"), rows),
     )
@@ -268,7 +268,7 @@ def _reconstruction(evaluation: Evaluation) -> list[str]:
     }
     return section(
         "Reconstruction by the dVAE",
-        "Held-out pictures, turned into tokens and back: no drawn picture can be better.",
+        "True pictures, turned into tokens and back: no drawn picture can be better.",
         *table(("", ""), facts.items()),
     )
 
@@ -280,10 +280,10 @@ def _memorisation(evaluation: Evaluation) -> list[str]:
     return section(
         "Memorisation",
         f"Distance to the nearest of {found.training_pictures:,} training pictures. A model that "
-        "copies draws far nearer to them than held-out pictures are.",
+        "copies draws far nearer to them than true pictures are that it never saw.",
         *table(
             ("pictures", "median", "nearest 5 %", "nearest", "compared"),
-            (("drawn", *_near(found.generated)), ("held out", *_near(found.heldout))),
+            (("drawn", *_near(found.generated)), ("true, unseen", *_near(found.heldout))),
         ),
     )
 

@@ -285,7 +285,11 @@ def _plotted(evaluation: TransformEvaluation) -> dict[str, Mapping[str, Rate]]:
         f"{CHOOSERS.get(evaluation.ranker, evaluation.ranker)}",
         ORACLE: f"Any of {evaluation.candidates} candidates right",
     }
+    marks = dict.fromkeys(_zero_shot(evaluation), " (never shown)")
     return {
-        title: {name: group.right["both"][chooser] for name, group in evaluation.looks.items()}
+        title: {
+            f"{name}{marks.get(name, '')}": group.right["both"][chooser]
+            for name, group in evaluation.looks.items()
+        }
         for chooser, title in titles.items()
     }
