@@ -21,7 +21,7 @@ from dalle.config import SamplingConfig
 from dalle.device import autocast_dtype
 from dalle.engine import Engine, Engines
 from dalle.errors import DalleError
-from dalle.given_picture import read_picture
+from dalle.given_picture import enough_px, read_picture, reduced
 from dalle.image_prompt import CropMode, Layout, prepare
 from dalle.image_prompt import keep_rows as rows_to_keep
 from dalle.image_tokenizer import ImageTokenizer
@@ -122,7 +122,7 @@ class Drawer:
             ValueError: A setting is out of range.
         """
         prepared = prepare(
-            read_picture(picture),
+            reduced(read_picture(picture), enough_px(self.image_px)),
             image_px=self.image_px,
             layout=layout,
             crop=crop,

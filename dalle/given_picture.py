@@ -17,6 +17,9 @@ MAX_PIXELS = 40_000_000
 MAX_FILE_BYTES = 128 * 1024**2
 """Largest file of a given picture: what `MAX_PIXELS` take up uncompressed."""
 
+ENOUGH_PX = 512
+"""Longest side of what is kept of a given picture for models that draw up to half of it."""
+
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 # Modes that a PNG file holds as they are; of the others, these lose nothing that shows in RGB.
 _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"})
@@ -45,6 +48,24 @@ def read_picture(source: Image.Image | bytes | Path | str) -> Image.Image:
             raise TypeError(
                 f"a picture must be a path, bytes or a Pillow image, got {type(source).__name__}"
             )
+
+
+def enough_px(image_px: tuple[int, int]) -> int:
+    """Longest side that is needed by a model that draws `image_px`, height and width."""
+    return max(ENOUGH_PX, 2 * max(image_px))
+
+
+def reduced(image: Image.Image, longest_px: int) -> Image.Image:
+    """`image` with a longer side reduced to `longest_px`; as it is, if that is no longer.
+
+    Whoever holds many given pictures holds them so. All others reduce them alike before anything
+    else, so that a picture leads to the same tokens by whatever way it came.
+    """
+    if max(image.size) <= longest_px:
+        return image
+    small = image.copy()
+    small.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
+    return small
 
 
 def _read_held(image: Image.Image) -> Image.Image:

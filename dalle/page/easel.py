@@ -130,7 +130,7 @@ class Easel:
 
     def code_parts(self) -> None:
         """The same drawing as code."""
-        self.code = CodeView(self.service.facts.held_px)
+        self.code = CodeView()
 
     @property
     def _actions(self) -> tuple[gr.Button, ...]:

@@ -8,12 +8,11 @@ from pathlib import Path
 from dalle.config import SamplingConfig
 from dalle.errors import ModelFormatError
 from dalle.folders import model_folder
+from dalle.given_picture import enough_px
 from dalle.model_config import SequenceConfig
 from dalle.schema import build_config, read_object
 from vae.config import VaeConfig
 
-HELD_PX = 512
-"""Longest side of a picture that waits for its turn, or lies in one of hundreds of sessions."""
 MAX_CARD_BYTES = 256 * 1024
 """A longer model card is cut."""
 
@@ -45,8 +44,8 @@ class ModelFacts:
 
     @property
     def held_px(self) -> int:
-        """Longest side of given pictures as the page holds them: enough for what is drawn."""
-        return max(HELD_PX, 2 * max(self.image_px))
+        """Longest side of given pictures as hundreds of sessions hold them."""
+        return enough_px(self.image_px)
 
     @property
     def is_guided(self) -> bool:

@@ -15,6 +15,7 @@ from typing import IO
 
 from PIL import Image
 
+from dalle.given_picture import reduced
 from dalle.page.decode import HEAD_BYTES, DecodeLimits
 from dalle.page.faults import PageFault
 from dalle.page.headers import read_header
@@ -100,9 +101,7 @@ class Uploads:
             data = read_upload_bytes(path, self._limits.upload_bytes, what="picture")
             self._check_header(data)
             image = self._decode(data)
-            if (most := self._longest_px) is not None:
-                image.thumbnail((most, most), Image.Resampling.LANCZOS)
-            return image
+            return image if self._longest_px is None else reduced(image, self._longest_px)
         finally:
             self._places.release()
 
