@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +42,7 @@ class CaptionLines:
 
 
 def read_caption_lines(path: Path) -> CaptionLines:
-    """The captions in a text file or a table; a warning names the lines that hold none.
+    """The captions in a text file or a table.
 
     Args:
         path: UTF-8, with or without byte order mark. `.txt` holds one caption a line; `.csv`
@@ -55,15 +55,18 @@ def read_caption_lines(path: Path) -> CaptionLines:
     """
     _check_ending(str(path))
     with path.open("rb") as file:
-        found = caption_lines(file.read(MAX_BYTES + 1), name=str(path))
-    if found.empty:
-        named = ", ".join(map(str, found.empty[:NAMED_LINES]))
-        more = f" and {len(found.empty) - NAMED_LINES} more" if found.empty[NAMED_LINES:] else ""
+        return caption_lines(file.read(MAX_BYTES + 1), name=str(path))
+
+
+def warn_skipped(path: Path, lines: Sequence[int]) -> None:
+    """Name the lines of a file that hold no caption, if there are any."""
+    if lines:
+        named = ", ".join(map(str, lines[:NAMED_LINES]))
+        more = f" and {len(lines) - NAMED_LINES} more" if lines[NAMED_LINES:] else ""
         log.warning(
             "%s: %d of its lines hold no caption and were skipped: %s%s",
-            path, len(found.empty), named, more,
+            path, len(lines), named, more,
         )  # fmt: skip
-    return found
 
 
 def caption_lines(content: bytes, *, name: str) -> CaptionLines:

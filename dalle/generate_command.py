@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from dalle.caption_file import CaptionLine, read_caption_lines
+from dalle.caption_file import CaptionLine, CaptionLines, read_caption_lines, warn_skipped
 from dalle.config import Generate, SamplingConfig, SamplingOptions
 from dalle.console import bar_disabled
 from dalle.drawing import ImagePrompt
@@ -83,7 +83,7 @@ def run(settings: Generate) -> int:
     earlier = settings.like or settings.vary
     recipe = None if earlier is None else read_recipe(earlier)
     given = None if settings.image is None else read_picture(settings.image)
-    listed = None if settings.caption_file is None else read_caption_lines(settings.caption_file)
+    listed = None if settings.caption_file is None else _listed(settings.caption_file)
     _check_folder(settings.out)
     model = TextToImage.from_pretrained(
         settings.model,
@@ -116,6 +116,14 @@ def run(settings: Generate) -> int:
             f"{written.failures[0]}"
         )
     return 0
+
+
+def _listed(path: Path) -> CaptionLines:
+    """The captions of a file; a warning names rows of a table that lack theirs."""
+    listed = read_caption_lines(path)
+    if path.suffix.lower() != ".txt":  # where an empty line only separates
+        warn_skipped(path, listed.empty)
+    return listed
 
 
 def _results(

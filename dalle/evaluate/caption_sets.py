@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dalle.caption_file import read_caption_lines
+from dalle.caption_file import read_caption_lines, warn_skipped
 from dalle.prompts import check_prompt
 
 
@@ -30,6 +30,7 @@ def read_captions(path: Path) -> CaptionSet:
         ValueError: It is no such file, or holds a caption that cannot be drawn.
     """
     found = read_caption_lines(path)
+    warn_skipped(path, found.empty)
     for one in found.lines:
         try:
             check_prompt(one.caption)

@@ -133,3 +133,12 @@ def test_pictures_are_saved_while_others_are_drawn(
     words = ["--caption-file", path, "--candidates", "16", "--keep", "2", "--ranker", "none"]
     assert main(["generate", "--model", str(tiny_model), "--out", str(out), *words]) == 0
     assert before == [0, 2, 4, 6, 8]
+
+
+def test_rows_without_caption_are_named(generate: Generate, tmp_path: Path) -> None:
+    """They were once left out without a word."""
+    path = write(tmp_path, "set.csv", "id,caption\n1,a fox\n2,\n3,an owl\n")
+    status, out, err = generate("--caption-file", path, "--candidates", "1", "--json")
+    assert status == 0
+    assert "1 of its lines hold no caption and were skipped: 3" in err
+    assert len(json.loads(out)["captions"]) == 2
