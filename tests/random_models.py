@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dalle.captions import CaptionTokenizer
+    from dalle.checkpoint import ClipParts
 
 CAPTIONS = ("a fox on a blue background", "two apples", "a robot above a car", "a pizza")
 
@@ -72,3 +76,21 @@ def save_random_model(
         )
     save_model(folder, parts, card="A model of random weights, for tests.\n")
     return folder
+
+
+def random_clip(tokenizer: CaptionTokenizer, *, seed: int) -> ClipParts:
+    """A CLIP for pictures of 32 px and captions that `tokenizer` cuts."""
+    import torch
+
+    from dalle.checkpoint import ClipParts
+    from dalle.clip import build_clip
+    from dalle.model_config import ClipConfig
+
+    config = ClipConfig(
+        image_px=32, patch_px=8, image_width=32, image_layers=1, text_len=16,
+        text_width=32, text_layers=1, head_width=16, embed_dim=16,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build_clip(config, tokenizer.vocab_size).eval()
+    return ClipParts(model=model, config=config, tokenizer=tokenizer)

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from dalle.bench.floors import decode_floor_s, training_floor_s
 from dalle.bench.machine import Rates, measure
 from dalle.bench.results import Row
 from dalle.bench.workloads import Workload, random_workload, with_grid
-from dalle.config import OptimConfig, WeightType
+from dalle.config import OptimConfig, Optimizer, WeightType
 from dalle.device import autocast_dtype
 from dalle.engine import Engine, Engines
 from dalle.flops import Shape, prefill_flops
@@ -34,8 +34,6 @@ from dalle.train.optim import build_optimizers
 
 TRAIN_BATCH = 8
 IMAGE_BATCH = 8
-Optimizer = Literal["adamw", "muon"]
-OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
 GROWTH_SIDES = (8, 16, 32)
 GROWTH_BATCH = 8
 GROWTH_CANDIDATES = (1, 8, 64, 512)
@@ -170,7 +168,7 @@ def train_rows(
     compiled = [False, True] if compile and device.type != "cpu" else [False]
     workload.transformer.recompute = recompute
     trained = [dtype for dtype in dtypes if dtype != "int8"]
-    for dtype, way, optimizer in itertools.product(trained, compiled, OPTIMIZERS):
+    for dtype, way, optimizer in itertools.product(trained, compiled, get_args(Optimizer)):
         work = _training_step(
             workload, autocast_dtype(dtype, device), device, compile=way, optimizer=optimizer
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-INFINITY = float("inf")
+import math
 
 
 def require_positive(owner: object, *names: str) -> None:
@@ -13,7 +13,7 @@ def require_positive(owner: object, *names: str) -> None:
     """
     for name in names:
         value = getattr(owner, name)
-        if not 0 < value < INFINITY:  # nor is NaN, which compares with nothing
+        if not 0 < value < math.inf:  # nor is NaN, which compares with nothing
             raise ValueError(f"{name} must be greater than 0{_finite(value)}, got {value}")
 
 
@@ -25,7 +25,7 @@ def require_not_negative(owner: object, *names: str) -> None:
     """
     for name in names:
         value = getattr(owner, name)
-        if not 0 <= value < INFINITY:
+        if not 0 <= value < math.inf:
             raise ValueError(f"{name} must not be negative{_finite(value)}, got {value}")
 
 
@@ -55,7 +55,7 @@ def require_decay(owner: object, *names: str) -> None:
 
 def _finite(value: float) -> str:
     """The part of a rule that only matters for what breaks it."""
-    return "" if -INFINITY < value < INFINITY else " and finite"
+    return "" if -math.inf < value < math.inf else " and finite"
 
 
 def require_vocabulary(owner: object) -> None:

@@ -15,13 +15,14 @@ from dalle.config.ranges import (
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
+Optimizer = Literal["adamw", "muon"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     """Optimizer with linear warm-up and cosine decay; the betas are the paper's for each stage."""
 
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Optimizer = "adamw"
     """AdamW for all weights, or Muon for the matrices of linear layers and AdamW for the rest."""
 
     lr: float = 4.5e-4

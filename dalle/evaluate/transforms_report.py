@@ -177,7 +177,9 @@ def _headline(evaluation: TransformEvaluation) -> str:
 def _group(evaluation: TransformEvaluation, name: str) -> list[str]:
     group = evaluation.groups[name]
     looks = ", ".join(
-        look for look in evaluation.looks if (look in _zero_shot(evaluation)) == (name == ZERO_SHOT)
+        look
+        for look in evaluation.looks
+        if (look in evaluation.zero_shot_looks) == (name == ZERO_SHOT)
     )
     sentence = {
         SEEN: f"{group.cases:,} cases: {looks}. Other subjects were shown in these looks, below "
@@ -199,8 +201,9 @@ def _group(evaluation: TransformEvaluation, name: str) -> list[str]:
     )
 
 
-def _zero_shot(evaluation: TransformEvaluation) -> set[str]:
-    return set(evaluation.zero_shot_looks)
+def _named(evaluation: TransformEvaluation, look: str, *, zero_shot: str) -> str:
+    """A look's name, with a remark behind those that training never showed."""
+    return f"{look} ({zero_shot})" if look in evaluation.zero_shot_looks else look
 
 
 def _cell(group: GroupRates, attribute: str, chooser: str) -> str:
@@ -210,10 +213,9 @@ def _cell(group: GroupRates, attribute: str, chooser: str) -> str:
 
 def _looks(evaluation: TransformEvaluation) -> list[str]:
     choosers = (RANDOM, evaluation.ranker, ORACLE)
-    marks = dict.fromkeys(_zero_shot(evaluation), " (never shown in panels)")
     rows = [
         (
-            f"{plain(name)}{marks.get(name, '')}",
+            plain(_named(evaluation, name, zero_shot="never shown in panels")),
             str(group.cases),
             *(_cell(group, "both", chooser) for chooser in choosers),
             percent(group.right["subject"][evaluation.ranker].rate),
@@ -285,11 +287,10 @@ def _plotted(evaluation: TransformEvaluation) -> dict[str, Mapping[str, Rate]]:
         f"{CHOOSERS.get(evaluation.ranker, evaluation.ranker)}",
         ORACLE: f"Any of {evaluation.candidates} candidates right",
     }
-    marks = dict.fromkeys(_zero_shot(evaluation), " (never shown)")
     return {
         title: {
-            f"{name}{marks.get(name, '')}": group.right["both"][chooser]
-            for name, group in evaluation.looks.items()
+            _named(evaluation, look, zero_shot="never shown"): group.right["both"][chooser]
+            for look, group in evaluation.looks.items()
         }
         for chooser, title in titles.items()
     }

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import torch
 
+from dalle.checksums import file_sha256
 from dalle.errors import DalleError
 
 log = logging.getLogger(__name__)
@@ -136,8 +137,7 @@ def open_library(path: Path) -> ctypes.CDLL:
 def _is_whole(library: Path) -> bool:
     """Whether the library is there and is what was compiled."""
     try:
-        digest = hashlib.sha256(library.read_bytes()).hexdigest()
-        return digest == _sum_file(library).read_text("ascii")
+        return file_sha256(library) == _sum_file(library).read_text("ascii")
     except (OSError, ValueError):  # such as a sum that is no text
         return False
 
@@ -213,8 +213,7 @@ def _compile(compiler: _Compiler, library: Path) -> None:
         # No OpenMP is linked, so that its functions are looked for in the process.
         _call([*compiler.compile, *FLAGS, "-c", str(SOURCE), "-o", str(compiled)], Path(folder))
         _call([*compiler.link, "-shared", str(compiled), "-o", str(linked)], Path(folder))
-        digest = hashlib.sha256(linked.read_bytes()).hexdigest()
-        _sum_file(linked).write_text(digest, encoding="ascii")
+        _sum_file(linked).write_text(file_sha256(linked), encoding="ascii")
         open_library(linked)
         _sum_file(linked).replace(_sum_file(library))
         linked.replace(library)

@@ -26,6 +26,7 @@ from dalle.train.clip_task import ClipTask
 from dalle.train.metrics import read_metrics
 from dalle.train.pairs import Pair
 from dalle.train.runs import train_clip
+from tests.pictures import write_red_squares
 from vae.pixels import to_pixels
 
 SCENES = Path(__file__).parents[1] / "data" / "scenes"
@@ -189,10 +190,7 @@ def test_a_dvae_whose_stride_does_not_divide_the_pictures_is_refused(
 def test_unreadable_held_out_pictures_are_named(
     tmp_path: Path, clip_settings: ClipSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for number in range(3):
-        Image.new("RGB", (32, 32), "red").save(tmp_path / f"{number}.png")
-        (tmp_path / f"{number}.txt").write_text("a red square")
-    (tmp_path / "1.png").write_bytes(b"")
+    write_red_squares(tmp_path, damaged=1)
     task = ClipTask(
         clip_settings(
             tmp_path / "run", data=DataConfig(train=SCENES, heldout=tmp_path, image_px=32)

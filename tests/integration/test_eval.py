@@ -12,15 +12,14 @@ import torch
 from PIL import Image
 
 from dalle import TextToImage
-from dalle.checkpoint import ClipParts, load_model, save_clip
+from dalle.checkpoint import load_model, save_clip
 from dalle.cli import main
-from dalle.clip import ClipScorer, build_clip, small_clip_scorer
+from dalle.clip import ClipScorer, small_clip_scorer
 from dalle.config import EvalModel
 from dalle.eval_command import SHEET_COLUMNS, run
 from dalle.evaluate.report import REPORT_FILE
-from dalle.model_config import ClipConfig
 from dalle.sheets import picture_grid
-from tests.random_models import CAPTIONS
+from tests.random_models import CAPTIONS, random_clip
 
 SCENES = Path(__file__).parents[1] / "data" / "scenes"
 
@@ -73,16 +72,10 @@ def test_everything_is_measured_and_written(
 def clip(random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ClipScorer]:
     """A CLIP of random weights, as a folder and as what scores."""
     tokenizer = load_model(random_model).tokenizer
-    config = ClipConfig(
-        image_px=32, patch_px=8, image_width=32, image_layers=1, text_len=16,
-        text_width=32, text_layers=1, head_width=16, embed_dim=16,
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(2)
-        model = build_clip(config, tokenizer.vocab_size).eval()
+    clip = random_clip(tokenizer, seed=2)
     folder = tmp_path_factory.mktemp("clips") / "random"
-    save_clip(folder, ClipParts(model=model, config=config, tokenizer=tokenizer))
-    return folder, small_clip_scorer(model, config, tokenizer, torch.device("cpu"))
+    save_clip(folder, clip)
+    return folder, small_clip_scorer(clip.model, clip.config, tokenizer, torch.device("cpu"))
 
 
 def test_clip_ranks_and_finds_captions_as_worked_out_by_hand(

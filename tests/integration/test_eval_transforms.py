@@ -12,7 +12,7 @@ import torch
 from dalle import TextToImage
 from dalle.checkpoint import load_model
 from dalle.cli import main
-from dalle.clip import build_clip, small_clip_scorer
+from dalle.clip import small_clip_scorer
 from dalle.config import EvalTransforms
 from dalle.data.emoji.render import Painter
 from dalle.data.emoji.subjects import list_subjects
@@ -29,8 +29,8 @@ from dalle.evaluate.transforms import (
     TransformEvaluation,
 )
 from dalle.evaluate.transforms_report import REPORT_FILE, Example
-from dalle.model_config import ClipConfig
 from dalle.rerank import ClipRanker
+from tests.random_models import random_clip
 
 Found = tuple[TransformEvaluation, list[Example]]
 
@@ -39,14 +39,8 @@ Found = tuple[TransformEvaluation, list[Example]]
 def found(random_model: Path, painter: Painter) -> Found:
     """Two subjects of a tenth of the list for each look, three candidates, ranked by a CLIP."""
     parts = load_model(random_model)
-    config = ClipConfig(
-        image_px=32, patch_px=8, image_width=32, image_layers=1, text_len=16,
-        text_width=32, text_layers=1, head_width=16, embed_dim=16,
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        clip = build_clip(config, parts.tokenizer.vocab_size)
-    scorer = small_clip_scorer(clip, config, parts.tokenizer, torch.device("cpu"))
+    clip = random_clip(parts.tokenizer, seed=1)
+    scorer = small_clip_scorer(clip.model, clip.config, clip.tokenizer, torch.device("cpu"))
     settings = EvalTransforms(
         out=Path("unused"), subjects=2, candidates=3, seed=1, device="cpu", workers=2
     )

@@ -17,6 +17,7 @@ from dalle.errors import DataError
 from dalle.seeds import generator
 from dalle.train.task import Batch
 from dalle.train.vae_task import VaeTask
+from tests.pictures import write_red_squares
 from vae.losses import reconstruction_nll
 from vae.pixels import to_image_u8, to_pixels
 
@@ -218,10 +219,7 @@ def test_held_out_pictures_are_not_trained_on(vae_run: VaeRun) -> None:
 def test_unreadable_held_out_pictures_are_named_and_all_of_them_are_too_many(
     vae_run: VaeRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for number in range(3):
-        Image.new("RGB", (32, 32), "red").save(tmp_path / f"{number}.png")
-        (tmp_path / f"{number}.txt").write_text("a red square")
-    (tmp_path / "1.png").write_bytes(b"")
+    write_red_squares(tmp_path, damaged=1)
     task = VaeTask(vae_run(data={"heldout": tmp_path}))
     assert len(task.heldout) == 2
     assert "skipped held-out 1.png: " in caplog.text
