@@ -18,7 +18,6 @@ from torch import Tensor
 from dalle.captions import CaptionTokenizer
 from dalle.checkpoint import ModelParts
 from dalle.config import SamplingConfig
-from dalle.device import autocast_dtype
 from dalle.engine import Engine, Engines
 from dalle.errors import DalleError
 from dalle.given_picture import enough_px, read_picture, reduced
@@ -26,6 +25,7 @@ from dalle.image_prompt import CropMode, Layout, prepare
 from dalle.image_prompt import keep_rows as rows_to_keep
 from dalle.image_tokenizer import ImageTokenizer
 from dalle.picture import GeneratedImage, Recipe
+from dalle.previews import Previews, undrawn_below
 from dalle.prompts import check_prompt
 from dalle.request import Request
 from dalle.results import PromptShown
@@ -37,8 +37,6 @@ log = logging.getLogger(__name__)
 
 Picture = Image.Image | bytes | Path | str
 """A picture that a person gives: in memory, as a file's content, or as its path."""
-UNDRAWN = (222, 222, 222)
-"""Colour of the rows that a preview does not know yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +130,8 @@ class Drawer:
         grid = self.image_tokenizer.encode(prepared.whole)[: prepared.rows]  # r w
         seen = prepared.image  # with no rows kept there is nothing to see
         if prepared.rows:
-            (seen,) = self.previews(rearrange(grid, "h w -> 1 (h w)"), exact=True)
+            (upper,) = self.image_tokenizer.decode(rearrange(grid, "h w -> 1 h w"))
+            seen = undrawn_below(upper, self.image_px)
         shown = PromptShown(
             image=prepared.image,
             seen=seen,
@@ -270,7 +269,7 @@ class Drawer:
 
     def images(self, batch: DrawBatch, drawn: Drawn, *, row: int) -> list[GeneratedImage]:
         """Finished pictures of caption number `row` of `batch`, not yet scored."""
-        grids = self._grids(drawn.tokens[row])  # g h w
+        grids = rearrange(drawn.tokens[row], "g (h w) -> g h w", w=self.transformer.sequence.grid_w)
         likelihoods = drawn.log_probability[row].tolist()
         return [
             GeneratedImage(
@@ -301,20 +300,6 @@ class Drawer:
             )
         ]
 
-    def previews(self, tokens: Tensor, *, exact: bool) -> Iterator[Image.Image]:
-        """Full-size pictures of unfinished tokens (g, r), whose undrawn rows are grey.
-
-        Without `exact` they are decoded in bf16 where that is native: every row waits for them.
-        """
-        height, width = self.image_px
-        dtype = None if exact else autocast_dtype("auto", self.device)
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            pictures = self.image_tokenizer.decode(self._grids(tokens))
-        for picture in pictures:
-            canvas = Image.new("RGB", (width, height), UNDRAWN)
-            canvas.paste(picture, (0, 0))
-            yield canvas
-
-    def _grids(self, tokens: Tensor) -> Tensor:
-        """Token grids (g, h, w) of raster tokens (g, h * w); h may be fewer than all rows."""
-        return rearrange(tokens, "g (h w) -> g h w", w=self.transformer.sequence.grid_w)
+    def previews(self) -> Previews:
+        """What shows the candidates of a batch as far as they are drawn."""
+        return Previews(self.image_tokenizer, self.device)

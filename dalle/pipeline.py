@@ -368,6 +368,7 @@ class TextToImage:
         for batch in self._drawer.batches((caption,), request, self._engine):
             start = batch.indices.start
             shown = min(len(batch.indices), request.candidates - start)
+            unfinished = self._drawer.previews()
             for drawn in self._drawer.draw(batch):
                 seen: Iterable[Image.Image] = ()
                 result = None
@@ -378,7 +379,7 @@ class TextToImage:
                     if batch.indices.stop >= request.candidates:
                         result = ranked(caption, images, request)
                 elif previews:
-                    seen = self._drawer.previews(drawn.tokens[0, :shown], exact=False)
+                    seen = unfinished.after(drawn.tokens[0, :shown])
                 yield Frame(
                     first_candidate=start,
                     rows_done=drawn.rows_done,

@@ -11,8 +11,8 @@ from PIL import Image
 
 from dalle import DataError, TextToImage
 from dalle.checkpoint import load_model
-from dalle.drawing import UNDRAWN
 from dalle.picture import read_recipe
+from dalle.previews import UNDRAWN
 from dalle.rerank import rank
 from vae.pixels import to_image_u8, to_pixels
 

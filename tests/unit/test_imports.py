@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("dalle.device", "dalle.data", "dalle.sampling", "dalle.rerank", "dalle.picture"),
         *("dalle.sheets", "dalle.schema", "dalle.results"),
         *("dalle.image_prompt", "dalle.given_picture", "dalle.ground", "dalle.transforms"),
-        *("dalle.request", "dalle.drawing", "dalle.ranked"),
+        *("dalle.request", "dalle.drawing", "dalle.previews", "dalle.ranked"),
         *("dalle.caption_file", "dalle.labels", "dalle.image_tokenizer"),
         *("dalle.engine", "dalle.linear_layers", "dalle.graph_decoder", "dalle.native"),
     ),

@@ -13,8 +13,8 @@ import pytest
 
 from dalle import CaptionFailure, CaptionResult, DalleError, TextToImage
 from dalle.attention import KVCache
-from dalle.drawing import UNDRAWN
 from dalle.linear_layers import MICROBATCH
+from dalle.previews import UNDRAWN
 from tests.unit.comparing import APPLES, FOX, MANY, ROBOT, by_index, tokens_of
 
 # ------------------------------------------------------------------------------------ many captions
