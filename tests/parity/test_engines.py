@@ -8,6 +8,7 @@ import importlib.util
 import json
 import logging
 import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -237,15 +238,26 @@ def test_a_failing_compiler_leaves_nothing(
     assert list(empty_cache.iterdir()) == []
 
 
+@pytest.fixture
+def remembering(compiled_cache: str, tmp_path: Path) -> str:
+    """A compiler that hands out what another made of the same source, as ccache does."""
+    (made,) = Path(compiled_cache).glob("*.so")
+    program = tmp_path / "remembering"
+    last = "for word; do :; done"  # the file to write is named last
+    program.write_text(f'#!/bin/sh\n{last}\nexec cp "{made}" "$word"\n', encoding="utf-8")
+    program.chmod(0o755)
+    return str(program)
+
+
 @pytest.mark.parametrize("damage", ["cut", "longer", "no sum", "no text for a sum"])
 def test_a_damaged_library_is_left_aside_and_made_anew(
-    compiled_cache: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
-    tmp_path: Path, damage: str,
+    remembering: str, empty_cache: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture, damage: str,
 ) -> None:  # fmt: skip
     """Compiling once found that there was one already, so that nothing ever repaired it."""
-    for good in Path(compiled_cache).iterdir():
-        shutil.copy(good, tmp_path)
-    (library,), (digest,) = tmp_path.glob("*.so"), tmp_path.glob("*.sha256")
+    monkeypatch.setenv("CXX", remembering)
+    library = compile_library()
+    digest = library.with_suffix(".sha256")
     if damage == "no sum":
         digest.unlink()
     elif damage == "no text for a sum":
@@ -253,7 +265,6 @@ def test_a_damaged_library_is_left_aside_and_made_anew(
     else:
         content = library.read_bytes()
         library.write_bytes(content[:1000] if damage == "cut" else content + b"x")
-    monkeypatch.setenv("DALLE_CACHE", str(tmp_path))
     load_library.cache_clear()
     with caplog.at_level(logging.WARNING):
         assert load_library() is None
@@ -280,10 +291,10 @@ def test_what_was_compiled_is_used_without_its_compiler(
 
 
 def test_a_compiler_may_be_named_with_arguments(
-    compiled_cache: str, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+    compiled_cache: str, remembering: str, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ "ccache g++" was taken for the name of one program, which there is not."""
-    monkeypatch.setenv("CXX", "env DALLE_TEST=1 g++ -DNDEBUG")
+    monkeypatch.setenv("CXX", f"env DALLE_TEST=1 {shlex.quote(remembering)} -DNDEBUG")
     library = compile_library()
     assert library.parent == empty_cache
     (other,) = Path(compiled_cache).glob("*.so")

@@ -41,15 +41,12 @@ BROKEN_WORDS = """() => [...document.querySelectorAll('td, th')]
   }).map((one) => one.textContent)"""
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where screenshots go: a folder to look at, if DALLE_SCREENSHOTS names one."""
-    named = os.environ.get("DALLE_SCREENSHOTS")
-    return Path(named) if named else tmp_path
+SCREENSHOTS = os.environ.get("DALLE_SCREENSHOTS")
+"""The folder for screenshots; none are taken unless somebody wants to look at them."""
 
 
 def draw_something(page: Page) -> None:
-    use_settings(page, candidates=12, keep=4, seed=1)
+    use_settings(page, candidates=12 if SCREENSHOTS else 5, keep=4, seed=1)
     ask(page, "a fox on a blue background")
     wait_for_status(page, DRAWN)
     page.wait_for_timeout(300)
@@ -94,7 +91,7 @@ def test_words_on_the_main_button_can_be_read(needs_gradio: None) -> None:
     [("light", 1280, "light"), ("dark", 1280, "dark"), ("narrow", 380, "light")],
 )
 def test_nothing_is_cut_off_and_dark_is_dark(
-    server: RunningPage, browser: Browser, folder: Path, name: str, width: int, scheme: str
+    server: RunningPage, browser: Browser, name: str, width: int, scheme: str
 ) -> None:
     view = {"width": width, "height": 900}
     with opened(browser, server.url, viewport=view, color_scheme=scheme) as page:
@@ -117,6 +114,6 @@ def test_nothing_is_cut_off_and_dark_is_dark(
             assert not page.evaluate(NAMELESS), tab
             assert not page.evaluate(UNDESCRIBED), tab
             assert not page.evaluate(BROKEN_WORDS), tab
-            file = folder / f"page-{name}-{tab.lower().replace(' ', '-').replace('/', '')}.png"
-            page.screenshot(path=file, full_page=True)
-            assert file.stat().st_size > 10_000
+            if SCREENSHOTS:
+                file = f"page-{name}-{tab.lower().replace(' ', '-').replace('/', '')}.png"
+                page.screenshot(path=Path(SCREENSHOTS) / file, full_page=True)

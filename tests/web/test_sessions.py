@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dalle.page.drawn import Drawn
+from dalle.page.limits import Limits
 from dalle.page.restore import settings_of
 from tests.services import service_of
 
@@ -16,11 +17,14 @@ if TYPE_CHECKING:
     from dalle import TextToImage
 
 
+REMEMBERED = 6
+
+
 @pytest.fixture
 def page(needs_gradio: None, tiny_model: Path, tiny_pipeline: TextToImage, tmp_path: Path) -> Any:
     from dalle.page.build import build_page
 
-    service = service_of(tiny_model, tiny_pipeline, tmp_path, load=False)
+    service = service_of(tiny_model, tiny_pipeline, tmp_path, load=False, sessions=REMEMBERED)
     return build_page(service, ranks=False)
 
 
@@ -39,10 +43,14 @@ def event(page: Any, name: str) -> Any:
     return next(one for one in page.fns.values() if getattr(one.fn, "__name__", "") == name)
 
 
-def test_the_501st_visitor_takes_the_place_of_the_one_longest_away(
+def test_five_hundred_are_remembered() -> None:
+    """Gradio's own limit is ten thousand, and each visitor takes a third of a MiB."""
+    assert Limits().sessions == 500
+
+
+def test_a_visitor_too_many_takes_the_place_of_the_one_longest_away(
     page: Any, client: Any, tiny_pipeline: TextToImage
 ) -> None:
-    """Gradio's own limit is ten thousand, and each visitor takes a third of a MiB."""
     toggle = event(page, "_toggle")
     current = toggle.inputs[1]
     images = tiny_pipeline.generate("a fox", candidates=2).images
@@ -59,12 +67,12 @@ def test_the_501st_visitor_takes_the_place_of_the_one_longest_away(
     visitors = page.state_holder
     for early in ("oldest", "live"):
         visitors[early][current._id] = drawn
-    for number in range(498):
+    for number in range(REMEMBERED - 2):
         visitors[f"visitor {number}"]  # as each request of one does
     assert "a fox: picture 2 of 2" in stage_of("live")
-    assert "oldest" in visitors, "500 are remembered"
-    visitors["the 501st"]
+    assert "oldest" in visitors
+    visitors["one too many"]
     assert "oldest" not in visitors
-    assert len(visitors.session_data) == 500
+    assert len(visitors.session_data) == REMEMBERED
     assert "a fox: picture 2 of 2" in stage_of("live"), "whoever is here keeps what was drawn"
     assert "picture 2 of 2" not in stage_of("oldest"), "whoever comes back begins anew"

@@ -64,6 +64,7 @@ def test_every_transform_has_the_whole_picture_on_top(page: Page) -> None:
     page.get_by_role("button", name="Try a fox").click()
     page.get_by_alt_text(re.compile("the upper 8 rows are kept")).wait_for()
     page.get_by_label("It shows").fill("fox")
+    use_settings(page, candidates=1)
     page.get_by_role("button", name="Draw every transform").click()
     wait_for_status(page, "16 pictures drawn in")
     assert page.locator(".stage:visible .pick").count() == 16

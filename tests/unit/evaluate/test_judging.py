@@ -43,17 +43,21 @@ def pictures(font: EmojiFont) -> list[JudgedPicture]:
     return judged
 
 
+@pytest.fixture(scope="module")
+def retrieved(pictures: list[JudgedPicture]) -> list[bool]:
+    """What one judge says of each."""
+    judge = SubjectJudge(image_px=PX, which="core")
+    return [all(judge.retrieved(Image.fromarray(one.image_u8), one.truth)) for one in pictures]
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_each_picture_is_judged_once_as_one_judge_does(
-    pictures: list[JudgedPicture], workers: int
+    pictures: list[JudgedPicture], retrieved: list[bool], workers: int
 ) -> None:
     judging = Judging(image_px=PX, subjects="core", workers=workers)
     answers = list(all_retrieved(judging, pictures))
     assert sorted(number for number, _ in answers) == list(range(len(pictures)))
-    judge = SubjectJudge(image_px=PX, which="core")
-    for number, found in answers:
-        one = pictures[number]
-        assert found == all(judge.retrieved(Image.fromarray(one.image_u8), one.truth))
+    assert all(found == retrieved[number] for number, found in answers)
     assert {found for _, found in answers} == {True, False}
 
 

@@ -35,7 +35,7 @@ def test_room_is_taken_by_files_alone(tmp_path: Path) -> None:
 
 def test_folders_that_vanish_meanwhile_do_no_harm(tmp_path: Path) -> None:
     """Saving and uploading once failed for whoever came while another's folder was deleted."""
-    for number in range(200):
+    for number in range(100):
         (tmp_path / f"still {number}").mkdir()
     over = threading.Event()
 
@@ -50,7 +50,7 @@ def test_folders_that_vanish_meanwhile_do_no_harm(tmp_path: Path) -> None:
     for writer in writers:
         writer.start()
     try:
-        for _ in range(300):
+        for _ in range(100):
             bytes_in(tmp_path)
             sweep(tmp_path, kept=tmp_path, age_s=3600)
     finally:
