@@ -38,7 +38,8 @@ def test_only_the_decoder_learns(
     first = vae_settings(tmp_path / "first", quantizer, steps=4)
     assert train_vae(first) == 0
     old = load_vae(first.out / "model")
-    settings = vae_settings(tmp_path / "second", quantizer, steps=40, workers=0)
+    rare = {"eval_every": 40, "sample_every": 40, "save_every": 40}
+    settings = vae_settings(tmp_path / "second", quantizer, steps=40, workers=0, **rare)
     assert train_vae(for_codes_of(first.out / "model", settings)) == 0
     new = load_vae(settings.out / "model")
     for part in ("encoder", "quantizer"):
