@@ -179,8 +179,13 @@ class TextToImage:
         request.ranker.prepare()
         prompt = self._prompt(image, image_options)
         wanted = [None] if captions is None else _listed(captions)
-        prepared = [self._drawer.prepare_any(caption, prompt) for caption in wanted]
-        results = [self._finish((one,), request, together=1)[0] for one in prepared]
+        prepared = tuple(self._drawer.prepare_any(caption, prompt) for caption in wanted)
+        # By torch a caption is drawn alone, or its pictures would depend on how many others come.
+        together = self._engine.together(candidates) if self._engine.independent else 1
+        results: list[CaptionResult] = []
+        for start in range(0, len(prepared), together):
+            few = prepared[start : start + together]
+            results += self._finish(few, request, together=together)
         return Generation(results=tuple(results))
 
     def generate_many(

@@ -100,6 +100,23 @@ def test_a_recipe_brings_the_picture_back(
         assert same(other.redraw(stored), picture)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_captions_of_one_call_are_drawn_together_where_none_sways_another(
+    compiled: bool, tiny_model: Path, request: pytest.FixtureRequest
+) -> None:
+    if compiled:
+        request.getfixturevalue("library")
+    model = TextToImage.from_pretrained(tiny_model, device="cpu")
+    results = model.generate(CAPTIONS, candidates=2, seed=4).results
+    assert [result.caption for result in results] == CAPTIONS
+    for caption, result in zip(CAPTIONS, results, strict=True):
+        for image, alone in zip(
+            result.images, model.generate(caption, candidates=2, seed=4).images, strict=True
+        ):
+            assert same(image, alone)
+            assert image.recipe.batch == ((3, 2) if compiled else (1, 2))
+
+
 @pytest.mark.usefixtures("library")
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8"])
 def test_compiled_tokens_depend_on_nothing_beside_them(dtype: WeightType, tiny_model: Path) -> None:
