@@ -32,7 +32,7 @@ lint: $(STAMP) ## check format and lint
 	$(BIN)/ruff check .
 
 types: $(STAMP) ## check types
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers auto
 
 format: $(STAMP) ## format, and repair what lint can repair
 	$(BIN)/ruff check --fix .

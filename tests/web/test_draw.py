@@ -220,7 +220,7 @@ def test_the_keyboard_stays_where_it_draws_and_stops(page: Page) -> None:
 
 def test_escape_closes_a_list_of_choices_and_stops_nothing(page: Page) -> None:
     page.get_by_role("button", name=re.compile("^Settings")).filter(visible=True).click()
-    set_number(page, "Candidates", 8)
+    set_number(page, "Candidates", 16)
     ask(page, "a fox")
     page.get_by_text(re.compile(r"row \d+ of 16")).wait_for()
     page.get_by_label("Order of the pictures").filter(visible=True).click()
