@@ -24,6 +24,7 @@ from dalle.page.drawn import Collection, Drawn, Earlier, Place
 from dalle.page.exports import save_pictures, save_sheet, save_zip
 from dalle.page.faults import PageFault, guarded
 from dalle.page.html import html
+from dalle.page.pace import paced
 from dalle.page.service import Progress, Service, StillDrawingError, Task
 from dalle.page.widgets import SettingsPanel
 
@@ -172,7 +173,7 @@ class Easel:
         yield {**self._busy(True), **(also or {}), self.status: starting}
         steps = self.service.draw(tasks, client=client_of(request), key=key)
         with contextlib.closing(steps):  # type: ignore[type-var]
-            for step in steps:
+            for step in paced(steps):
                 last = step
                 if step.result is not None:
                     done.append((tasks[step.task], step.result.images))

@@ -133,7 +133,7 @@ ANSWERED_LATE = """(wait) => {
 
 def test_rows_appear_one_after_another(page: Page) -> None:
     page.evaluate(WATCH_ROWS)
-    use_settings(page, candidates=8)
+    use_settings(page, candidates=16)
     ask(page, "a fox")
     wait_for_status(page, DRAWN)
     frames = dict(page.evaluate("window.frames_seen"))
