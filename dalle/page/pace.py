@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dalle.page.service import Progress
 
 BETWEEN_ROWS_S = 0.2
-"""Least time between two rows that are shown: on few cores a browser paints one as long as another
-is drawn, or longer, and takes that time from the drawing."""
+"""Least time between two rows that are shown: on few cores, what a browser takes to paint one is
+taken from the drawing."""
 
 
 def paced(steps: Iterator[Progress]) -> Iterator[Progress]:

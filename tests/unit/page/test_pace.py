@@ -11,7 +11,6 @@ from dalle.page.service import Progress
 
 
 def test_rows_that_follow_too_soon_are_left_out() -> None:
-    """Bug: a sheet of sixteen transforms took twice as long in a browser as without one."""
     times = [0.01, 0.05, 0.15, 0.22, 0.3, 0.41, 2.0]
     rows = [
         Progress(state="drawing", rows_done=number, seconds=BETWEEN_ROWS_S * time / 0.2)
