@@ -25,7 +25,7 @@ from dalle.image_prompt import CropMode, Layout, prepare
 from dalle.image_prompt import keep_rows as rows_to_keep
 from dalle.image_tokenizer import ImageTokenizer
 from dalle.picture import GeneratedImage, Recipe
-from dalle.previews import Previews, undrawn_below
+from dalle.previews import Previews, undrawn
 from dalle.prompts import check_prompt
 from dalle.request import Request
 from dalle.results import PromptShown
@@ -131,7 +131,8 @@ class Drawer:
         seen = prepared.image  # with no rows kept there is nothing to see
         if prepared.rows:
             (upper,) = self.image_tokenizer.decode(rearrange(grid, "h w -> 1 h w"))
-            seen = undrawn_below(upper, self.image_px)
+            seen = undrawn(self.image_px)
+            seen.paste(upper, (0, 0))
         shown = PromptShown(
             image=prepared.image,
             seen=seen,

@@ -7,7 +7,6 @@ Axes: c captions, g candidates of a caption, t caption tokens, h w grid rows and
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from PIL import Image
 from dalle.checkpoint import ModelParts, load_model
 from dalle.clip import ClipScorer
 from dalle.config import Device, Dtype, SamplingOptions
+from dalle.data.order import in_groups
 from dalle.device import choose_device
 from dalle.drawing import Drawer, ImagePrompt, Picture, Prepared
 from dalle.folders import model_folder
@@ -26,8 +26,6 @@ from dalle.ranked import named_ranker, ranked, ranker_of, scored
 from dalle.request import DrawOptions, ImageOptions, Request, check_request, split_options
 from dalle.rerank import ClipRanker, LikelihoodRanker, Ranker, RankerName, find_clip_ranker
 from dalle.results import CaptionFailure, CaptionResult, Frame, Generation
-
-log = logging.getLogger(__name__)
 
 
 class TextToImage:
@@ -179,13 +177,14 @@ class TextToImage:
         request.ranker.prepare()
         prompt = self._prompt(image, image_options)
         wanted = [None] if captions is None else _listed(captions)
-        prepared = tuple(self._drawer.prepare_any(caption, prompt) for caption in wanted)
+        prepared = [self._drawer.prepare_any(caption, prompt) for caption in wanted]
         # By torch a caption is drawn alone, or its pictures would depend on how many others come.
         together = self._engine.together(candidates) if self._engine.independent else 1
-        results: list[CaptionResult] = []
-        for start in range(0, len(prepared), together):
-            few = prepared[start : start + together]
-            results += self._finish(few, request, together=together)
+        results = [
+            result
+            for few in in_groups(prepared, together)
+            for result in self._finish(tuple(few), request, together=together)
+        ]
         return Generation(results=tuple(results))
 
     def generate_many(

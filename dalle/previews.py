@@ -21,12 +21,10 @@ UNPAINTED = 1
 """Rows above those that are decoded for their neighbours' sake alone."""
 
 
-def undrawn_below(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The upper part of a picture of `size` (height, width), the rest in grey."""
+def undrawn(size: tuple[int, int]) -> Image.Image:
+    """A picture of `size` (height, width) of which nothing is drawn yet."""
     height, width = size
-    canvas = Image.new("RGB", (width, height), UNDRAWN)
-    canvas.paste(picture, (0, 0))
-    return canvas
+    return Image.new("RGB", (width, height), UNDRAWN)
 
 
 class Previews:
@@ -53,8 +51,7 @@ class Previews:
             tokens: Image tokens in raster order, whole rows, shape (g, r): those of the call before
                 and further ones.
         """
-        grid_h, grid_w = self._image_tokenizer.grid
-        height, width = self._image_tokenizer.image_px
+        size, (grid_h, grid_w) = self._image_tokenizer.image_px, self._image_tokenizer.grid
         grids = rearrange(tokens, "g (h w) -> g h w", w=grid_w)
         painted_from = max(0, self._rows - REPAINTED)
         decoded_from = max(0, painted_from - UNPAINTED)
@@ -62,8 +59,8 @@ class Previews:
         with torch.autocast(self._device.type, dtype=dtype, enabled=dtype is not None):
             strips = self._image_tokenizer.decode(grids[:, decoded_from:])
         if not self._painted:
-            self._painted = [Image.new("RGB", (width, height), UNDRAWN) for _ in strips]
-        row_px = height // grid_h
+            self._painted = [undrawn(size) for _ in strips]
+        row_px = size[0] // grid_h
         hidden = (painted_from - decoded_from) * row_px
         for canvas, strip in zip(self._painted, strips, strict=True):
             seen = strip.crop((0, hidden, strip.width, strip.height))

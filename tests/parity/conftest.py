@@ -5,10 +5,10 @@ from __future__ import annotations
 import ctypes
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from dalle.native import build
 from dalle.native.build import BuildError, compile_library, load_library
 
 
@@ -16,16 +16,16 @@ from dalle.native.build import BuildError, compile_library, load_library
 def compiled_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A cache folder that holds the compiled step, a copy of what `make setup` compiled if it did.
 
-    A copy, so that a test which damages it does no harm. Its name says what it was made of.
+    Its name says what it was made of.
     """
     folder = tmp_path_factory.mktemp("native")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DALLE_CACHE")
-        load_library.cache_clear()
-        made = load_library()
-        if made is not None:
-            for suffix in (".so", ".sha256"):
-                shutil.copy(Path(made._name).with_suffix(suffix), folder)
+        if (compiler := build._compiler()) is not None:
+            made = build._library_path(compiler)
+            for file in (made, build._sum_file(made)):
+                if file.exists():
+                    shutil.copy(file, folder)
         patch.setenv("DALLE_CACHE", str(folder))
         try:
             compile_library()

@@ -115,5 +115,7 @@ def test_nothing_is_cut_off_and_dark_is_dark(
             assert not page.evaluate(UNDESCRIBED), tab
             assert not page.evaluate(BROKEN_WORDS), tab
             if SCREENSHOTS:
-                file = f"page-{name}-{tab.lower().replace(' ', '-').replace('/', '')}.png"
-                page.screenshot(path=Path(SCREENSHOTS) / file, full_page=True)
+                named = f"page-{name}-{tab.lower().replace(' ', '-').replace('/', '')}.png"
+                file = Path(SCREENSHOTS) / named
+                page.screenshot(path=file, full_page=True)
+                assert file.stat().st_size > 10_000

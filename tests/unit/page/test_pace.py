@@ -11,9 +11,9 @@ from dalle.page.service import Progress
 
 
 def test_rows_that_follow_too_soon_are_left_out() -> None:
-    times = [0.01, 0.05, 0.15, 0.22, 0.3, 0.41, 2.0]
+    times = [0.05, 0.25, 0.75, 1.1, 1.5, 2.05, 10.0]
     rows = [
-        Progress(state="drawing", rows_done=number, seconds=BETWEEN_ROWS_S * time / 0.2)
+        Progress(state="drawing", rows_done=number, seconds=BETWEEN_ROWS_S * time)
         for number, time in enumerate(times, start=1)
     ]
     shown = [step.rows_done for step in paced(iter(rows))]
