@@ -186,7 +186,6 @@ def _draw(
         keep=settings.kept,
         seed=settings.seed,
         ranker=_ranker(settings),
-        previews=False,
         **_options(sampling),
     )
     *_, last = tqdm(

@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Unpack
-
-from PIL import Image
 
 from dalle.checkpoint import ModelParts, load_model
 from dalle.clip import ClipScorer
@@ -25,7 +24,7 @@ from dalle.picture import GeneratedImage, Recipe
 from dalle.ranked import named_ranker, ranked, ranker_of, scored
 from dalle.request import DrawOptions, ImageOptions, Request, check_request, split_options
 from dalle.rerank import ClipRanker, LikelihoodRanker, Ranker, RankerName, find_clip_ranker
-from dalle.results import CaptionFailure, CaptionResult, Frame, Generation
+from dalle.results import CaptionFailure, CaptionResult, Frame, Generation, Painter
 
 
 class TextToImage:
@@ -220,13 +219,12 @@ class TextToImage:
         keep: int | None = None,
         seed: int = 0,
         ranker: RankerName | None = None,
-        previews: bool = True,
         **options: Unpack[DrawOptions],
     ) -> Iterator[Frame]:
         """Watch a caption being drawn: a frame for every row drawn, the last with the result.
 
-        The pictures are those of `generate` with the same arguments. Without `previews` no time
-        is spent on decoding unfinished pictures. Closing the iterator stops the work and frees
+        The pictures are those of `generate` with the same arguments. Unfinished ones are decoded
+        only where a frame's previews are looked at. Closing the iterator stops the work and frees
         its memory.
 
         Raises:
@@ -237,7 +235,7 @@ class TextToImage:
         sampling, image_options = split_options(options)
         request = self._request(candidates, keep, seed=seed, ranker=ranker, sampling=sampling)
         prepared = self._drawer.prepare_any(caption, self._prompt(image, image_options))
-        return self._stream(prepared, request, previews=previews)
+        return self._stream(prepared, request)
 
     def read_image(self, picture: Picture, **options: Unpack[ImageOptions]) -> ImagePrompt:
         """The upper part of a given picture, to go on from as `image`: read once, used often.
@@ -357,16 +355,14 @@ class TextToImage:
         for entry in waiting:
             yield entry if isinstance(entry, CaptionFailure) else next(results)
 
-    def _stream(self, caption: Prepared, request: Request, *, previews: bool) -> Iterator[Frame]:
-        with contextlib.closing(self._frames(caption, request, previews=previews)) as frames:
+    def _stream(self, caption: Prepared, request: Request) -> Iterator[Frame]:
+        with contextlib.closing(self._frames(caption, request)) as frames:
             for number, frame in enumerate(frames):
                 yield frame
                 if number == 0:  # not sooner, so that somebody sees something first
                     request.ranker.prepare()
 
-    def _frames(
-        self, caption: Prepared, request: Request, *, previews: bool
-    ) -> Generator[Frame, None, None]:
+    def _frames(self, caption: Prepared, request: Request) -> Generator[Frame, None, None]:
         images: list[GeneratedImage] = []
         rows = self._drawer.rows
         for batch in self._drawer.batches((caption,), request, self._engine):
@@ -374,21 +370,19 @@ class TextToImage:
             shown = min(len(batch.indices), request.candidates - start)
             unfinished = self._drawer.previews()
             for drawn in self._drawer.draw(batch):
-                seen: Iterable[Image.Image] = ()
+                paint: Painter = partial(unfinished.after, drawn.tokens[0, :shown])
                 result = None
                 if drawn.rows_done == rows:
                     finished = self._drawer.images(batch, drawn, row=0)
                     images += finished
-                    seen = (image.image for image in finished[:shown])
+                    paint = tuple(image.image for image in finished[:shown]).__getitem__
                     if batch.indices.stop >= request.candidates:
                         result = ranked(caption, images, request)
-                elif previews:
-                    seen = unfinished.after(drawn.tokens[0, :shown])
                 yield Frame(
                     first_candidate=start,
                     rows_done=drawn.rows_done,
                     rows=rows,
-                    previews=tuple(seen) if previews else (),
+                    paint=paint,
                     notice=caption.notice,
                     finished=tuple(images[: request.candidates]),
                     result=result,

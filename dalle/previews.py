@@ -41,29 +41,36 @@ class Previews:
     def __init__(self, image_tokenizer: ImageTokenizer, device: torch.device) -> None:
         self._image_tokenizer = image_tokenizer
         self._device = device
-        self._painted: list[Image.Image] = []
-        self._rows = 0
+        self._painted: dict[int, tuple[Image.Image, int]] = {}
+        """The candidates that were looked at, each with its rows."""
 
-    def after(self, tokens: Tensor) -> tuple[Image.Image, ...]:
+    def after(self, tokens: Tensor, which: slice = slice(None)) -> tuple[Image.Image, ...]:
         """Full-size pictures of what is drawn, the rest in grey; new ones each time.
 
         Args:
-            tokens: Image tokens in raster order, whole rows, shape (g, r): those of the call before
-                and further ones.
+            tokens: Image tokens of all candidates in raster order, whole rows, shape (g, r).
+                Further rows than in the call before are painted below those, fewer anew.
+            which: The candidates that are looked at.
         """
         size, (grid_h, grid_w) = self._image_tokenizer.image_px, self._image_tokenizer.grid
         grids = rearrange(tokens, "g (h w) -> g h w", w=grid_w)
-        painted_from = max(0, self._rows - REPAINTED)
+        rows = grids.shape[1]
+        canvases = {}
+        painted_from = rows
+        for number in range(len(grids))[which]:
+            canvas, painted = self._painted.get(number, (None, 0))
+            if canvas is None or painted > rows:
+                canvas, painted = undrawn(size), 0
+            canvases[number] = canvas
+            painted_from = min(painted_from, max(0, painted - REPAINTED))
         decoded_from = max(0, painted_from - UNPAINTED)
         dtype = autocast_dtype("auto", self._device)
         with torch.autocast(self._device.type, dtype=dtype, enabled=dtype is not None):
-            strips = self._image_tokenizer.decode(grids[:, decoded_from:])
-        if not self._painted:
-            self._painted = [undrawn(size) for _ in strips]
+            strips = self._image_tokenizer.decode(grids[which, decoded_from:])
         row_px = size[0] // grid_h
         hidden = (painted_from - decoded_from) * row_px
-        for canvas, strip in zip(self._painted, strips, strict=True):
+        for (number, canvas), strip in zip(canvases.items(), strips, strict=True):
             seen = strip.crop((0, hidden, strip.width, strip.height))
             canvas.paste(seen, (0, painted_from * row_px))
-        self._rows = grids.shape[1]
-        return tuple(canvas.copy() for canvas in self._painted)
+            self._painted[number] = (canvas, rows)
+        return tuple(canvas.copy() for canvas in canvases.values())

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from PIL import Image
 
 from dalle.picture import GeneratedImage
+
+Painter = Callable[[slice], tuple[Image.Image, ...]]
+"""Shows the candidates of a slice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +68,13 @@ class Generation:
         return tuple(image for result in self.results for image in result.images)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Frame:
-    """How far one micro-batch of candidates is."""
+    """How far one micro-batch of candidates is.
+
+    Its previews are decoded when somebody looks at them, so a frame that is passed over costs
+    nothing, and one candidate less than all of them.
+    """
 
     first_candidate: int
     """Index of the first candidate shown."""
@@ -73,11 +82,22 @@ class Frame:
     """Complete rows of the token grid."""
     rows: int
     """Rows of the whole grid."""
-    previews: tuple[Image.Image, ...]
-    """The candidates so far, rows not yet drawn in grey; empty if they were not asked for."""
+    paint: Painter
+    """The candidates as far as they are drawn; what `previews` and `preview` call."""
     notice: str | None = None
     """Something the person should know already, such as that the caption was cut."""
     finished: tuple[GeneratedImage, ...] = ()
     """Candidates that are complete, as drawn and not yet scored: what stays if one stops here."""
     result: CaptionResult | None = None
     """The ranked pictures; only in the last frame."""
+
+    @cached_property
+    def previews(self) -> tuple[Image.Image, ...]:
+        """The candidates so far, rows not yet drawn in grey."""
+        return self.paint(slice(None))
+
+    @cached_property
+    def preview(self) -> Image.Image:
+        """The first of them alone."""
+        (image,) = self.paint(slice(1))
+        return image

@@ -24,8 +24,8 @@ from dalle.page.drawn import Collection, Drawn, Earlier, Place
 from dalle.page.exports import save_pictures, save_sheet, save_zip
 from dalle.page.faults import PageFault, guarded
 from dalle.page.html import html
-from dalle.page.pace import paced
-from dalle.page.service import Progress, Service, StillDrawingError, Task
+from dalle.page.progress import Progress, paced
+from dalle.page.service import Service, StillDrawingError, Task
 from dalle.page.widgets import SettingsPanel
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -24,6 +24,7 @@ from dalle.page.admission import Admission, Ticket
 from dalle.page.facts import ModelFacts
 from dalle.page.faults import PageFault, guarded
 from dalle.page.limits import Limits
+from dalle.page.progress import Progress
 from dalle.page.settings import DrawSettings
 from dalle.page.uploads import Uploads
 
@@ -63,35 +64,6 @@ class Task:
     """A picture of the model's own to go on from, whose tokens are taken as they are."""
     begun: Recipe | None = None
     """A restored picture, to go on from the same rows as it did."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far a job is."""
-
-    state: Literal["waiting", "loading", "drawing", "done", "stopped"]
-    """`done` and `stopped` end a task; `stopped` ends the job as well."""
-    task: int = 0
-    """Which task, from 0."""
-    ahead: int = 0
-    """Jobs before this one, while it waits."""
-    part: float = 0.0
-    """How much of the job is drawn, 0 to 1."""
-    seconds_left: float | None = None
-    first_candidate: int = 0
-    """Index of the first candidate that is being drawn; those before it are complete."""
-    rows_done: int = 0
-    """Complete rows of the token grid of the candidates being drawn."""
-    rows: int = 0
-    """Rows of the whole grid."""
-    previews: tuple[Image.Image | None, ...] = ()
-    """Every candidate as far as it is drawn; None for those not begun."""
-    result: CaptionResult | None = None
-    """The ranked pictures of a task that is done, or those complete when it was stopped."""
-    reason: str = ""
-    """Why it was stopped, for the person."""
-    seconds: float = 0.0
-    """Time since the job began to draw."""
 
 
 class Service:
@@ -308,20 +280,18 @@ class _Job:
             frames = self._model.stream(settings.caption, image=prompt, **options)
         except ValueError as err:  # such as a ranker that this model has not
             raise PageFault(str(err)) from err
-        shown: list[Image.Image | None] = [None] * settings.candidates
         with contextlib.closing(frames):  # type: ignore[type-var]
             for frame in frames:
                 self._drawn += 1
                 if frame.result is not None:
                     yield Progress(state="done", result=frame.result)
                     return
-                end = frame.first_candidate + len(frame.previews)
-                shown[frame.first_candidate : end] = frame.previews
+                step = Progress(state="drawing", frame=frame, candidates=settings.candidates)
                 if reason := self._end():
                     kept = self._ranked(settings, frame)
-                    yield _step(frame, "stopped", shown, result=kept, reason=reason)
+                    yield replace(step, state="stopped", result=kept, reason=reason)
                     return
-                yield _step(frame, "drawing", shown)
+                yield step
 
     def _prompt(self, task: Task) -> ImagePrompt | None:
         """What a task goes on from."""
@@ -376,22 +346,3 @@ class _Job:
 
 
 _PROMPT_OPTIONS = frozenset({"keep_rows", "layout", "crop"})
-
-
-def _step(
-    frame: Frame,
-    state: Literal["drawing", "stopped"],
-    shown: Sequence[Image.Image | None],
-    *,
-    result: CaptionResult | None = None,
-    reason: str = "",
-) -> Progress:
-    return Progress(
-        state=state,
-        first_candidate=frame.first_candidate,
-        rows_done=frame.rows_done,
-        rows=frame.rows,
-        previews=tuple(shown),
-        result=result,
-        reason=reason,
-    )

@@ -19,7 +19,7 @@ from PIL import Image
 
 from dalle.labels import NO_CAPTION, file_name
 from dalle.page.drawn import Collection, Drawn, History
-from dalle.page.service import Progress
+from dalle.page.progress import Progress
 
 if TYPE_CHECKING:
     from dalle.page.explore import Exploration
@@ -60,7 +60,7 @@ def collecting_stage(done: Sequence[GeneratedImage], step: Progress, plan: Colle
         if place < len(done):
             picture = f'<img src="{preview_url(done[place].image)}" alt="{escape(label)}">'
         else:
-            begun = step.previews[0] if step.previews and place == len(done) else None
+            begun = step.preview if place == len(done) else None
             picture = _growing(begun, step.rows_done, step.rows, alt="The next picture")
         tiles.append(f"{picture}<p><span>{escape(label)}</span></p>")
     return _stage(tiles, columns=plan.columns, label="Pictures", kind="ol", fixed=False)

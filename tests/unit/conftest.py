@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
     from dalle import TextToImage
 
 
@@ -45,3 +48,19 @@ def wide_pipeline(tiny_model: Path) -> TextToImage:
         config = TransformerConfig(width=256, layers=1, heads=4)
         wide = JointTransformer(parts.transformer.sequence, config)
     return TextToImage(dataclasses.replace(parts, transformer=wide), device="cpu")
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Shapes of the token grids that are decoded during the test."""
+    from dalle.image_tokenizer import ImageTokenizer
+
+    shapes: list[tuple[int, ...]] = []
+    decode = ImageTokenizer.decode
+
+    def noted(self: ImageTokenizer, grids: Tensor) -> list[Image.Image]:
+        shapes.append(tuple(grids.shape))
+        return decode(self, grids)
+
+    monkeypatch.setattr(ImageTokenizer, "decode", noted)
+    return shapes

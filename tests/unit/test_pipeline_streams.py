@@ -134,10 +134,15 @@ def test_a_preview_is_grey_below_what_is_drawn(tiny_pipeline: TextToImage) -> No
     ]
 
 
-def test_previews_can_be_left_out(tiny_pipeline: TextToImage) -> None:
-    frames = list(tiny_pipeline.stream(FOX, candidates=2, previews=False))
-    assert [frame.previews for frame in frames] == [()] * 4
-    assert frames[-1].result is not None
+def test_what_nobody_looks_at_is_not_decoded(
+    tiny_pipeline: TextToImage, decoded: list[tuple[int, ...]]
+) -> None:
+    """Bug: all candidates were decoded after every row, though the page shows some rows of one."""
+    frames = list(tiny_pipeline.stream(FOX, candidates=3))
+    assert [shape[:2] for shape in decoded] == [(3, 4)], "the finished pictures"
+    first, again = frames[1].preview, frames[1].preview
+    assert first is again
+    assert [shape[:2] for shape in decoded[1:]] == [(1, 2)]
 
 
 def caches_alive() -> int:

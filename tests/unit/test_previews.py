@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from dalle import TextToImage
-from dalle.image_tokenizer import ImageTokenizer
 from dalle.previews import UNDRAWN, Previews
 
 FOX = Path(__file__).parents[2] / "dalle" / "page" / "examples" / "fox.png"
@@ -47,17 +46,9 @@ def test_the_first_preview_shows_all_rows_that_were_given(bundled: TextToImage) 
 
 
 def test_no_more_than_three_rows_are_decoded_for_a_new_one(
-    bundled: TextToImage, monkeypatch: pytest.MonkeyPatch
+    bundled: TextToImage, decoded: list[tuple[int, ...]]
 ) -> None:
     """Bug: all rows were decoded again after each, which took as long as drawing them."""
-    decoded = []
-    decode = ImageTokenizer.decode
-
-    def counted(self: ImageTokenizer, grids: torch.Tensor) -> list[Image.Image]:
-        decoded.append(tuple(grids.shape))
-        return decode(self, grids)
-
-    monkeypatch.setattr(ImageTokenizer, "decode", counted)
     previews = Previews(bundled._drawer.image_tokenizer, torch.device("cpu"))
     tokens = torch.arange(2 * 256).reshape(2, 256)
     shown = [previews.after(tokens[:, : 16 * rows]) for rows in (8, 9, 10)]
@@ -65,3 +56,24 @@ def test_no_more_than_three_rows_are_decoded_for_a_new_one(
     before, after = np.asarray(shown[0][0]), np.asarray(shown[1][0])
     assert (before[:28] == after[:28]).all(), "only the row above is painted again"
     assert (before[32:] == UNDRAWN).all(), "what was handed out stays as it was"
+
+
+def test_candidates_that_were_not_looked_at_are_painted_from_the_top(bundled: TextToImage) -> None:
+    previews = Previews(bundled._drawer.image_tokenizer, torch.device("cpu"))
+    tokens = torch.arange(3 * 256).reshape(3, 256)
+    (first,) = previews.after(tokens[:, : 16 * 6], slice(1))
+    both = previews.after(tokens[:, : 16 * 8], slice(2))
+    at_once = Previews(bundled._drawer.image_tokenizer, torch.device("cpu"))
+    assert len(both) == 2
+    for preview, whole in zip(both, at_once.after(tokens[:, : 16 * 8], slice(2)), strict=True):
+        assert preview.tobytes() == whole.tobytes()
+    assert (np.asarray(first)[4 * 6 :] == UNDRAWN).all(), "what was handed out stays as it was"
+
+
+def test_an_earlier_row_is_shown_without_those_below_it(bundled: TextToImage) -> None:
+    previews = Previews(bundled._drawer.image_tokenizer, torch.device("cpu"))
+    tokens = torch.arange(2 * 256).reshape(2, 256)
+    before = previews.after(tokens[:, : 16 * 5])
+    previews.after(tokens[:, : 16 * 9])
+    again = previews.after(tokens[:, : 16 * 5])
+    assert [image.tobytes() for image in again] == [image.tobytes() for image in before]

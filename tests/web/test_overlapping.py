@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dalle.page.drawn import Earlier
-from dalle.page.service import Progress, Service, StillDrawingError, Task
+from dalle.page.progress import Progress
+from dalle.page.service import Service, StillDrawingError, Task
 from dalle.page.settings import draw_settings
 from tests.services import service_of
 from tests.web.visitor import Visitor

@@ -10,8 +10,9 @@ from dalle import TextToImage
 from dalle.page import tiles
 from dalle.page.drawn import Collection, Drawn
 from dalle.page.limits import Limits
+from dalle.page.progress import Progress
 from dalle.page.restore import settings_of
-from dalle.page.service import Progress, Task
+from dalle.page.service import Task
 from dalle.page.settings import draw_settings
 from tests.services import service_of
 

@@ -12,7 +12,8 @@ from dalle.checkpoint import load_model
 from dalle.page.facts import ModelFacts, read_facts
 from dalle.page.faults import PageFault
 from dalle.page.limits import Limits
-from dalle.page.service import Progress, Service, Task
+from dalle.page.progress import Progress
+from dalle.page.service import Service, Task
 from dalle.page.settings import DrawSettings, draw_settings
 from dalle.rerank import LikelihoodRanker
 from tests.services import fail, service_of
