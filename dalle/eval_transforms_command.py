@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from PIL import Image
@@ -68,7 +68,6 @@ def run(settings: EvalTransforms) -> int:
         ValueError: The model's pictures have no two halves of tokens.
         OSError: The report cannot be written.
     """
-    started = time.perf_counter()
     require_matplotlib()
     folder, device = model_folder(settings.model), choose_device(settings.device)
     parts = load_model(folder)
@@ -77,10 +76,9 @@ def run(settings: EvalTransforms) -> int:
     painter = Painter(find_font(None), _panels_px(model, parts))
     subjects = list_subjects(painter.font, settings.subject_list)
     settings.out.mkdir(parents=True, exist_ok=True)
-    found, examples = evaluate_transforms(
+    evaluation, examples = evaluate_transforms(
         settings, model, parts, painter=painter, subjects=subjects
     )
-    evaluation = replace(found, seconds=round(time.perf_counter() - started, 1))
     write_sheet(examples, settings.out, candidates=settings.candidates)
     page = write_transforms_report(evaluation, settings.out)
     text = json.dumps(asdict(evaluation)) + "\n"
@@ -125,7 +123,7 @@ def evaluate_transforms(
         seed=settings.seed,
         temperature=model.sampling.temperature,
         ranker=ranker,
-        seconds=time.perf_counter() - started,
+        seconds=round(time.perf_counter() - started, 1),
         zero_shot_looks=tuple(dict.fromkeys(case.look for case in cases if case.is_zero_shot)),
         judged_right=judged_right(redrawn),
         **summarise(redrawn, ranker=ranker, seed=settings.seed),
