@@ -56,20 +56,28 @@ def scored(caption: str, images: Sequence[GeneratedImage], ranker: Ranker) -> li
 
 
 def ranked(caption: Prepared, images: Sequence[GeneratedImage], request: Request) -> CaptionResult:
-    """The best of the candidates that were asked for; `images` may hold some beyond them.
+    """The best of the candidates that were asked for; `images` may hold some beyond them."""
+    result = in_order(
+        caption.caption, images[: request.candidates], request.ranker, notice=caption.notice
+    )
+    return replace(result, images=result.images[: request.keep], prompt=caption.shown)
+
+
+def in_order(
+    caption: str, images: Sequence[GeneratedImage], ranker: Ranker, *, notice: str | None
+) -> CaptionResult:
+    """All of `images`, the best first.
 
     They are never lost: where the ranker fails, they stay as drawn and a notice says why.
     """
-    wanted, notices = list(images[: request.candidates]), [caption.notice]
+    notices = [notice]
     try:
-        wanted = scored(caption.caption, wanted, ranker_of(caption.caption, request.ranker))
+        images = scored(caption, images, ranker_of(caption, ranker))
     except Exception as err:  # noqa: BLE001 - pictures are worth more than their order
         notices.append(f"the candidates are not ranked: {err}")
         log.warning("%s", notices[-1])
-    order = rank([image.score for image in wanted])[: request.keep]
     return CaptionResult(
-        caption=caption.caption,
-        images=tuple(wanted[index] for index in order),
+        caption=caption,
+        images=tuple(images[index] for index in rank([image.score for image in images])),
         notice="; ".join(notice for notice in notices if notice) or None,
-        prompt=caption.shown,
     )

@@ -53,5 +53,12 @@ class Bench:
             )
         if min(self.batches) < 1:
             raise ValueError(f"batches must be at least 1, got {min(self.batches)}")
+        if set(self.parts) == {"train"} and set(self.dtypes) == {"int8"}:
+            raise ValueError("training has no int8; add fp32 or bf16 to --dtypes")
+        if self.json and self.compare is not None:
+            raise ValueError(
+                f"compare {self.compare} adds a column to the table, and --json writes none; leave "
+                "one of them out"
+            )
         if self.plots is not None and "growth" not in self.parts:
             raise ValueError(f"plots {self.plots} show the growth; add growth to --parts")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Set
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,6 +25,7 @@ _BROUGHT_BY_LIKE = frozenset(
     {"candidates", "keep", "seed", "temperature", "top_k", "top_p", "guidance_scale", "ranker"}
     | {"dtype"}
 )
+_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _READ_WITH_IMAGE = frozenset({"prompt_layout", "crop"})
 
 
@@ -270,6 +272,9 @@ class Demo:
     """Address to listen on; 0.0.0.0 lets every machine of the network in."""
     port: int = 7860
     """Port to listen on; 0 takes any that is free."""
+    public_host: str | None = None
+    """Name by which a proxy on this machine, such as one that asks for a password, serves the page
+    to others; then `host` stays as it is."""
     max_seconds: float = 300.0
     """Longest time in seconds that a request may draw."""
     mcp: bool = False
@@ -282,6 +287,11 @@ class Demo:
     def __post_init__(self) -> None:
         """Refuse what cannot be listened on, and a limit that lets nothing through."""
         require_positive(self, "max_seconds")
+        if self.public_host is not None and not _HOST_NAME.fullmatch(self.public_host):
+            raise ValueError(
+                "public_host must be a name in lower case, without scheme and port, such as "
+                f"pictures.example.org, got {self.public_host!r:.80}"
+            )
         if not 0 <= self.port < 1 << 16:
             raise ValueError(
                 f"port must be between 0 and {(1 << 16) - 1}, got {self.port}; 0 takes a free one"

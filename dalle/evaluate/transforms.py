@@ -69,7 +69,7 @@ class TransformEvaluation:
     fingerprint: str
     """Hash of the model folder."""
     subjects: int
-    """Subjects of each look."""
+    """Subjects of each look that were asked for; fewer where fewer are held out."""
     candidates: int
     """Pictures drawn for each case."""
     seed: int

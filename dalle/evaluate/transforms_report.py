@@ -136,12 +136,19 @@ def markdown(evaluation: TransformEvaluation) -> str:
     return joined(sections)
 
 
+def _subjects(evaluation: TransformEvaluation) -> str:
+    """How many there were; a look has fewer than were asked for where fewer were held out."""
+    cases = [look.cases for look in evaluation.looks.values()]
+    least, most = min(cases), max(cases)
+    return f"{most} subjects" if least == most else f"{least} to {most} subjects"
+
+
 def _header(evaluation: TransformEvaluation) -> list[str]:
     facts = {
         "model": plain(evaluation.model),
         "fingerprint": plain(evaluation.fingerprint),
         "cases": f"{sum(group.cases for group in evaluation.groups.values()):,} "
-        f"({evaluation.subjects} subjects for each look)",
+        f"({_subjects(evaluation)} for each look)",
         "candidates per case": f"{evaluation.candidates:,}",
         "seed": str(evaluation.seed),
         "temperature": f"{evaluation.temperature:g}",

@@ -213,8 +213,8 @@ class Ticket:
         seconds, most = self._seconds(), self._admission._limits.job_seconds
         if seconds is not None and seconds > most:
             raise PageFault(
-                f"the job was stopped after {most:g} s, the longest that one may take; draw fewer "
-                "pictures at once"
+                f"The job was stopped after {most:g} s, the longest that one may take; draw fewer "
+                "pictures at once."
             )
 
     def _seconds(self) -> float | None:

@@ -62,7 +62,7 @@ class BatchTab:
         easel.go.click(
             self._draw,
             [self.captions, self.shared.earlier, *self.panel.inputs],
-            easel.outputs,
+            [*easel.outputs, self.panel.seed],
             trigger_mode="once",
             concurrency_limit=None,
             **quiet,
@@ -90,12 +90,14 @@ class BatchTab:
             if given is None:
                 raise PageFault("give a file of captions first")
             name, captions = given
+            seeded = self.panel.settled(values)
             tasks = [
-                Task(settings=self.panel.read(values, caption=caption, keep=1))
+                Task(settings=self.panel.read(seeded, caption=caption, keep=1))
                 for caption in captions
             ]
+            shown = self.panel.showing_seed(tasks[0].settings)
             batch = Collection(title=name, labels=captions)
-            yield from self.easel.drawing(tasks, earlier, request, collection=batch)
+            yield from self.easel.drawing(tasks, earlier, request, collection=batch, also=shown)
 
         yield from self.easel.guarded(steps)
 

@@ -182,6 +182,7 @@ def _connect_restoring(
         drawn = earlier.drawn[place]
         updates: Updates = easels[drawn.place].showing(drawn, earlier)
         updates[tabs] = gr.Tabs(selected="explore" if drawn.place == "grid" else drawn.place)
+        updates[easels[drawn.place].status] = tiles.status(f"Drawn earlier: {drawn.title}")
         try:
             if drawn.place == "draw":
                 updates |= draw.showing(drawn)

@@ -88,7 +88,7 @@ class DrawTab:
             "api_visibility": "private",
             "concurrency_limit": None,
         }
-        inputs = [self.shared.earlier, panel.fresh, *panel.inputs]
+        inputs = [self.shared.earlier, *panel.inputs]
         asked = [self.caption, self.begun, self.goes_on]
         gr.on([easel.go.click, self.caption.submit], self._draw, [*asked, *inputs], **draw)
         easel.vary.click(varying(easel, panel), [easel.current, easel.picked, *inputs], **draw)
@@ -110,7 +110,6 @@ class DrawTab:
         begun: Begun | None,
         goes_on: bool,
         earlier: Earlier,
-        fresh: bool,
         *values: Any,
     ) -> Iterator[Updates]:
         def steps() -> Iterator[Updates]:
@@ -118,7 +117,8 @@ class DrawTab:
                 task = Task(settings=self.panel.read(values, caption=caption))
             else:
                 task = begun.task(self.panel.read(values, caption=caption, vary=begun.file))
-            yield from self.easel.seeded(task, self.panel, earlier, request, fresh=fresh)
+            shown = self.panel.showing_seed(task.settings)
+            yield from self.easel.drawing([task], earlier, request, also=shown)
 
         yield from self.easel.guarded(steps)
 
@@ -142,7 +142,7 @@ class DrawTab:
                 self.dropped: None,
                 self.easel.status: tiles.status(str(fault), tone="fault"),
             }
-        note = f"Settings restored: seed {recipe.seed}, candidate {recipe.index + 1}."
+        note = f"Settings restored: seed {recipe.seed}, candidate {recipe.index}."
         if is_foreign:
             note += " Another model drew this picture, so this one will draw a different one."
             if begun is not None:
@@ -184,10 +184,7 @@ class DrawTab:
     @property
     def restored_parts(self) -> list[Any]:
         """The components that `showing` changes."""
-        return [
-            *(self.caption, self.begun, self.goes_on, self.panel.fresh),
-            *self.panel.inputs,
-        ]
+        return [self.caption, self.begun, self.goes_on, *self.panel.inputs]
 
 
 def example_chips(captions: tuple[str, ...]) -> str:

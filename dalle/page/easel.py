@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import secrets
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -26,15 +25,12 @@ from dalle.page.faults import PageFault, guarded
 from dalle.page.html import html
 from dalle.page.progress import Progress, paced
 from dalle.page.service import Service, StillDrawingError, Task
-from dalle.page.widgets import SettingsPanel
 
 if TYPE_CHECKING:
     from dalle.picture import GeneratedImage
 
 Updates = dict[Any, Any]
 """Components and what they become; the others stay as they are."""
-MAX_SEED = 1_000_000
-"""Seeds that nobody chose are below this, short enough to be read out."""
 PICK = """
 element.addEventListener('click', (event) => {
   const tile = event.target.closest('[data-pick]');
@@ -59,11 +55,6 @@ class Shared:
     """An `Earlier`."""
     strip: gr.HTML
     """Shows what was drawn earlier."""
-
-
-def new_seed() -> int:
-    """A seed that nobody chose."""
-    return secrets.randbelow(MAX_SEED)
 
 
 class Easel:
@@ -361,21 +352,6 @@ class Easel:
         if current is None or not 0 <= picked < len(current.images):
             raise PageFault("choose a picture first")
         return current.images[picked]
-
-    def seeded(
-        self,
-        task: Task,
-        panel: SettingsPanel,
-        earlier: Earlier,
-        request: gr.Request,
-        *,
-        fresh: bool,
-    ) -> Iterator[Updates]:
-        """Draw `task`, if `fresh` with a seed that nobody chose; its seed is shown in the panel."""
-        if fresh:
-            task = replace(task, settings=replace(task.settings, seed=new_seed()))
-        shown = {panel.seed: str(task.settings.seed)}
-        yield from self.drawing([task], earlier, request, also=shown)
 
     def chosen_file(self, current: Drawn | None, picked: int) -> str:
         """The chosen picture as a file.

@@ -64,7 +64,7 @@ class Endpoints:
         request: gr.Request,
         caption: str,
         candidates: int = 16,
-        keep: int = 4,
+        keep: int | None = None,
         seed: int = 0,
         temperature: float | None = None,
         top_k: int | None = None,
@@ -77,7 +77,7 @@ class Endpoints:
         Args:
             caption: What to draw, such as "a fox on a blue background".
             candidates: Pictures drawn, of which the best are returned.
-            keep: Best pictures returned; at most as many as candidates.
+            keep: Best pictures returned, at most as many as candidates; null takes up to 4.
             seed: The same seed and settings draw the same pictures.
             temperature: 0 to 100, lower is safer; null takes the model's own.
             top_k: Keep only so many likeliest tokens, 0 keeps all; null takes the model's own.
@@ -103,7 +103,7 @@ class Endpoints:
         layout: Literal["top-half", "place-on-top"] = "top-half",
         crop: Literal["center", "top", "pad"] = "center",
         candidates: int = 16,
-        keep: int = 4,
+        keep: int | None = None,
         seed: int = 0,
     ) -> dict[str, Any]:
         """Keep the upper rows of a picture and draw the rest, with a caption or freely without one.
@@ -115,7 +115,7 @@ class Endpoints:
             layout: Keep the upper rows, or fit the whole picture into them.
             crop: How the picture becomes square, with the layout top-half.
             candidates: Pictures drawn, of which the best are returned.
-            keep: Best pictures returned; at most as many as candidates.
+            keep: Best pictures returned, at most as many as candidates; null takes up to 4.
             seed: The same seed and settings draw the same pictures.
 
         Returns:
@@ -136,7 +136,7 @@ class Endpoints:
         to: str = "sketch",
         subject: str | None = None,
         candidates: int = 16,
-        keep: int = 4,
+        keep: int | None = None,
         seed: int = 0,
     ) -> dict[str, Any]:
         """Redraw a picture in another look below itself: a sketch, upside-down, red, and so on.
@@ -146,7 +146,7 @@ class Endpoints:
             to: Name of the transform; an unknown one is answered with those there are.
             subject: What the picture shows, such as fox; null lets CLIP guess.
             candidates: Pictures drawn, of which the best are returned.
-            keep: Best pictures returned; at most as many as candidates.
+            keep: Best pictures returned, at most as many as candidates; null takes up to 4.
             seed: The same seed and settings draw the same pictures.
 
         Returns:

@@ -121,7 +121,7 @@ class ExploreTab:
                 *(self.caption, self.x, self.x_values, self.y, self.y_values),
                 *(self.shared.earlier, *self.panel.inputs),
             ],
-            [*easel.outputs, self.joined],
+            [*easel.outputs, self.joined, self.panel.seed],
             trigger_mode="once",
             concurrency_limit=None,
             **quiet,
@@ -164,8 +164,9 @@ class ExploreTab:
                 columns=len(grid.x.values),
                 grid=chosen,
             )
+            shown = {**self.panel.showing_seed(settings), self.joined: ""}
             for updates in self.easel.drawing(
-                tasks, earlier, request, collection=sheet, also={self.joined: ""}
+                tasks, earlier, request, collection=sheet, also=shown
             ):
                 drawn = updates.get(self.easel.current)
                 if drawn is not None:
@@ -207,7 +208,7 @@ class ExploreTab:
         """The components that `showing` changes."""
         return [
             *(self.views, self.caption, self.x, self.x_values, self.y, self.y_values),
-            *(self.joined, self.panel.fresh, *self.panel.inputs),
+            *(self.joined, *self.panel.inputs),
         ]
 
 
@@ -227,5 +228,10 @@ def _label(grid: GridPlan, cell: Cell) -> str:
 
 
 def _lowered(card: str) -> str:
-    """A model card with its headings one level lower, below those of the page."""
-    return re.sub(r"^(#{1,5} )", r"#\1", card, flags=re.MULTILINE)
+    """A model card with its headings one level lower, below those of the page.
+
+    Code between fences stays as it is: what begins with # there is a comment.
+    """
+    parts = re.split(r"(^```.*?^```)", card, flags=re.MULTILINE | re.DOTALL)
+    parts[::2] = [re.sub(r"^(#{1,5} )", r"#\1", part, flags=re.MULTILINE) for part in parts[::2]]
+    return "".join(parts)

@@ -73,7 +73,7 @@ def read_facts(model: str | Path) -> ModelFacts:
         raise ModelFormatError(f"{folder / 'config.json'} cannot be used: {err}") from err
     return ModelFacts(
         name=str(model),
-        title=Path(model).name,
+        title=Path(model).resolve().name,
         grid=(sequence.grid_h, sequence.grid_w),
         stride=vae.stride,
         codebook_size=vae.codebook_size,

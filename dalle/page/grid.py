@@ -21,7 +21,7 @@ from dalle.sheets import labelled_grid
 AxisName = Literal["seed", "temperature", "top_k", "top_p", "guidance_scale", "words"]
 """What can change along an axis. `words` are those in `[[...]]` of the caption."""
 MAX_VALUES = 1000
-"""Most values of an axis, and captions of a caption with brackets, that are looked at."""
+"""Most values of an axis that are looked at."""
 
 _LABELS: dict[AxisName, str] = {
     "seed": "seed",
@@ -72,21 +72,6 @@ class GridPlan:
     """From top to bottom; None makes a single row."""
     cells: tuple[Cell, ...]
     """Row by row, each from left to right."""
-
-
-def expand(caption: str) -> tuple[str, ...]:
-    """Every caption that `caption` stands for.
-
-    "a [[red, blue]] fox" is "a red fox" and "a blue fox"; several brackets are combined, the last
-    one changing fastest. A caption without brackets stands for itself.
-
-    Raises:
-        PageFault: Brackets are not closed, nested, or hold no words; or there are too many.
-    """
-    groups = _groups(caption)
-    if math.prod(map(len, groups)) > MAX_VALUES:
-        raise PageFault(f"the caption stands for over {MAX_VALUES:,} captions; use fewer brackets")
-    return tuple(_filled(caption, words) for words in itertools.product(*groups))
 
 
 def _groups(caption: str) -> list[tuple[str, ...]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from dalle.image_prompt import prepare, seam_preview
 from dalle.page import tiles
 from dalle.page.asking import client_of
 from dalle.page.drawn import Collection, Drawn, Earlier
-from dalle.page.easel import Easel, Shared, Updates, new_seed
+from dalle.page.easel import Easel, Shared, Updates
 from dalle.page.faults import PageFault, guarded
 from dalle.page.given import Given, given_picture
 from dalle.page.html import html
@@ -126,14 +125,14 @@ class PromptTab:
             "concurrency_limit": None,
             **quiet,
         }
-        given = [self.given, *shape, self.caption, self.shared.earlier, panel.fresh]
+        given = [self.given, *shape, self.caption, self.shared.earlier]
         gr.on([easel.go.click, self.caption.submit], self._draw, [*given, *panel.inputs], **draw)
         given[given.index(self.caption)] = self.subject
         every = {**draw, "outputs": [*draw["outputs"], self.layout]}
         self.sheet.click(self._draw_all, [*given, *panel.inputs], **every)
         easel.vary.click(
             varying(easel, panel),
-            [easel.current, easel.picked, self.shared.earlier, panel.fresh, *panel.inputs],
+            [easel.current, easel.picked, self.shared.earlier, *panel.inputs],
             **draw,
         )
 
@@ -204,7 +203,6 @@ class PromptTab:
         rows: float,
         caption: str,
         earlier: Earlier,
-        fresh: bool,
         *values: Any,
     ) -> Iterator[Updates]:
         def steps() -> Iterator[Updates]:
@@ -213,7 +211,8 @@ class PromptTab:
                 values, name=there.name, layout=layout, crop=crop, rows=rows, caption=caption
             )
             task = Task(settings=settings, picture=there.picture)
-            yield from self.easel.seeded(task, self.panel, earlier, request, fresh=fresh)
+            shown = self.panel.showing_seed(settings)
+            yield from self.easel.drawing([task], earlier, request, also=shown)
 
         yield from self.easel.guarded(steps)
 
@@ -226,31 +225,29 @@ class PromptTab:
         rows: float,
         subject: str,
         earlier: Earlier,
-        fresh: bool,
         *values: Any,
     ) -> Iterator[Updates]:
         del layout, crop  # a transform always has the whole picture on top
 
         def steps() -> Iterator[Updates]:
             there = _there(given)
-            tasks, seed = [], new_seed()
+            tasks, seeded = [], self.panel.settled((SHEET_CANDIDATES, 1, *values[2:]))
             for one in TRANSFORMS:
                 settings = self._settings(
-                    (SHEET_CANDIDATES, 1, *values[2:]),
+                    seeded,
                     name=there.name,
                     layout="place-on-top",
                     crop="center",
                     rows=rows,
                     caption=_transformed(one.name, subject),
                 )
-                settings = replace(settings, seed=seed) if fresh else settings
                 tasks.append(Task(settings=settings, picture=there.picture))
-            yield {self.panel.seed: str(tasks[0].settings.seed), self.layout: ON_TOP}
+            shown = {**self.panel.showing_seed(tasks[0].settings), self.layout: ON_TOP}
             sheet = Collection(
                 title=f"every transform of {subject.strip() or 'a picture'}",
                 labels=tuple(one.name for one in TRANSFORMS),
             )
-            yield from self.easel.drawing(tasks, earlier, request, collection=sheet)
+            yield from self.easel.drawing(tasks, earlier, request, collection=sheet, also=shown)
 
         yield from self.easel.guarded(steps)
 
@@ -296,7 +293,7 @@ class PromptTab:
         """The components that `showing` changes."""
         return [
             *(self.caption, self.layout, self.crop, self.rows, self.picture, self.given),
-            *(self.panel.fresh, *self.panel.inputs),
+            *self.panel.inputs,
         ]
 
 

@@ -163,11 +163,14 @@ def _serve(service: Service, settings: Demo, listener: socket.socket) -> int:
             css=css(),
             js=script(),
         )
-    hosts = (*LOOPBACK, settings.host) if _is_loopback(settings.host) else None
+    hosts = None
+    if _is_loopback(settings.host):
+        hosts = (*LOOPBACK, settings.host, *filter(None, [settings.public_host]))
     door = Doorkeeper(
         app,
         limits=service.limits,
         hosts=hosts,
+        public_host=settings.public_host,
         endpoints=parameters(),
         folder=service.folder.parent,
     )
@@ -202,7 +205,8 @@ def _announce(settings: Demo, listener: socket.socket) -> None:
     if not _is_loopback(settings.host):
         log.warning(
             "the page listens on %s without a password: whoever reaches this machine can use it; "
-            "put a proxy with a sign-in in front, or leave --host out",
+            "leave --host out, and let a proxy with a sign-in on this machine serve it to others "
+            "(--public_host)",
             settings.host,
         )
     sys.stdout.write(f"http://{shown}:{listener.getsockname()[1]}\n")

@@ -326,19 +326,10 @@ class _Job:
         """The complete pictures of a task that was stopped, ranked; None if there are none."""
         if not frame.finished:
             return None
-        from dalle.ranked import named_ranker, ranker_of, scored
-        from dalle.rerank import rank
-        from dalle.results import CaptionResult
+        from dalle.ranked import in_order, named_ranker
 
-        caption = settings.caption or ""
-        ranker = ranker_of(caption, named_ranker(settings.ranker, self._model.ranker))
-        images = scored(caption, frame.finished, ranker)
-        order = rank([image.score for image in images])
-        return CaptionResult(
-            caption=caption,
-            images=tuple(images[index] for index in order),
-            notice=frame.notice,
-        )
+        ranker = named_ranker(settings.ranker, self._model.ranker)
+        return in_order(settings.caption or "", frame.finished, ranker, notice=frame.notice)
 
     @property
     def _seconds(self) -> float:

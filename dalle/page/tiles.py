@@ -48,8 +48,8 @@ def drawing_stage(step: Progress) -> str:
     tiles = []
     for number, preview in enumerate(step.previews):
         rows = step.rows if number < step.first_candidate else step.rows_done
-        tile = _growing(preview, rows, step.rows, alt=f"Candidate {number + 1}")
-        tiles.append(f"{tile}<p>No. {number + 1}</p>")
+        tile = _growing(preview, rows, step.rows, alt=f"Candidate {number}")
+        tiles.append(f"{tile}<p>No. {number}</p>")
     return _stage(tiles, label="Candidates being drawn", kind="ul")
 
 
@@ -212,7 +212,7 @@ def chosen(drawn: Drawn | None, picked: int) -> str:
         "Rank": f"{picked + 1} of {len(drawn.images)}",
         "Score": score_text(image),
         "Likelihood": f"{image.log_likelihood:.2f} nats a token",
-        "Seed": f"{image.recipe.seed}, no. {image.recipe.index + 1}",
+        "Seed": f"{image.recipe.seed}, no. {image.recipe.index}",
     }
     if drawn.is_collection:
         del rows["Rank"]
@@ -231,7 +231,7 @@ def describe(drawn: Drawn, place: int) -> str:
     which = "" if drawn.is_collection else f"picture {place + 1} of {len(drawn.images)}, "
     return (
         f"{caption_text(image)}: {which}{score_text(image)}, "
-        f"seed {image.recipe.seed}, candidate {image.recipe.index + 1}"
+        f"seed {image.recipe.seed}, candidate {image.recipe.index}"
     )
 
 

@@ -20,12 +20,11 @@ VARIED_ROWS = 0.25
 def varying(easel: Easel, panel: SettingsPanel) -> Callable[..., Iterator[Updates]]:
     """What draws pictures with the first rows of the chosen one, when its button is clicked."""
 
-    def vary(  # noqa: PLR0917 - Gradio hands over inputs by position
+    def vary(
         request: gr.Request,
         current: Drawn | None,
         picked: int,
         earlier: Earlier,
-        fresh: bool,
         *values: Any,
     ) -> Iterator[Updates]:
         def steps() -> Iterator[Updates]:
@@ -37,7 +36,8 @@ def varying(easel: Easel, panel: SettingsPanel) -> Callable[..., Iterator[Update
                 keep_rows=VARIED_ROWS,
             )
             task = Task(settings=settings, own=image)
-            yield from easel.seeded(task, panel, earlier, request, fresh=fresh)
+            shown = panel.showing_seed(settings)
+            yield from easel.drawing([task], earlier, request, also=shown)
 
         yield from easel.guarded(steps)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from dalle.page.faults import PageFault
 from dalle.page.limits import Limits
 from dalle.page.settings import DrawSettings, draw_settings
 
+MAX_SEED = 1_000_000
+"""Seeds that nobody chose are below this, short enough to be read out."""
 MAX_TEMPERATURE = 2.0
 MAX_GUIDANCE = 6.0
 RANKERS = {"Best by CLIP": "clip", "Best by likelihood": "likelihood", "As drawn": "none"}
@@ -64,9 +67,19 @@ class SettingsPanel:
     def inputs(self) -> list[Any]:
         """The widgets whose values `asked` reads."""
         return [
-            *(self.candidates, self.keep, self.seed, self.temperature),
+            *(self.candidates, self.keep, self.seed, self.fresh, self.temperature),
             *(self.top_k, self.top_p, self.guidance, self.ranker),
         ]
+
+    def settled(self, values: Sequence[Any]) -> tuple[Any, ...]:
+        """`values` of `inputs` with a seed that nobody chose, if each time has a new one.
+
+        For several drawings that share it; `read` does so for one.
+        """
+        candidates, keep, seed, fresh, *others = values
+        if fresh:
+            seed, fresh = secrets.randbelow(MAX_SEED), False
+        return (candidates, keep, seed, fresh, *others)
 
     def read(self, values: Sequence[Any], **more: Any) -> DrawSettings:
         """The settings that the widgets show.
@@ -79,10 +92,11 @@ class SettingsPanel:
             PageFault: One of them is out of range.
         """
         names = (
-            *("candidates", "keep", "seed", "temperature"),
+            *("candidates", "keep", "seed", "fresh", "temperature"),
             *("top_k", "top_p", "guidance_scale", "ranker"),
         )
-        asked = dict(zip(names, values, strict=True))
+        asked = dict(zip(names, self.settled(values), strict=True))
+        del asked["fresh"]
         asked["seed"] = _seed(asked["seed"])
         asked["ranker"] = RANKERS.get(str(asked["ranker"]), asked["ranker"])
         if not self.facts.is_guided:
@@ -90,6 +104,10 @@ class SettingsPanel:
         if isinstance(asked["candidates"], int | float) and isinstance(asked["keep"], int | float):
             asked["keep"] = min(asked["keep"], asked["candidates"])
         return check(self.facts, self.limits, {**asked, **more})
+
+    def showing_seed(self, settings: DrawSettings) -> dict[Any, Any]:
+        """Updates with which the seed of a drawing is shown, and not yet asked for again."""
+        return {self.seed: str(settings.seed)}
 
     def filled(self, settings: DrawSettings) -> dict[Any, Any]:
         """Updates with which the widgets show `settings`.

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from dalle.bench.parts import decode_row, growth_rows, start_rows, ways
 from dalle.bench.results import Report, Row, read_earlier
 from dalle.bench.workloads import NAMED, load_workload, random_workload, with_grid
 from dalle.cli import main
+from dalle.config import Bench
 from dalle.flops import Shape, prefill_flops, training_flops
 from dalle.model_config import SequenceConfig, TransformerConfig
 from dalle.transformer import JointTransformer
@@ -194,6 +196,20 @@ def row(part: str, seconds: float, batch: int = 8) -> Row:
         part=part, way="bf16 compiled", batch=batch, timing=timing, units=100, unit="tokens",
         floor_s=seconds / 4, bf16_floor_s=seconds / 5,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"parts": ("train",), "dtypes": ("int8",)}, "training has no int8"),
+        ({"json": True, "compare": Path("other.json")}, "--json writes none"),
+    ],
+)
+def test_what_would_measure_or_change_nothing_is_refused(
+    asked: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Bench(**asked)
 
 
 def test_plots_that_cannot_be_drawn_are_refused_before_anything_is_measured(

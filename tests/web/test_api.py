@@ -73,6 +73,12 @@ def test_generate_gives_ranked_files_with_settings(client: Client) -> None:
         assert json.loads(image.info["parameters"])["seed"] == 4
 
 
+def test_up_to_four_pictures_are_kept_unless_said(client: Client) -> None:
+    """Bug: two candidates were refused, as fewer than the four that nobody had asked to keep."""
+    answer = client.predict("two apples", candidates=2, api_name="/generate")
+    assert len(answer["images"]) == 2
+
+
 def test_complete_transform_and_rank_take_uploads(client: Client, uploaded: Any) -> None:
     whole = client.predict(uploaded, candidates=1, keep=1, api_name="/complete")
     assert whole["caption"] == ""

@@ -78,7 +78,7 @@ def test_a_job_over_the_time_limit_is_ended_with_a_message(strict: RunningPage) 
     strict.wait_for_model()
     many = {"caption": "a fox", "candidates": 32, "keep": 1}
     answer = call(strict, "generate", many, client="10.2.0.1")
-    assert "the job was stopped after 0.001 s, the longest that one may take" in answer
+    assert "The job was stopped after 0.001 s, the longest that one may take" in answer
     assert "draw fewer pictures at once" in answer
     assert "fault" not in strict.log.read_text()
 

@@ -77,6 +77,13 @@ def test_the_header_says_what_was_run() -> None:
         assert row in header.splitlines()
 
 
+def test_looks_with_fewer_subjects_than_were_asked_for_are_told() -> None:
+    """Bug: the header said what was asked for."""
+    looks = {**FOUND.looks, "pixel art": group(11, 0.2)}
+    header = markdown(replace(FOUND, looks=looks)).split("\n## ")[0]
+    assert "(11 to 20 subjects for each look)" in header
+
+
 def test_the_first_sentence_has_the_figures_people_look_for() -> None:
     assert markdown(FOUND).splitlines()[2] == (
         "Subject and look right in the best of 16 by CLIP, bottom half, transforms that training "

@@ -9,13 +9,15 @@ from PIL import Image
 
 from dalle import TextToImage
 from dalle.checkpoint import load_model
+from dalle.clip import ClipScorer
+from dalle.errors import ModelFormatError
 from dalle.page.facts import ModelFacts, read_facts
 from dalle.page.faults import PageFault
 from dalle.page.limits import Limits
 from dalle.page.progress import Progress
 from dalle.page.service import Service, Task
 from dalle.page.settings import DrawSettings, draw_settings
-from dalle.rerank import LikelihoodRanker
+from dalle.rerank import ClipRanker, LikelihoodRanker
 from tests.services import fail, service_of
 
 
@@ -150,6 +152,27 @@ def test_a_stopped_job_keeps_the_complete_pictures(service: Service) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
+def test_a_stopped_job_keeps_pictures_that_cannot_be_ranked(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """Bug: the ranker's failure ended the job, and what was complete was lost."""
+
+    def torn() -> ClipScorer:
+        raise ModelFormatError("it is torn")
+
+    model = TextToImage(load_model(tiny_model), ranker=ClipRanker(torn), device="cpu")
+    service = service_of(tiny_model, model, tmp_path)
+    steps = service.draw(
+        [Task(settings=settings_for(service.facts, candidates=40))], client="me", key="tab"
+    )
+    complete = next(step.first_candidate for step in steps if step.first_candidate)
+    service.stop("tab")
+    (last,) = steps
+    assert last.result is not None
+    assert [image.recipe.index for image in last.result.images] == [*range(complete)]
+    assert last.result.notice == "the candidates are not ranked: it is torn"
+
+
 def test_a_job_stopped_in_its_first_rows_shows_how_far_it_came(service: Service) -> None:
     steps = service.draw([Task(settings=settings_for(service.facts))], client="me", key="tab")
     next(steps)
@@ -165,7 +188,10 @@ def test_a_job_over_its_time_ends_with_what_it_has(
     service = service_of(tiny_model, tiny_pipeline, tmp_path, job_seconds=1e-6)
     (last,) = draw(service, Task(settings=settings_for(service.facts)))
     assert last.state == "stopped"
-    assert last.reason
+    assert last.reason == (
+        "The job was stopped after 1e-06 s, the longest that one may take; draw fewer pictures at "
+        "once."
+    )
 
 
 def test_closing_a_job_frees_its_place(service: Service) -> None:
