@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -195,16 +196,17 @@ class CaptionTokenizer:
         """Tokens of one word: the best merge that was not skipped, until none is left."""
         symbols = list(word)
         unknown = len(self._ranks)
-        while len(symbols) > 1:
-            best, where = unknown, -1
-            draws = rng.random(len(symbols) - 1).tolist()
-            for index, draw in enumerate(draws):
-                rank = self._ranks.get((symbols[index], symbols[index + 1]), unknown)
-                if rank < best and draw >= probability:
-                    best, where = rank, index
-            if where < 0:
+        # Of each pair of neighbours. A word may be a whole caption, where no spaces are written.
+        ranks = np.array([self._ranks.get(pair, unknown) for pair in pairwise(symbols)])
+        while len(ranks):
+            allowed = np.where(rng.random(len(ranks)) >= probability, ranks, unknown)
+            where = int(allowed.argmin())
+            if allowed[where] == unknown:
                 break
             symbols[where : where + 2] = [symbols[where] + symbols[where + 1]]
+            ranks = np.delete(ranks, where)
+            for left in range(max(0, where - 1), min(where + 1, len(ranks))):
+                ranks[left] = self._ranks.get((symbols[left], symbols[left + 1]), unknown)
         return symbols
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from dalle.captions import CaptionTokenizer
@@ -26,7 +25,7 @@ from dalle.errors import ModelFormatError
 from dalle.model_config import ClipConfig, SequenceConfig, TransformerConfig
 from dalle.schema import Config, build_config, read_object
 from dalle.transformer import JointTransformer
-from dalle.weights import filled, replacing, stored
+from dalle.weights import filled, replacing, save_tensors, stored
 from vae.config import VaeConfig
 from vae.model import DiscreteVAE
 
@@ -77,7 +76,7 @@ def save_vae(folder: Path, vae: DiscreteVAE) -> None:
         OSError: It cannot be written; what stood there still stands.
     """
     with replacing(folder) as partial:
-        save_file(stored(vae, torch.float32), partial / VAE_FILE)
+        save_tensors(stored(vae, torch.float32), partial / VAE_FILE)
         write_config(partial, {"vae": dataclasses.asdict(vae.config)})
 
 
@@ -98,8 +97,8 @@ def save_model(
     """
     with replacing(folder) as partial:
         weights_type = torch.float16 if dtype == "fp16" else torch.float32
-        save_file(stored(parts.vae, weights_type), partial / VAE_FILE)
-        save_file(stored(parts.transformer, weights_type), partial / TRANSFORMER_FILE)
+        save_tensors(stored(parts.vae, weights_type), partial / VAE_FILE)
+        save_tensors(stored(parts.transformer, weights_type), partial / TRANSFORMER_FILE)
         parts.tokenizer.save(partial / TOKENIZER_FILE)
         (partial / CARD_FILE).write_text(card, encoding="utf-8")
         write_config(
@@ -127,7 +126,7 @@ def save_clip(folder: Path, parts: ClipParts, *, dtype: Literal["fp32", "fp16"] 
     """
     with replacing(folder) as partial:
         weights_type = torch.float16 if dtype == "fp16" else torch.float32
-        save_file(stored(parts.model, weights_type), partial / CLIP_FILE)
+        save_tensors(stored(parts.model, weights_type), partial / CLIP_FILE)
         parts.tokenizer.save(partial / TOKENIZER_FILE)
         write_config(partial, {"clip": dataclasses.asdict(parts.config)})
 

@@ -232,7 +232,8 @@ def _verdict(err: BaseException) -> tuple[int, str]:
         case OSError(filename=None):
             return EXIT_FAILED, str(err)
         case OSError():
-            return EXIT_FAILED, f"{os.fsdecode(err.filename)}: {err.strerror}"
+            # Of a copy, the file that is written is the second.
+            return EXIT_FAILED, f"{os.fsdecode(err.filename2 or err.filename)}: {err.strerror}"
         case _:
             return EXIT_FAILED, f"{type(err).__name__}: {err} (not expected; --debug shows where)"
 

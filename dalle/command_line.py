@@ -75,6 +75,10 @@ def split(
     )
 
 
+_TRUTHS = frozenset({"true", "True", "TRUE", "false", "False", "FALSE"})
+"""As YAML spells them."""
+
+
 class _Words:
     """The words of a command line, taken one by one."""
 
@@ -104,7 +108,7 @@ class _Words:
             return f"[{', '.join(numbers)}]" if one_by_one else numbers[0]
         if option.kind is not bool:
             return self.value_of(f"--{option.key}", option.rule)
-        return self._left.pop(0) if self._left[:1] in (["true"], ["false"]) else "true"
+        return self._left.pop(0) if self._left and self._left[0] in _TRUTHS else "true"
 
 
 def _is_number(word: str) -> bool:

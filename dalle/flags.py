@@ -21,6 +21,7 @@ import jsonargparse
 
 from dalle.command_line import split
 from dalle.flag_help import help_text
+from dalle.folders import at_home
 from dalle.options import Option, build, nearest, options, sections
 from dalle.yaml_file import dump_yaml, read_yaml
 
@@ -127,7 +128,9 @@ def _values(
     for option in table:
         if option.key in typed:
             _check(option, by_key[option.key], typed[option.key], place=places[option.key])
-    return by_key
+    return {
+        key: at_home(value) if isinstance(value, Path) else value for key, value in by_key.items()
+    }
 
 
 def _parser(table: Sequence[Option]) -> jsonargparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
 
@@ -19,6 +20,11 @@ def bundled_models() -> dict[str, Path]:
     return {path.name: path for path in sorted(root.iterdir()) if path.is_dir()}
 
 
+def at_home(path: str | Path) -> Path:
+    """A path that begins with ~ as a shell would have it; they do so for the words they know."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own raises where there is no home
+
+
 def model_folder(name: str | Path) -> Path:
     """The folder of a bundled model's name, of a model folder, or of a finished run.
 
@@ -26,7 +32,7 @@ def model_folder(name: str | Path) -> Path:
         ModelFormatError: There is neither a bundled model nor a folder of that name, or it names a
             file.
     """
-    path = Path(name)
+    path = at_home(name)
     if (path / "config.json").is_file():
         return path
     if (path / "model" / "config.json").is_file():

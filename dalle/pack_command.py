@@ -7,7 +7,7 @@ import logging
 import shutil
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from dalle.captions import CaptionTokenizer
@@ -30,7 +30,7 @@ from dalle.errors import ModelFormatError
 from dalle.folders import model_folder
 from dalle.model_config import ClipConfig
 from dalle.schema import read_object
-from dalle.weights import check_replaceable, replacing
+from dalle.weights import check_replaceable, replacing, save_tensors
 from vae.model import DiscreteVAE
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def run(settings: Pack) -> int:
         for name, path in files.items():
             shutil.copyfile(path, partial / name)
         if averaged is not None:
-            save_file(averaged, partial / TRANSFORMER_FILE)
+            save_tensors(averaged, partial / TRANSFORMER_FILE)
         write_config(partial, {name: tree[name] for name in tree if name != "format_version"})
     load_model(settings.out)
     size = sum(path.stat().st_size for path in settings.out.iterdir())

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Self, TypeVar
 
 from dalle.errors import DalleError
@@ -15,6 +16,8 @@ from dalle.errors import DalleError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Where a container's Linux says how many microseconds of each so many it may run."""
 TAKEN_AHEAD = 4
 """Tasks per process that are begun before the first of them must be done, so that none is idle."""
 
@@ -78,7 +81,17 @@ def map_in_processes(
 
 
 def processors() -> int:
-    """Processors that this process may use, which a container or `taskset` may have made fewer."""
+    """Processors that this process may use, which `taskset` or a container may have made fewer."""
+    count = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        count = len(os.sched_getaffinity(0))
+    return min(count, _quota() or count)
+
+
+def _quota() -> int | None:
+    """Processors' worth of time that a container is given, at least one; None if not limited."""
+    try:
+        most, period = CPU_QUOTA.read_text(encoding="ascii").split()
+        return max(1, round(int(most) / int(period)))
+    except (OSError, ValueError):  # none of Linux's, or "max"
+        return None

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -67,6 +68,18 @@ def replacing(folder: Path) -> Iterator[Path]:
             old.rename(folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        OSError: It cannot be written, such as for want of room.
+    """
+    try:
+        save_file(tensors, path)
+    except SafetensorError as err:
+        raise OSError(f"{path} cannot be written: {err}; make room, and start again") from err
 
 
 def stored(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -202,8 +202,8 @@ class TrainTransformer:
     objective: TransformerObjectiveConfig = field(default_factory=TransformerObjectiveConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
-    sample_captions: tuple[str, ...] = ("a fox", "a pizza", "a red car", "two apples")
-    """Captions drawn on the sample sheets during training."""
+    sample_captions: tuple[str, ...] = ()
+    """Captions drawn on the sample sheets during training; none takes the first held-out ones."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """Sampling settings that the published model recommends; used on the sample sheets too."""
     recompute: bool = False
@@ -218,8 +218,6 @@ class TrainTransformer:
         """Refuse an empty text half, and captions that the first sample sheet could not draw."""
         require_positive(self, "text_len")
         require_fraction(self, "heldout_fraction")
-        if not self.sample_captions:
-            raise ValueError("sample_captions must hold a caption at least, got none")
         for caption in self.sample_captions:
             try:
                 check_prompt(caption)

@@ -52,7 +52,7 @@ class PictureFolder:
             )
         for key in self._keys:
             picture = folder / key
-            caption = picture.with_suffix(CAPTION_SUFFIX)
+            caption = _caption_of(picture)
             sizes = (picture.stat().st_size, caption.stat().st_size if caption.is_file() else None)
             digest.update(f"{key}\n{sizes}\n".encode(errors="surrogateescape"))
         self._fingerprint = digest.hexdigest()
@@ -69,7 +69,7 @@ class PictureFolder:
         """Sample `index`; see `dalle.data.samples.SampleSet`."""
         key = self._key(index)
         picture = self.folder / key
-        caption = _read(key, "caption", picture.with_suffix(CAPTION_SUFFIX), MAX_TEXT_BYTES)
+        caption = _read(key, "caption", _caption_of(picture), MAX_TEXT_BYTES)
         image = _read(key, "picture", picture, MAX_PICTURE_BYTES)
         return Sample(key=key, image=image, caption=decode_caption(key, caption))
 
@@ -113,6 +113,15 @@ def picture_paths(folder: Path) -> list[Path]:
         ]
     pictures = [path for path in found if path.is_file()]
     return sorted(pictures, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _caption_of(picture: Path) -> Path:
+    """Its caption's file, whose ending may be in capitals, as cameras and some systems write it."""
+    path = picture.with_suffix(CAPTION_SUFFIX)
+    if not path.is_file():
+        loud = picture.with_suffix(CAPTION_SUFFIX.upper())
+        return loud if loud.is_file() else path
+    return path
 
 
 def _raise(error: OSError) -> None:

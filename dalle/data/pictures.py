@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -19,6 +20,9 @@ from dalle.errors import DataError
 from dalle.seeds import derive_seed
 
 Crop = Literal["plain", "vae", "transformer"]
+ENOUGH = 4
+"""How many times the side of what is cut a photograph's shorter side must have; what it has beyond
+need not be decoded, and would not be seen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,21 +63,31 @@ class PictureSet(Dataset[Picture | Fault]):
         return len(self.indices)
 
     def __getitem__(self, draw: Draw) -> Picture | Fault:
-        index = self.indices[draw.index]
+        found = self.versions(draw.index, [(self.crop, draw.epoch)])
+        return found if isinstance(found, Fault) else found[0]
+
+    def versions(self, place: int, cuts: Sequence[tuple[Crop, int]]) -> list[Picture] | Fault:
+        """Item `place`, opened once and cut in several ways, each a crop and its epoch."""
+        index = self.indices[place]
         key = f"sample {index}"
         try:
             sample = self.samples[index]
             key = sample.key
-            image = open_rgb(sample.image)
+            image = open_rgb(sample.image, enough_px=ENOUGH * self.px)
         except DataError as err:
             return Fault(key=key, reason=str(err))
-        if self.crop == "plain":
+        return [
+            Picture(key=key, caption=sample.caption, image_u8=self._cut(image, crop, epoch, index))
+            for crop, epoch in cuts
+        ]
+
+    def _cut(self, image: Image.Image, crop: Crop, epoch: int, index: int) -> Tensor:
+        if crop == "plain":
             square = fit_square(image, self.px)
         else:
-            rng = np.random.default_rng(derive_seed(self.seed, "crop", draw.epoch, index))
-            square = random_crop_paper(image, self.px, rng, listing=self.crop)
-        pixels = torch.from_numpy(np.array(square, dtype=np.uint8))
-        return Picture(key=key, caption=sample.caption, image_u8=pixels)
+            rng = np.random.default_rng(derive_seed(self.seed, "crop", epoch, index))
+            square = random_crop_paper(image, self.px, rng, listing=crop)
+        return torch.from_numpy(np.array(square, dtype=np.uint8))
 
 
 def split_indices(size: int, *, heldout_fraction: float, seed: int) -> tuple[list[int], list[int]]:

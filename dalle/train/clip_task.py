@@ -22,7 +22,8 @@ from torch.nn.functional import cross_entropy, logsigmoid
 from torch.utils.data import Dataset
 
 from dalle.captions import CaptionTokenizer
-from dalle.checkpoint import TOKENIZER_FILE, ClipParts, load_clip, load_vae, save_clip
+from dalle.checkpoint import TOKENIZER_FILE, VAE_FILE, ClipParts, load_clip, load_vae, save_clip
+from dalle.checksums import file_sha256
 from dalle.clip import build_clip, moved
 from dalle.config import TrainClip
 from dalle.data.drawn import DrawnPictures
@@ -33,6 +34,7 @@ from dalle.errors import DataError, ModelFormatError
 from dalle.folders import model_folder
 from dalle.seeds import derive_seed
 from dalle.sheets import picture_grid
+from dalle.train.caption_lengths import tell_of_cut_captions
 from dalle.train.pairs import Pair, PairGroups
 from dalle.train.task import Batch, Loss
 from vae.model import DiscreteVAE
@@ -93,7 +95,7 @@ class ClipTask:
         )  # fmt: skip
         self.units_per_sample = self.train_set.together
         read = [one.samples for one in (train, heldout)] + ([drawn] if drawn else [])
-        self.data_fingerprint = " ".join(one.fingerprint for one in read)
+        self.data_fingerprint = " ".join([one.fingerprint for one in read] + _parts_read(run))
         self.heldout_set = PairGroups(
             heldout, self.tokenizer,
             config=run.model,
@@ -102,6 +104,7 @@ class ClipTask:
         )  # fmt: skip
         self._check_counts()
         self.heldout, self.heldout_captions = self._load_heldout()
+        tell_of_cut_captions(self.heldout_captions, self.tokenizer, room=run.model.text_len - 1)
 
     def _check_counts(self) -> None:
         """Refuse what nothing can be compared in.
@@ -177,7 +180,8 @@ class ClipTask:
         """Groups of training pairs."""
         return self.train_set
 
-    def collate(self, samples: list[list[Pair | Fault]]) -> Batch:
+    @staticmethod
+    def collate(samples: list[list[Pair | Fault]]) -> Batch:
         """Readable pairs stacked: image_u8 (b, y, x, 3), text_ids (b, t), drawn (d, h, w) if any.
 
         The others are faults.
@@ -329,6 +333,14 @@ def _cosines(first: Tensor, second: Tensor) -> Tensor:
     """Of every row of one with every row of the other; in 16 bits the close ones would tie."""
     with torch.autocast(first.device.type, enabled=False):
         return first @ second.T
+
+
+def _parts_read(run: TrainClip) -> list[str]:
+    """Hashes of the tokenizer and the dVAE that were named, if any: others make other weights."""
+    files = [] if run.tokenizer is None else [run.tokenizer]
+    if run.vae is not None:
+        files.append(model_folder(run.vae) / VAE_FILE)
+    return [file_sha256(file) for file in files]
 
 
 def _check_stride(run: TrainClip, vae: DiscreteVAE) -> None:

@@ -36,6 +36,7 @@ from dalle.train.signals import StopRequest
 from dalle.train.state import (
     Progress,
     Trained,
+    has_checkpoints,
     load_state,
     newest_complete,
     newest_good,
@@ -365,17 +366,19 @@ class Trainer:
 
     def _resume(self) -> int:
         """Everything as it was at the newest complete checkpoint; returns its step."""
-        checkpoint = newest_complete(self.out / "checkpoints")
+        folder = self.out / "checkpoints"
+        checkpoint = newest_complete(folder)
         if checkpoint is None:
+            anew = "with another --out" if has_checkpoints(folder) else "without --resume"
             raise TrainingError(
-                f"nothing to resume: {self.out / 'checkpoints'} holds no complete checkpoint; "
-                "leave out --resume to start anew"
+                f"nothing to resume: {folder} holds no complete checkpoint; start anew {anew}"
             )
         progress = load_state(checkpoint, self._trained())
         if progress.data != self.task.data_fingerprint:
             raise TrainingError(
-                f"the data have changed since {checkpoint} was written, so the run cannot go on "
-                "as if nothing had happened; put them back, or start a new run"
+                f"the data, or the tokenizer or dVAE that they are read with, have changed since "
+                f"{checkpoint} was written, so the run cannot go on as if nothing had happened; "
+                "put them back, or start a new run"
             )
         self.seen, self.bad = progress.seen, progress.bad
         self.skipped_in_a_row = progress.skipped_in_a_row

@@ -30,7 +30,18 @@ def memory_shortage_explained(step: int, task: Task, loop: LoopConfig) -> Iterat
         per_sample = task.units_per_sample
         units = f" ({micro * per_sample:,} {task.unit})" if per_sample > 1 else ""
         raise TrainingError(
-            f"out of memory in step {step} with micro-batches of {micro} samples{units}; raise "
-            f"loop.accumulate (now {loop.accumulate}) or lower loop.batch, in a new run with "
-            "another --out"
+            f"out of memory in step {step} with micro-batches of {micro} samples{units}; "
+            f"{_remedy(task, loop)}, in a new run with another --out"
         ) from err
+
+
+def _remedy(task: Task, loop: LoopConfig) -> str:
+    """What needs less memory, as far as it can be had."""
+    ways = []
+    if loop.accumulate < loop.batch:
+        way = f"raise loop.accumulate (now {loop.accumulate})"
+        ways.append(f"{way}, which compares fewer pairs" if task.name == "clip" else way)
+    if task.name == "transformer":
+        ways.append("train with --recompute true")
+    ways.append("lower loop.batch")
+    return ", or ".join(ways)

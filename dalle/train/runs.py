@@ -18,6 +18,7 @@ from dalle.errors import TrainingError
 from dalle.flags import dump
 from dalle.train.clip_task import ClipTask
 from dalle.train.loop import Trainer
+from dalle.train.state import has_checkpoints
 from dalle.train.transformer_task import TransformerTask
 from dalle.train.vae_task import VaeTask
 from dalle.version import __version__
@@ -96,7 +97,7 @@ def _run_folder(run: AnyRun) -> Iterator[None]:
     """Hold the run's folder for this process, with the resolved config and versions in it."""
     out = run.out
     out.mkdir(parents=True, exist_ok=True)
-    if not run.resume and (out / "checkpoints").exists():
+    if not run.resume and has_checkpoints(out / "checkpoints"):
         raise TrainingError(
             f"run folder {out} holds an earlier run; go on with it (--resume true), or give "
             "another --out"

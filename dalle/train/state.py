@@ -93,9 +93,10 @@ def save_state(folder: Path, trained: Trained, progress: Progress, *, keep: int)
         _flush(folder)
     except (OSError, dcp.CheckpointException) as err:
         shutil.rmtree(partial, ignore_errors=True)
+        then = "resume from the newest checkpoint" if has_checkpoints(folder) else "start again"
         raise TrainingError(
             f"checkpoint {final} could not be written: {_cause(err)}; make room or mend the "
-            "folder, then resume from the newest checkpoint"
+            f"folder, then {then}"
         ) from err
     _purge(folder, keep)
     return final
@@ -128,6 +129,11 @@ def load_state(checkpoint: Path, trained: Trained) -> Progress:
             "of this program that it was started with"
         ) from err
     return progress  # the averaged tensors were filled in place
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """Whether there is any, damaged or not; what was never finished is none."""
+    return next(_newest_first(folder), None) is not None
 
 
 def newest_complete(folder: Path) -> Path | None:

@@ -60,8 +60,12 @@ class Task(Protocol):
     def dataset(self) -> Dataset[Any]:
         """Map-style training set, indexed by `dalle.data.order.Draw`."""
 
-    def collate(self, samples: list[Any]) -> Batch:
-        """A batch of what `dataset` returned, faults set aside."""
+    @staticmethod
+    def collate(samples: list[Any]) -> Batch:
+        """A batch of what `dataset` returned, faults set aside.
+
+        Apart from the task, so that processes that load data are not sent its model.
+        """
 
     def loss(self, batch: Batch, step: int, noise: torch.Generator) -> Loss:
         """Objective of a micro-batch; every random number comes from `noise`."""

@@ -13,14 +13,15 @@ from dalle.captions import CaptionTokenizer
 from dalle.checkpoint import load_vae
 from dalle.config import Tokenize
 from dalle.console import bar_disabled
-from dalle.data.order import Draw, in_groups
-from dalle.data.pictures import Fault, Picture, PictureSet
+from dalle.data.order import in_groups
+from dalle.data.pictures import Crop, Fault, PictureSet
 from dalle.data.samples import SampleSet, open_samples
 from dalle.data.tokens import TokenWriter
 from dalle.device import choose_device
 from dalle.errors import DataError
 from dalle.folders import model_folder
 from dalle.prompts import normalise
+from dalle.train.caption_lengths import caption_lengths, some_of
 from vae.model import DiscreteVAE
 from vae.pixels import to_pixels
 
@@ -60,6 +61,12 @@ def tokenize(run: Tokenize) -> int:
             tokenizer = CaptionTokenizer.train(writer.captions, run.vocab_size)
         writer.finish(tokenizer, skipped=pictures.faults)
     log.info("%d pictures in %s, %d skipped", len(writer.captions), run.out, pictures.faults)
+    some = [writer.captions[index] for index in some_of(len(writer.captions))]
+    lengths = caption_lengths(some, tokenizer)
+    log.info(
+        "captions have up to %d tokens, nine in ten at most %d; text_len says how many are learnt",
+        lengths[-1], lengths[len(lengths) * 9 // 10],
+    )  # fmt: skip
     return 0
 
 
@@ -80,40 +87,34 @@ class Versions:
 
     def __init__(self, samples: SampleSet, run: Tokenize) -> None:
         indices = range(len(samples))
-        self.plain = PictureSet(samples, indices, px=run.image_px, crop="plain", seed=run.seed)
-        self.random = PictureSet(
-            samples, indices, px=run.image_px, crop="transformer", seed=run.seed
-        )
-        self.crops = run.crops
+        self.pictures = PictureSet(samples, indices, px=run.image_px, crop="plain", seed=run.seed)
+        random_cuts: list[tuple[Crop, int]] = [
+            ("transformer", crop) for crop in range(1, run.crops)
+        ]
+        self.cuts: list[tuple[Crop, int]] = [("plain", 0), *random_cuts]
         self.max_bad_fraction = run.max_bad_fraction
         self.faults = 0
 
     def __iter__(self) -> Iterator[Captioned]:
-        for index in range(len(self.plain)):
-            found = [self.plain[Draw(index=index, epoch=0)]]
-            if isinstance(found[0], Picture):
-                found += [
-                    self.random[Draw(index=index, epoch=crop)] for crop in range(1, self.crops)
-                ]
-            good = [version for version in found if isinstance(version, Picture)]
-            faults = [version for version in found if isinstance(version, Fault)]
-            if faults:
-                self._skip(faults[0])
+        for index in range(len(self.pictures)):
+            found = self.pictures.versions(index, self.cuts)
+            if isinstance(found, Fault):
+                self._skip(found)
                 continue
             try:
-                caption = normalise(good[0].caption)
+                caption = normalise(found[0].caption)
             except ValueError as err:
-                self._skip(Fault(key=good[0].key, reason=str(err)))
+                self._skip(Fault(key=found[0].key, reason=str(err)))
                 continue
-            yield caption, [version.image_u8 for version in good]
+            yield caption, [version.image_u8 for version in found]
 
     def _skip(self, fault: Fault) -> None:
         """Count and name a picture that is left out, and stop when there are too many."""
         self.faults += 1
         log.warning("skipped %s: %s", fault.key, fault.reason)
-        if self.faults > self.max_bad_fraction * len(self.plain):
+        if self.faults > self.max_bad_fraction * len(self.pictures):
             raise DataError(
-                f"{self.faults} of {len(self.plain)} samples are unreadable, more than "
+                f"{self.faults} of {len(self.pictures)} samples are unreadable, more than "
                 f"max_bad_fraction ({self.max_bad_fraction}) allows; the last was {fault.key}: "
                 f"{fault.reason}. Mend the data, or raise max_bad_fraction"
             )

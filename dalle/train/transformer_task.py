@@ -24,11 +24,12 @@ from dalle.data.tokens import TokenFolder
 from dalle.errors import DataError
 from dalle.flops import Shape, training_flops
 from dalle.model_config import SequenceConfig
-from dalle.prompts import check_prompt
+from dalle.prompts import normalise
 from dalle.sampling import sample_tokens
 from dalle.seeds import derive_seed
 from dalle.sequence import fit_caption, joint_loss, null_caption, text_targets
 from dalle.sheets import picture_grid
+from dalle.train.caption_lengths import some_of, tell_of_cut_captions
 from dalle.train.start import start_from
 from dalle.train.task import Batch, Loss
 from dalle.transformer import JointTransformer
@@ -36,6 +37,8 @@ from vae.pixels import to_image_u8
 
 EVAL_SEQUENCES = 512
 SHEET_CANDIDATES = 4
+SHEET_CAPTIONS = 4
+"""Held-out captions that are drawn where no others were asked for."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -164,6 +167,14 @@ class TransformerTask:
             )
         self.train_set, heldout = self._sequence_sets(folder)
         self.data_fingerprint = f"{folder.fingerprint} {heldout.folder.fingerprint}"
+        tell_of_cut_captions(
+            [folder.caption(self.train_set.indices[at]) for at in some_of(len(self.train_set))],
+            self.tokenizer,
+            room=run.text_len,
+        )
+        self.sheet_captions = run.sample_captions or tuple(
+            heldout.folder.caption(index) for index in heldout.indices[:SHEET_CAPTIONS]
+        )
         self.heldout = self.collate(
             [heldout[Draw(index=i, epoch=0)] for i in range(min(EVAL_SEQUENCES, len(heldout)))]
         )
@@ -189,7 +200,8 @@ class TransformerTask:
         """Training sequences."""
         return self.train_set
 
-    def collate(self, samples: list[Sequences]) -> Batch:
+    @staticmethod
+    def collate(samples: list[Sequences]) -> Batch:
         """Sequences stacked: text_ids (b, t), image_tokens and read_tokens (b, m), scored (b)."""
         return Batch(
             tensors={
@@ -257,7 +269,7 @@ class TransformerTask:
         """A row of pictures for each of the run's sample captions."""
         assert isinstance(model, JointTransformer), "the loop averages the task's own model"
         device = next(model.parameters()).device
-        captions = [check_prompt(caption) for caption in self.run.sample_captions]
+        captions = [normalise(caption) for caption in self.sheet_captions]
         text_ids = torch.stack(
             [
                 fit_caption(self.tokenizer.encode(text), self.tokenizer, self.sequence)[0]

@@ -85,9 +85,16 @@ class VaeTask:
         """Training pictures."""
         return self.train_set
 
-    def collate(self, samples: list[Picture | Fault]) -> Batch:
-        """Readable pictures stacked, shape (b, y, x, 3) uint8; the others as faults."""
-        return collate_pictures(samples)
+    @staticmethod
+    def collate(samples: list[Picture | Fault]) -> Batch:
+        """Readable pictures stacked as `image_u8` (b, y, x, 3), uint8; the others as faults."""
+        good = [sample for sample in samples if isinstance(sample, Picture)]
+        stacked = torch.stack([picture.image_u8 for picture in good]) if good else torch.empty(0)
+        return Batch(
+            tensors={"image_u8": stacked},
+            keys=tuple(picture.key for picture in good),
+            faults=tuple((s.key, s.reason) for s in samples if isinstance(s, Fault)),
+        )
 
     def loss(self, batch: Batch, step: int, noise: torch.Generator) -> Loss:
         """ELB per pixel value, with tau and KL weight as annealed at `step`."""
@@ -222,17 +229,6 @@ def _take_codes(model: DiscreteVAE, folder: Path) -> None:
     for ours, theirs in ((model.encoder, given.encoder), (model.quantizer, given.quantizer)):
         ours.load_state_dict(theirs.state_dict())
         ours.requires_grad_(False)
-
-
-def collate_pictures(samples: list[Picture | Fault]) -> Batch:
-    """Readable pictures stacked as `image_u8` (b, y, x, 3); the others as faults."""
-    good = [sample for sample in samples if isinstance(sample, Picture)]
-    stacked = torch.stack([picture.image_u8 for picture in good]) if good else torch.empty(0)
-    return Batch(
-        tensors={"image_u8": stacked},
-        keys=tuple(picture.key for picture in good),
-        faults=tuple((s.key, s.reason) for s in samples if isinstance(s, Fault)),
-    )
 
 
 def _load(pictures: PictureSet, limit: int) -> Tensor:

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from dalle import TextToImage
-from dalle.checkpoint import has_clip, load_clip, load_model
+from dalle.captions import CaptionTokenizer
+from dalle.checkpoint import has_clip, load_clip, load_model, load_vae, save_vae
 from dalle.cli import main
 from dalle.clip import moved, small_clip_scorer
 from dalle.config import ClipObjectiveConfig, DataConfig, OptimConfig, Pack, TrainClip
@@ -74,6 +75,25 @@ def test_a_tiny_set_is_learnt(
     for number, sample in enumerate(samples):
         scores = scorer.scores(sample.caption, images)
         assert max(range(6), key=scores.__getitem__) == number, sample.caption
+
+
+def test_another_tokenizer_or_dvae_of_the_same_name_is_noticed(
+    tmp_path: Path, trained_vae: Path, clip_settings: ClipSettings
+) -> None:
+    """Bug: a run went on with either, and published a tokenizer that it was not trained with."""
+    tokenizer = tmp_path / "tokenizer.json"
+    vae = shutil.copytree(trained_vae / "model", tmp_path / "vae")
+    run = clip_settings(tmp_path / "run", tokenizer=tokenizer, vae=vae)
+    CaptionTokenizer.train(["a fox"], 260).save(tokenizer)
+    first = ClipTask(run).data_fingerprint
+    assert ClipTask(run).data_fingerprint == first
+    CaptionTokenizer.train(["two apples"], 260).save(tokenizer)
+    second = ClipTask(run).data_fingerprint
+    weights = load_vae(vae)
+    with torch.no_grad():
+        next(weights.parameters()).add_(1)
+    save_vae(vae, weights)
+    assert len({first, second, ClipTask(run).data_fingerprint}) == 3
 
 
 def test_shaken_pictures_are_moved_each_by_itself(

@@ -182,6 +182,30 @@ def test_dropout_follows_its_generator() -> None:
     assert len({tuple(ids) for ids in several(0)}) > 1
 
 
+def merged_plainly(word: str, probability: float, rng: np.random.Generator) -> list[str]:
+    """Algorithm 1 of the paper as it is written: every pair is looked at before every merge."""
+    symbols, ranks = list(word), TOKENIZER._ranks
+    while len(symbols) > 1:
+        draws = rng.random(len(symbols) - 1)
+        pairs = [*zip(symbols, symbols[1:], draws, strict=False)]
+        possible = [
+            (ranks[left, right], place)
+            for place, (left, right, draw) in enumerate(pairs)
+            if (left, right) in ranks and draw >= probability
+        ]
+        if not possible:
+            break
+        _, place = min(possible)
+        symbols[place : place + 2] = ["".join(symbols[place : place + 2])]
+    return symbols
+
+
+@given(st.text("Ġaefhnorstux", max_size=40), st.sampled_from([0.0, 0.1, 0.5]), st.integers(0, 99))
+def test_merges_are_those_of_the_paper(word: str, probability: float, seed: int) -> None:
+    fast, plain = (np.random.default_rng(seed) for _ in range(2))
+    assert TOKENIZER._merge(word, probability, fast) == merged_plainly(word, probability, plain)
+
+
 def test_dropout_skips_a_merge_as_often_as_asked() -> None:
     """`" a"` is one merge, so it stays apart with exactly the given probability.
 

@@ -23,6 +23,7 @@ from dalle.checkpoint import (
 )
 from dalle.checksums import SUMS_FILE, write_sums
 from dalle.model_config import TransformerConfig
+from dalle.weights import save_tensors
 from tests.unit.small_models import TRANSFORMER, VAE, WEIGHTS, same_weights, tiny_parts
 from vae import VaeConfig
 
@@ -96,6 +97,13 @@ def test_what_sixteen_bits_cannot_hold_stays_whole(tmp_path: Path) -> None:
     assert stored["quantizer.sums"].dtype == torch.float32
     assert stored["quantizer.codebook"].dtype == torch.float16
     assert float(load_model(tmp_path / "model").vae.quantizer.get_buffer("sums").max()) == 70_000
+
+
+def test_weights_that_cannot_be_written_are_named(tmp_path: Path) -> None:
+    """Bug: a full disk was "not expected", by safetensors' own kind of error, and nameless."""
+    target = tmp_path / "gone" / "vae.safetensors"
+    with pytest.raises(OSError, match=rf"{target} cannot be written: .*; make room"):
+        save_tensors({"a": torch.zeros(1)}, target)
 
 
 def test_equal_models_make_equal_files(tmp_path: Path, saved: Path) -> None:

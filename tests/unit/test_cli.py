@@ -334,3 +334,9 @@ def test_answers_at_once_and_without_heavy_imports(typed: str) -> None:
     assert not loaded & set(HEAVY)
     # Processor time, which other programs on this machine do not stretch. Measured: 0.06 to 0.15 s.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+
+
+def test_of_a_copy_the_file_that_could_not_be_written_is_named() -> None:
+    """Bug: on a full disk `dalle pack` named the model that it copied from."""
+    full = OSError(28, "No space left on device", "from.safetensors", None, "to.safetensors")
+    assert cli._verdict(full) == (1, "to.safetensors: No space left on device")

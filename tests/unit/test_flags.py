@@ -46,6 +46,21 @@ def test_a_true_false_flag_takes_a_value_or_none() -> None:
     assert parse("--out", "x", "--roof", "falsehood").names == ("falsehood",)
 
 
+def test_truth_values_are_spelt_as_in_yaml() -> None:
+    """Bug: `--compile False` compiled, and drew a caption "False" as well."""
+    for word, value in (("True", True), ("FALSE", False)):
+        found = parse("--out", "x", "--roof", word, "fox")
+        assert (found.roof, found.names) == (value, ("fox",))
+
+
+def test_a_path_may_begin_at_home(cart_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: `--out=~/runs`, which no shell expands, made a folder called ~."""
+    monkeypatch.setenv("HOME", "/home/me")
+    assert parse("--out=~/runs").out == Path("/home/me/runs")
+    cart_file.write_text("out: ~/runs\n")
+    assert parse("--config", str(cart_file)).out == Path("/home/me/runs")
+
+
 def test_dashes_and_underscores_mean_the_same() -> None:
     run = flags.parse(
         TrainTransformer,

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -79,3 +80,17 @@ def test_processors_are_those_that_this_process_may_use(monkeypatch: pytest.Monk
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert processors() == 1
+
+
+@pytest.mark.parametrize(
+    ("quota", "count"),
+    [("200000 100000", 2), ("50000 100000", 1), ("max 100000", 6), ("900000 100000", 6), ("", 6)],
+)
+def test_a_containers_share_of_time_counts_as_processors(
+    quota: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: under `docker --cpus 2` there was a process for every processor of the machine."""
+    (tmp_path / "cpu.max").write_text(quota)
+    monkeypatch.setattr("dalle.processes.CPU_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    assert processors() == count

@@ -153,6 +153,24 @@ def test_an_animation_gives_its_first_frame() -> None:
     assert open_rgb(data).getpixel((3, 3)) == (255, 0, 0)
 
 
+def test_a_photograph_is_decoded_as_far_as_it_is_needed() -> None:
+    """Bug: all twelve megapixels were, for every version of 64 pixels."""
+    rows, columns = np.mgrid[0:900, 0:1200] / 100
+    waves = np.stack([np.sin(rows), np.cos(columns), np.sin(rows + columns)], axis=-1)
+    photo = Image.fromarray((127 + 120 * waves).astype(np.uint8))
+    (jpeg := BytesIO()), (png := BytesIO())
+    photo.save(jpeg, "JPEG", quality=90)
+    photo.save(png, "PNG")
+    part = open_rgb(jpeg.getvalue(), enough_px=224)
+    assert part.size == (300, 225)
+    whole = open_rgb(jpeg.getvalue())
+    assert whole.size == (1200, 900)
+    left, right = (np.asarray(fit_square(image, 56)).astype(int) for image in (part, whole))
+    assert abs(left - right).max() <= 3
+    assert open_rgb(jpeg.getvalue(), enough_px=900).size == (1200, 900)
+    assert open_rgb(png.getvalue(), enough_px=224).size == (1200, 900)
+
+
 def test_fit_square_takes_the_centre() -> None:
     columns = np.repeat(np.arange(30, dtype=np.uint8)[None, :, None] * 8, 10, axis=0)
     image = Image.fromarray(np.repeat(columns, 3, axis=2))

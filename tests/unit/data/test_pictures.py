@@ -40,6 +40,14 @@ def test_plain_pictures_are_the_same_in_every_epoch() -> None:
     assert torch.equal(found.image_u8, pixels(plain, 5, epoch=9))
 
 
+def test_versions_of_one_opening_are_those_of_several() -> None:
+    cuts: list[tuple[Crop, int]] = [("plain", 0), ("transformer", 1), ("transformer", 2)]
+    found = scenes("plain").versions(3, cuts)
+    assert not isinstance(found, Fault)
+    for version, (crop, epoch) in zip(found, cuts, strict=True):
+        assert torch.equal(version.image_u8, pixels(scenes(crop), 3, epoch))
+
+
 def test_indices_choose_among_the_samples() -> None:
     part = scenes("plain", indices=range(10, 14))
     assert len(part) == 4

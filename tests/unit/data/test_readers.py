@@ -362,6 +362,13 @@ def test_a_picture_without_caption_raises_by_name(tmp_path: Path) -> None:
         open_samples(tmp_path)[0]
 
 
+def test_endings_may_be_in_capitals(tmp_path: Path) -> None:
+    """Bug: a picture's could, its caption's could not."""
+    (tmp_path / "A.PNG").write_bytes(png())
+    (tmp_path / "A.TXT").write_text("a fox")
+    assert captions(open_samples(tmp_path)) == ["a fox"]
+
+
 def test_a_changed_folder_changes_its_fingerprint(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png())
     (tmp_path / "a.txt").write_text("a fox")

@@ -25,6 +25,7 @@ from dalle.data.pictures import Fault, Picture, PictureSet
 from dalle.errors import DataError, TrainingError
 from dalle.train.loading import fetched
 from dalle.train.metrics import read_metrics
+from dalle.train.runs import train_vae
 from dalle.train.task import Batch, Loss
 from dalle.train.vae_task import VaeTask
 from tests.unit.train.running import (
@@ -216,8 +217,24 @@ def test_an_error_while_looking_costs_no_steps_and_what_was_missed_is_made_up(
 
 
 def test_resuming_needs_a_checkpoint(vae_run: VaeRun) -> None:
-    with pytest.raises(TrainingError, match=r"nothing to resume: .*leave out --resume"):
+    with pytest.raises(TrainingError, match=r"nothing to resume: .*start anew without --resume"):
         train(vae_run(), resume=True)
+
+
+def test_a_run_whose_first_checkpoint_was_never_finished_starts_anew(vae_run: VaeRun) -> None:
+    """Bug: without --resume it was an earlier run, and with it there was nothing to resume."""
+    run = vae_run(loop={"steps": 3})
+    (run.out / "checkpoints" / "step-00000003.partial").mkdir(parents=True)
+    assert train_vae(run) == 0
+    assert checkpoints(run) == ["step-00000003"]
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_needs_another_folder(vae_run: VaeRun) -> None:
+    run = vae_run(loop={"steps": 3})
+    train(run)
+    (run.out / "checkpoints" / "step-00000003" / "manifest.json").unlink()
+    with pytest.raises(TrainingError, match=r"nothing to resume: .*start anew with another --out"):
+        train(run, resume=True)
 
 
 def test_resuming_with_other_data_is_refused(vae_run: VaeRun, tmp_path: Path) -> None:
@@ -226,7 +243,7 @@ def test_resuming_with_other_data_is_refused(vae_run: VaeRun, tmp_path: Path) ->
     run = vae_run(data=data, loop={"steps": 3})
     train(run)
     (pictures / "000.txt").write_text("another caption")
-    with pytest.raises(TrainingError, match=r"the data have changed since .*step-00000003"):
+    with pytest.raises(TrainingError, match=r"the data, or .* have changed since .*step-00000003"):
         train(run, resume=True)
 
 

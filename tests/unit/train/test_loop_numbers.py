@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,5 +190,14 @@ def test_running_out_of_memory_is_answered_with_advice(vae_run: VaeRun, device: 
             return super().loss(batch, step, noise)
 
     run = vae_run(loop={"accumulate": 2})
-    with pytest.raises(TrainingError, match=r"step 2 with micro-batches of 2 samples; raise loop"):
+    advice = r"of 2 samples; raise loop.accumulate \(now 2\), or lower loop.batch, in a new run"
+    with pytest.raises(TrainingError, match=rf"step 2 with micro-batches {advice}"):
         train(run, Hungry)
+    # Of one sample each there can be no more of them.
+    run = vae_run(loop={"accumulate": 4}, out=run.out.with_name("other"))
+    with pytest.raises(TrainingError, match=r"micro-batches of 1 samples; lower loop.batch, in a"):
+        train(run, Hungry)
+    recomputing = type("Transformer", (Hungry,), {"name": "transformer"})
+    run = replace(run, out=run.out.with_name("third"))
+    with pytest.raises(TrainingError, match=r"; train with --recompute true, or lower loop.batch"):
+        train(run, recomputing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +72,28 @@ def test_what_is_drawn_depends_on_seed_epoch_and_picture_alone(run: Run) -> None
     other = TransformerTask(run(loop={"seed": 1}))
     other.train_set.indices = first.train_set.indices
     assert captions(first, epoch=1) != captions(other, epoch=1)
+
+
+def test_captions_that_are_cut_are_counted(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """Bug: what lay beyond text_len was never learnt, and nobody heard of it."""
+    TransformerTask(run())
+    assert not caplog.records
+    TransformerTask(replace(run(), text_len=8))
+    (line,) = caplog.messages
+    assert re.fullmatch(
+        r"\d+ of 30 captions have over 8 tokens \(the longest \d+\), .*; raise text_len.*", line
+    )
+
+
+def test_sheets_show_held_out_captions_unless_others_are_named(run: Run) -> None:
+    """Bug: foxes and pizzas were drawn by whatever model."""
+    settings = run()
+    task = TransformerTask(settings)
+    assert len(task.sheet_captions) == 4
+    trained = {TokenFolder(settings.tokens).caption(index) for index in task.train_set.indices}
+    assert not {*task.sheet_captions} & trained
+    named = TransformerTask(replace(settings, sample_captions=("a fox",)))
+    assert named.sheet_captions == ("a fox",)
 
 
 def test_every_version_of_a_picture_has_its_turn(run: Run) -> None:
