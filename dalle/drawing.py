@@ -6,7 +6,7 @@ Axes: c captions, g candidates of a caption, t caption tokens, h w grid rows and
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from dalle.image_tokenizer import ImageTokenizer
 from dalle.picture import GeneratedImage, Recipe
 from dalle.previews import Previews, undrawn
 from dalle.prompts import check_prompt
-from dalle.request import Request
+from dalle.request import ImageOptions, Request
 from dalle.results import PromptShown
 from dalle.sampling import Drawn, sample_tokens
 from dalle.sequence import fit_caption, null_caption
@@ -142,6 +142,42 @@ class Drawer:
             whole=prepared.whole if layout == "top-half" else None,
         )
         return ImagePrompt(tokens=rearrange(grid, "h w -> (h w)"), shown=shown)
+
+    def prompt(
+        self, image: Picture | ImagePrompt | None, options: ImageOptions
+    ) -> ImagePrompt | None:
+        """The image prompt that a call asks for; settings that would change nothing are refused.
+
+        Raises:
+            DataError: The picture cannot be read.
+            TypeError: It is none, or `keep_rows` no number.
+            ValueError: A setting is out of range, or there is no picture to read by it.
+        """
+        if image is not None and not isinstance(image, ImagePrompt):
+            return self.read_image(image, **options)
+        if options:
+            why, remedy = "none was given", "pass image=..."
+            if image is not None:
+                why, remedy = "this one has been read already", "pass them to read_image"
+            names = ", ".join(options)
+            raise ValueError(
+                f"{names}: that is how a given picture is read, and {why}; {remedy}, or leave "
+                f"{'it' if len(options) == 1 else 'them'} out"
+            )
+        return image
+
+    def prepare_all(
+        self, captions: Iterable[str] | None, prompt: ImagePrompt | None
+    ) -> list[Prepared]:
+        """Each of `captions` as `prepare` makes it; None is one null caption.
+
+        Raises:
+            TypeError: One is not a string.
+            ValueError: One cannot be drawn.
+        """
+        if captions is None:
+            return [self.prepare_any(None, prompt)]
+        return [self.prepare(caption, prompt) for caption in captions]
 
     def prepare_any(self, caption: str | None, prompt: ImagePrompt | None) -> Prepared:
         """As `prepare`, but None is the null caption, which says nothing."""
@@ -284,7 +320,11 @@ class Drawer:
                     seed=batch.seed,
                     index=index,
                     sampling=batch.sampling,
-                    batch=(len(batch.captions), len(batch.indices)),
+                    # Other captions sway nothing where each is drawn as if alone.
+                    batch=(
+                        1 if batch.engine.independent else len(batch.captions),
+                        len(batch.indices),
+                    ),
                     model=self.fingerprint,
                     prompt=tuple(batch.captions[row].image_tokens.tolist()),
                     dtype=batch.engine.dtype,

@@ -69,8 +69,12 @@ class _Written:
         self.prompt = result.prompt
 
 
-def run(settings: Generate) -> int:
+def run(settings: Generate, model: TextToImage | None = None) -> int:
     """Draw, save and report; 0 when every picture is written.
+
+    Args:
+        settings: What to draw, and how.
+        model: The one that they name, where it is loaded already.
 
     Raises:
         ModelFormatError: The model cannot be loaded.
@@ -85,7 +89,7 @@ def run(settings: Generate) -> int:
     given = None if settings.image is None else read_picture(settings.image)
     listed = None if settings.caption_file is None else _listed(settings.caption_file)
     _check_folder(settings.out)
-    model = TextToImage.from_pretrained(
+    model = model or TextToImage.from_pretrained(
         settings.model,
         clip=settings.clip,
         require_clip=settings.require_clip,
@@ -140,11 +144,10 @@ def _results(
         for caption in settings.captions or (None,):
             yield _draw(model, caption, prompt, settings=settings, sampling=sampling)
         return
-    picture = model.redraw(recipe)
     if settings.vary is None:
-        yield CaptionResult(caption=recipe.caption, images=(picture,))
+        yield CaptionResult(caption=recipe.caption, images=(model.redraw(recipe),))
     else:
-        prompt = model.first_rows(picture, settings.rows)
+        prompt = model.first_rows(model.redraw(recipe, ranker="none"), settings.rows)
         sampling = settings.sampling(recipe.sampling)
         for caption in settings.captions or (recipe.caption or None,):
             yield _draw(model, caption, prompt, settings=settings, sampling=sampling)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dalle.given_picture import read_picture
+from dalle.given_picture import enough_px, read_picture, reduced
 from dalle.image_prompt import CropMode, prepare
 from vae import DiscreteVAE
 from vae.pixels import to_image_u8, to_pixels
@@ -66,7 +66,7 @@ class ImageTokenizer:
             ValueError: `crop` is unknown, or the picture's mode has no clear meaning as RGB.
         """
         cut = prepare(
-            read_picture(picture),
+            reduced(read_picture(picture), enough_px(self.image_px)),
             image_px=self.image_px,
             layout="top-half",
             crop=crop,

@@ -21,7 +21,7 @@ from dalle.device import choose_device
 from dalle.drawing import Drawer, ImagePrompt, Picture, Prepared
 from dalle.folders import model_folder
 from dalle.picture import GeneratedImage, Recipe
-from dalle.ranked import named_ranker, ranked, ranker_of, scored
+from dalle.ranked import in_order, named_ranker, ranked
 from dalle.request import DrawOptions, ImageOptions, Request, check_request, split_options
 from dalle.rerank import ClipRanker, LikelihoodRanker, Ranker, RankerName, find_clip_ranker
 from dalle.results import CaptionFailure, CaptionResult, Frame, Generation, Painter
@@ -174,9 +174,9 @@ class TextToImage:
         sampling, image_options = split_options(options)
         request = self._request(candidates, keep, seed=seed, ranker=ranker, sampling=sampling)
         request.ranker.prepare()
-        prompt = self._prompt(image, image_options)
-        wanted = [None] if captions is None else _listed(captions)
-        prepared = [self._drawer.prepare_any(caption, prompt) for caption in wanted]
+        prompt = self._drawer.prompt(image, image_options)
+        wanted = None if captions is None else _listed(captions)
+        prepared = self._drawer.prepare_all(wanted, prompt)
         # By torch a caption is drawn alone, or its pictures would depend on how many others come.
         together = self._engine.together(candidates) if self._engine.independent else 1
         results = [
@@ -234,7 +234,7 @@ class TextToImage:
         """
         sampling, image_options = split_options(options)
         request = self._request(candidates, keep, seed=seed, ranker=ranker, sampling=sampling)
-        prepared = self._drawer.prepare_any(caption, self._prompt(image, image_options))
+        prepared = self._drawer.prepare_any(caption, self._drawer.prompt(image, image_options))
         return self._stream(prepared, request)
 
     def read_image(self, picture: Picture, **options: Unpack[ImageOptions]) -> ImagePrompt:
@@ -274,15 +274,23 @@ class TextToImage:
         """
         return self._drawer.given_rows(recipe)
 
-    def redraw(self, recipe: Recipe) -> GeneratedImage:
+    def redraw(self, recipe: Recipe, *, ranker: RankerName | None = None) -> GeneratedImage:
         """The picture that `recipe` describes, the same to the last pixel on the same machine.
+
+        Args:
+            recipe: What an earlier picture was drawn by.
+            ranker: What scores it; None takes the model's own choice. Where it fails, the picture
+                stays without a score.
 
         Raises:
             DalleError: The recipe belongs to another model.
-            ValueError: The recipe's caption cannot be drawn, or its image prompt does not fit.
+            ValueError: The recipe's caption cannot be drawn, its image prompt does not fit, or
+                there is no CLIP to score by.
         """
-        ranker = ranker_of(recipe.caption, self.ranker)
-        return scored(recipe.caption, [self._drawer.redraw(recipe)], ranker)[0]
+        scoring = named_ranker(ranker, self.ranker)
+        scoring.prepare()
+        (picture,) = in_order(recipe.caption, [self._drawer.redraw(recipe)], scoring).images
+        return picture
 
     # -------------------------------------------------------------------------- inner workings
 
@@ -299,19 +307,6 @@ class TextToImage:
             candidates, keep, seed=seed, default=self.sampling, options=sampling
         )
         return replace(request, ranker=named_ranker(ranker, self.ranker))
-
-    def _prompt(
-        self, image: Picture | ImagePrompt | None, options: ImageOptions
-    ) -> ImagePrompt | None:
-        """The image prompt that a call asks for; settings without a picture are refused."""
-        if image is not None and not isinstance(image, ImagePrompt):
-            return self.read_image(image, **options)
-        if options:
-            raise ValueError(
-                f"{', '.join(options)} say how a given picture is read, and none was given; pass "
-                "image=..., or leave them out"
-            )
-        return image
 
     def _finish(
         self, captions: tuple[Prepared, ...], request: Request, *, together: int

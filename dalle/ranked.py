@@ -64,7 +64,7 @@ def ranked(caption: Prepared, images: Sequence[GeneratedImage], request: Request
 
 
 def in_order(
-    caption: str, images: Sequence[GeneratedImage], ranker: Ranker, *, notice: str | None
+    caption: str, images: Sequence[GeneratedImage], ranker: Ranker, *, notice: str | None = None
 ) -> CaptionResult:
     """All of `images`, the best first.
 

@@ -22,7 +22,7 @@ from dalle.clip import (
     published_clip_scorer,
     small_clip_scorer,
 )
-from dalle.errors import ClipUnavailableError
+from dalle.errors import ClipUnavailableError, DalleError
 from dalle.folders import model_folder
 
 log = logging.getLogger(__name__)
@@ -103,10 +103,11 @@ class ClipRanker:
         self._load = load
         self._lock = threading.Lock()
         self._scorer: ClipScorer | None = None
+        self._fault: DalleError | None = None
 
     def prepare(self) -> None:
         """Begin to load in the background."""
-        if self._scorer is None:
+        if self._scorer is None and self._fault is None:
             threading.Thread(target=self._load_quietly, daemon=True).start()
 
     def scorer(self) -> ClipScorer:
@@ -116,8 +117,14 @@ class ClipRanker:
             DalleError: It cannot be loaded.
         """
         with self._lock:
+            if self._fault is not None:  # what is damaged is not read again for every caption
+                raise self._fault
             if self._scorer is None:
-                self._scorer = self._load()
+                try:
+                    self._scorer = self._load()
+                except DalleError as err:
+                    self._fault = err
+                    raise
             return self._scorer
 
     def scores(

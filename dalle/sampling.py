@@ -309,14 +309,15 @@ def _draw_rows(
     chooser: Chooser,
 ) -> Iterator[Drawn]:
     sequence = decoder.sequence
-    guided = sampling.guidance_scale != 1
+    null = null_caption(sequence).to(text_ids.device).expand_as(text_ids)
+    # Towards the null caption itself there is nowhere to be guided away from it.
+    guided = sampling.guidance_scale != 1 and not torch.equal(text_ids, null)
     captions, prompt_len = image_prompt.shape
     tokens = text_ids.new_empty(captions, len(streams), sequence.image_len)  # c g m
     tokens[:, :, :prompt_len] = image_prompt[:, None]
     log_probability = torch.zeros(tokens.shape[:2], device=tokens.device)  # c g
 
     if guided:  # the null caption runs beside each caption, as further rows of the batch
-        null = null_caption(sequence).to(text_ids.device).expand_as(text_ids)
         text_ids = torch.cat([text_ids, null])
         image_prompt = torch.cat([image_prompt, image_prompt])
     logits, cache = decoder.prefill(text_ids, image_prompt, candidates=len(streams))

@@ -12,12 +12,10 @@ from dalle.config import Generate, Transform
 from dalle.data.emoji.names import with_article
 from dalle.data.emoji.subjects import core_names
 from dalle.data.images import fit_square
-from dalle.device import choose_device
 from dalle.errors import DalleError
-from dalle.folders import model_folder
 from dalle.generate_command import run as generate
 from dalle.given_picture import read_picture
-from dalle.rerank import ClipRanker, find_clip_ranker
+from dalle.pipeline import TextToImage
 from dalle.transforms import TRANSFORMS, is_zero_shot, transform_caption
 
 log = logging.getLogger(__name__)
@@ -32,9 +30,13 @@ def run(settings: Transform) -> int:
         DalleError: A picture cannot be written.
         ValueError: A setting is out of range.
     """
-    subject = settings.subject
+    subject, model = settings.subject, None
     if subject is None:
-        subject = _guess(settings)
+        picture = read_picture(settings.image)
+        model = TextToImage.from_pretrained(
+            settings.model, clip=settings.clip, device=settings.device
+        )
+        subject = _guess(model, picture)
     names = [one.name for one in TRANSFORMS] if settings.to == "all" else [settings.to]
     for name in names:
         if is_zero_shot(name):
@@ -52,25 +54,22 @@ def run(settings: Transform) -> int:
             clip=settings.clip,
             json=settings.json,
             device=settings.device,
-        )
+        ),
+        model,
     )
 
 
-def _guess(settings: Transform) -> str | None:
+def _guess(model: TextToImage, picture: Image.Image) -> str | None:
     """What CLIP takes the picture for, among the subjects of emoji scenes; None without a CLIP."""
-    device = choose_device(settings.device)
-    ranker = find_clip_ranker(
-        model_folder(settings.model), clip=settings.clip, required=False, device=device
-    )
-    if not isinstance(ranker, ClipRanker):
-        log.info("there is no CLIP to tell what the picture shows; name it with --subject")
-        return None
-    picture = read_picture(settings.image)
     try:
-        name = likeliest_subject(ranker.scorer(), picture)
+        clip = model.clip
     except DalleError as err:
         log.warning("what the picture shows is not known: %s; name it with --subject", err)
         return None
+    if clip is None:
+        log.info("there is no CLIP to tell what the picture shows; name it with --subject")
+        return None
+    name = likeliest_subject(clip, picture)
     log.info("taken for %s; --subject says otherwise", with_article(name))
     return name
 
@@ -79,5 +78,6 @@ def likeliest_subject(clip: ClipScorer, picture: Image.Image) -> str:
     """The subject of the core list whose plain caption fits `picture`, RGB, best."""
     names = core_names()
     captions = [with_article(name) for name in names]
-    cosines = clip.text_features(captions) @ clip.image_features([fit_square(picture, 64)])[0]
+    square = fit_square(picture, min(picture.size))
+    cosines = clip.text_features(captions) @ clip.image_features([square])[0]
     return names[int(torch.argmax(cosines))]

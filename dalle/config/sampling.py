@@ -13,6 +13,10 @@ MAX_CANDIDATES = 4096
 """More candidates of one caption than anybody has drawn; guards against a slip of the hand."""
 
 
+LEAST = 1e-30
+"""Smallest temperature and mass above 0: what single precision would round to 0 is refused."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
     """How image tokens are drawn; applied in the order temperature, top_k, top_p."""
@@ -34,6 +38,9 @@ class SamplingConfig:
                 raise TypeError(f"{name} must be a number, got {value!r}")
         if self.top_k is not None and type(self.top_k) is not int:
             raise TypeError(f"top_k must be a whole number or None, got {self.top_k!r}")
+        for name in ("temperature", "top_p"):
+            if 0 < (value := getattr(self, name)) < LEAST:
+                raise ValueError(f"{name} above 0 must be at least {LEAST:g}, got {value}")
         if not 0 <= self.temperature <= 100:
             raise ValueError(
                 f"temperature must be between 0 (greedy) and 100, got {self.temperature}"

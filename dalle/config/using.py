@@ -173,7 +173,7 @@ class Generate:
                     f"keep_rows {self.keep_rows:g} says how much of a picture is kept; give one "
                     "with --image or --vary"
                 )
-            if self.keep_rows < 0 or (self.keep_rows >= 1 and self.keep_rows % 1):
+            if not self.keep_rows >= 0 or (self.keep_rows >= 1 and self.keep_rows % 1):
                 raise ValueError(
                     "keep_rows must be a part of the height under 1, or a whole number of token "
                     f"rows, got {self.keep_rows:g}"
@@ -191,6 +191,11 @@ class Generate:
         """
         if self.image is None and not names.isdisjoint(_READ_WITH_IMAGE):
             raise ValueError("prompt_layout and crop say how --image is read; give one")
+        if self.prompt_layout == "place-on-top" and "crop" in names:
+            raise ValueError(
+                f"crop {self.crop} says how a picture becomes square whose top is kept, and "
+                "place-on-top keeps all of it; leave one of them out"
+            )
         given = [
             f"--{field.name.replace('_', '-')} {getattr(self, field.name)}"
             for field in fields(self)

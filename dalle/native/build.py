@@ -65,7 +65,7 @@ def compile_library() -> Path:
     """Compile the decode step, unless it has been and is undamaged; returns the library.
 
     Raises:
-        BuildError: There is no compiler, or it fails.
+        BuildError: There is no compiler, it fails, or there is no place for the library.
         OSError: The cache folder cannot be written.
     """
     compiler = _compiler()
@@ -94,8 +94,11 @@ def load_library() -> ctypes.CDLL | None:
     if platform.system() != "Linux":
         return None
     compiler = _compiler()
-    own = None if compiler is None else _library_path(compiler)
-    paths = sorted(_cache_folder().glob(f"decode-{_fingerprint()}-*.so"))
+    try:
+        own = None if compiler is None else _library_path(compiler)
+        paths = sorted(_cache_folder().glob(f"decode-{_fingerprint()}-*.so"))
+    except BuildError:  # whoever asks for it will hear
+        return None
     for path in sorted(paths, key=lambda path: path != own):
         try:
             return open_library(path)
@@ -191,9 +194,20 @@ def _fingerprint() -> str:
 
 
 def _cache_folder() -> Path:
+    """Where what is compiled lies.
+
+    Raises:
+        BuildError: Nobody says, and there is no home.
+    """
     if own := os.environ.get("DALLE_CACHE"):
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dalle"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dalle"
+    except RuntimeError as err:  # some containers have users whom nobody knows
+        raise BuildError(
+            "there is no home folder to keep the fast decode step in; name another folder with the "
+            "environment variable DALLE_CACHE"
+        ) from err
 
 
 def _processor() -> str:

@@ -44,16 +44,19 @@ _PREFILL_ROWS = 512
 class NativeCache:
     """What the drawing of one batch works on: keys and values, and all memory that steps use."""
 
-    def __init__(self, cache: KVCache, *, scratch: Tensor, logits: Tensor) -> None:
+    def __init__(self, cache: KVCache, *, threads: int, scratch: Tensor, logits: Tensor) -> None:
         """Wrap the cache of a prefill.
 
         Args:
             cache: Keys and values, in the type that the step stores them in.
+            threads: How many work at once, each in its part of the scratch; whoever goes on with
+                the drawing may have been given another number.
             scratch: Working memory, float32.
             logits: Where a step leaves its scores, shape (c, g, padded k), float32.
         """
         self.prefix = [KeyValues(*(one.contiguous() for one in pair)) for pair in cache.prefix]
         self.suffix = cache.suffix
+        self.threads = threads
         self.scratch = scratch
         self.logits = logits
         self.slots = torch.arange(max(self.prefix_len, self.suffix_len), dtype=torch.int32)
@@ -115,9 +118,11 @@ class NativeDecoder:
             suffix_len=suffix_len,
         )
         rows, slots = len(text_ids) * candidates, cache.prefix_len + suffix_len
+        threads = self._threads
         return logits[row_of, : self.sequence.image_vocab], NativeCache(
             cache,
-            scratch=self._scratch(rows, slots, self._threads),
+            threads=threads,
+            scratch=self._scratch(rows, slots, threads),
             logits=torch.empty(len(text_ids), candidates, logits.shape[-1]),
         )
 
@@ -186,7 +191,7 @@ class NativeDecoder:
             cache=cache.layers,
             scratch=cache.scratch.data_ptr(),
             logits=cache.logits.data_ptr(),
-            threads=self._threads,
+            threads=cache.threads,
         )
         self._library.dalle_step(ctypes.byref(self._model), ctypes.byref(step))
         del seen  # the lists had to live until here

@@ -82,7 +82,7 @@ def _picture_flags(settings: DrawSettings) -> list[str]:
             f"--image={settings.image}",
             f"--keep-rows={settings.keep_rows!r}",
             f"--prompt-layout={settings.layout}",
-            f"--crop={settings.crop}",
+            *([f"--crop={settings.crop}"] if settings.layout == "top-half" else []),
         ]
     if settings.vary is not None:
         return [f"--vary={settings.vary}", f"--keep-rows={settings.keep_rows!r}"]

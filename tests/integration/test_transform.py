@@ -34,6 +34,18 @@ def test_one_word_makes_the_caption_and_puts_the_picture_on_top(
     assert len(recipe.prompt) == 8
 
 
+def test_a_clip_that_cannot_be_had_is_asked_for_once(
+    given: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bug: once to guess what the picture shows, and once more to rank."""
+    words = ["--to", "sketch", "--model", str(tiny_model), "--clip", "ViT-B-32/laion2b_s34b_b79k"]
+    out = ["--out", str(tmp_path / "out"), "--candidates", "1"]
+    assert main(["transform", str(given), *words, *out]) == 0
+    err = capsys.readouterr().err
+    assert err.count("could not be fetched") == 1
+    assert "name it with --subject" in err
+
+
 def test_all_draws_every_transform_onto_one_sheet(
     given: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,7 @@ import logging
 import os
 import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,14 @@ import torch
 from dalle import Recipe, TextToImage, read_recipe
 from dalle.cli import main
 from dalle.config import Dtype, WeightType
+from dalle.drawing import DrawBatch, Drawer
 from dalle.engine import COMPILED_MICROBATCH, GPU_MICROBATCH, Engine, Engines
 from dalle.graph_decoder import GraphDecoder
 from dalle.linear_layers import MICROBATCH
 from dalle.native import build
 from dalle.native.build import BuildError, compile_library, load_library
 from dalle.picture import GeneratedImage, _recipe
+from dalle.sampling import Drawn
 
 CAPTIONS = ["a fox on a blue background", "two apples", "a pizza"]
 
@@ -46,6 +49,36 @@ def test_microbatches_of_torch_have_one_size(tiny_pipeline: TextToImage) -> None
     assert engine.microbatches(5) == [range(5)]
     assert engine.microbatches(20) == [range(16), range(16, 32)]
     assert [engine.together(n) for n in (1, 5, 16, 20)] == [MICROBATCH, 3, 1, 1]
+
+
+@pytest.mark.usefixtures("library")
+def test_what_stands_beside_a_caption_leaves_no_mark_in_its_picture(tiny_model: Path) -> None:
+    """Bug: with another line in the file, the same pictures came under other names."""
+    model = TextToImage.from_pretrained(tiny_model, device="cpu")
+    alone = model.generate(CAPTIONS[0], candidates=2).images
+    beside = model.generate(CAPTIONS, candidates=2).results[0].images
+    assert [image.png() for image in beside] == [image.png() for image in alone]
+
+
+def test_without_a_home_drawing_goes_on_without_the_compiled_step(
+    monkeypatch: pytest.MonkeyPatch, tiny_model: Path
+) -> None:
+    """Bug: nothing was drawn where a container's user is nobody."""
+    for name in ("HOME", "XDG_CACHE_HOME", "DALLE_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def nobody(_: int) -> None:
+        raise KeyError("no such user")
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    load_library.cache_clear()
+    try:
+        assert load_library() is None
+        assert TextToImage.from_pretrained(tiny_model, device="cpu").generate("a fox").images
+        with pytest.raises(BuildError, match=r"no home folder .*DALLE_CACHE"):
+            compile_library()
+    finally:
+        load_library.cache_clear()
 
 
 @pytest.mark.usefixtures("library")
@@ -102,19 +135,31 @@ def test_a_recipe_brings_the_picture_back(
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_captions_of_one_call_are_drawn_together_where_none_sways_another(
-    compiled: bool, tiny_model: Path, request: pytest.FixtureRequest
+    compiled: bool,
+    tiny_model: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    together: list[int] = []
+    draw = Drawer.draw
+
+    def noted(self: Drawer, batch: DrawBatch) -> Iterator[Drawn]:
+        together.append(len(batch.captions))
+        return draw(self, batch)
+
+    monkeypatch.setattr(Drawer, "draw", noted)
     if compiled:
         request.getfixturevalue("library")
     model = TextToImage.from_pretrained(tiny_model, device="cpu")
     results = model.generate(CAPTIONS, candidates=2, seed=4).results
     assert [result.caption for result in results] == CAPTIONS
+    assert together == ([3] if compiled else [1, 1, 1])
     for caption, result in zip(CAPTIONS, results, strict=True):
         for image, alone in zip(
             result.images, model.generate(caption, candidates=2, seed=4).images, strict=True
         ):
             assert same(image, alone)
-            assert image.recipe.batch == ((3, 2) if compiled else (1, 2))
+            assert image.recipe == alone.recipe
 
 
 @pytest.mark.usefixtures("library")

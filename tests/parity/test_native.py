@@ -170,6 +170,20 @@ def test_bits_do_not_depend_on_the_threads(
     assert torch.equal(scores(decoder, captions(), tokens), alone)
 
 
+def test_a_drawing_goes_on_with_the_threads_it_began_with(
+    library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: whoever went on with it with more threads wrote past the memory made for fewer."""
+    decoder = NativeDecoder(tiny(64, 2, "dense"), library, weights="fp32")
+    tokens = images(4, 3)
+    _, cache = decoder.prefill(captions(), tokens[:, 0, :PROMPT_LEN], candidates=3)
+    size, guard = cache.scratch.numel(), 1 << 14
+    cache.scratch = torch.full((size + guard,), 7.0)
+    monkeypatch.setattr(NativeDecoder, "_threads", 4)
+    decoder.decode_step(tokens[:, :, PROMPT_LEN].contiguous(), PROMPT_LEN, cache)
+    assert (cache.scratch[size:] == 7).all()
+
+
 SETTINGS = [
     SamplingConfig(),
     SamplingConfig(temperature=0),

@@ -131,8 +131,21 @@ def test_bad_settings_are_refused(
 
 
 def test_settings_of_a_picture_without_one_are_refused(tiny_pipeline: TextToImage) -> None:
-    with pytest.raises(ValueError, match="keep_rows say how a given picture is read, and none was"):
+    message = "keep_rows: that is how a given picture is read, and "
+    with pytest.raises(ValueError, match=f"{message}none was given; pass image"):
         tiny_pipeline.generate(FOX, keep_rows=2)
+    prompt = tiny_pipeline.read_image(Image.new("RGB", (16, 16)))
+    with pytest.raises(ValueError, match=f"{message}this one has been read already; pass them to"):
+        tiny_pipeline.generate(FOX, image=prompt, keep_rows=2)
+
+
+def test_a_large_picture_has_the_same_tokens_by_whatever_way(tiny_pipeline: TextToImage) -> None:
+    """Bug: looked at by itself it was not first reduced as a picture to go on from is."""
+    noise = np.random.default_rng(2).integers(256, size=(1300, 1300, 3), dtype=np.uint8)
+    large = Image.fromarray(noise)
+    seen = tiny_pipeline.image_tokenizer.see(large).tokens
+    kept = tiny_pipeline.read_image(large, keep_rows=3).tokens
+    assert seen[:3].ravel().tolist() == kept.tolist()
 
 
 def test_what_is_no_picture_is_refused(tiny_pipeline: TextToImage, tmp_path: Path) -> None:

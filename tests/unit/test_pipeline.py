@@ -191,6 +191,13 @@ def test_wrong_captions_are_refused_at_the_call(
         tiny_pipeline.stream(caption)
 
 
+def test_only_none_by_itself_is_the_null_caption(tiny_pipeline: TextToImage) -> None:
+    """Bug: a gap in a list of captions was drawn as whatever comes to mind."""
+    with pytest.raises(TypeError, match="must be a string, got NoneType"):
+        tiny_pipeline.generate([FOX, None])  # type: ignore[list-item]
+    assert tiny_pipeline.generate(None, candidates=1).results[0].caption == ""
+
+
 def test_a_long_caption_is_cut_with_a_notice(
     tiny_pipeline: TextToImage, caplog: pytest.LogCaptureFixture
 ) -> None:

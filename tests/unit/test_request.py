@@ -72,6 +72,9 @@ def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
         ({"top_k": 2.5}, r"top_k must be a whole number or None, got 2\.5"),
         ({"top_p": 1.2}, r"top_p must be in \(0, 1\], got 1\.2"),
         ({"top_p": 0}, r"top_p must be in \(0, 1\], got 0"),
+        # In single precision both are 0: the one was no index, the other always the first token.
+        ({"top_p": 1e-46}, "top_p above 0 must be at least 1e-30, got 1e-46"),
+        ({"temperature": 1e-46}, "temperature above 0 must be at least 1e-30, got 1e-46"),
         ({"guidance_scale": float("inf")}, "guidance_scale must be between 0 and 100, got inf"),
         ({"guidence": 2}, "unknown sampling option 'guidence'; the options are temperature, top_k"),
     ],

@@ -102,6 +102,30 @@ def test_pictures_are_not_lost_where_the_clip_is_torn(
     assert result.notice == "the candidates are not ranked: it is torn"
 
 
+def test_a_torn_clip_is_read_once(tiny_model: Path) -> None:
+    """Bug: it was read and hashed again for every caption of a file."""
+    loads = []
+
+    def torn() -> ClipScorer:
+        loads.append(1)
+        raise ModelFormatError("it is torn")
+
+    model = TextToImage(load_model(tiny_model), ranker=ClipRanker(torn), device="cpu")
+    results = list(model.generate_many(["a fox", "a pizza", "two apples"]))
+    assert len(results) == 3
+    assert len(loads) == 1
+
+
+def test_a_picture_is_redrawn_also_where_it_cannot_be_scored(tiny_model: Path) -> None:
+    """Bug: it was lost, where `generate` draws it with a notice."""
+    model = TextToImage(load_model(tiny_model), ranker=ClipRanker(broken), device="cpu")
+    picture = model.generate("a fox", candidates=1).images[0]
+    again = model.redraw(picture.recipe)
+    assert again.image.tobytes() == picture.image.tobytes()
+    assert (again.score, again.ranker) == (None, "none")
+    assert model.redraw(picture.recipe, ranker="likelihood").score == picture.log_likelihood
+
+
 def test_a_clip_that_cannot_be_had_leaves_candidates_as_drawn(
     tiny_model: Path,
 ) -> None:

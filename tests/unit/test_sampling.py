@@ -342,8 +342,12 @@ def test_guidance_one_is_off_and_costs_nothing() -> None:
 
 
 def test_images_of_no_caption_need_no_guidance() -> None:
+    """Bug: every row was decoded twice to be guided by itself."""
     transformer, text_ids = tiny(), captions([])
+    rows: list[int] = []
+    transformer.blocks[0].register_forward_hook(lambda *call: rows.append(len(call[1][0])))
     guided = last(transformer, text_ids, [0], sampling=SamplingConfig(guidance_scale=5)).tokens
+    assert {*rows} == {1}
     assert torch.equal(guided, last(transformer, text_ids, [0]).tokens)
 
 

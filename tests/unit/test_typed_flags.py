@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,18 @@ def test_a_default_of_how_a_picture_is_read_needs_a_picture() -> None:
         with pytest.raises(ValueError, match="say how --image is read; give one"):
             parse("a fox", *words)
         assert parse("--image", "fox.png", *words).image == Path("fox.png")
+
+
+def test_a_cut_of_a_picture_that_is_kept_whole_is_refused() -> None:
+    """Bug: `--prompt-layout place-on-top --crop pad` was taken, and nothing was padded."""
+    with pytest.raises(ValueError, match=r"crop pad says how .*; leave one of them out"):
+        parse("--image", "fox.png", "--prompt-layout", "place-on-top", "--crop", "pad")
+
+
+def test_rows_must_be_a_number_that_is_one() -> None:
+    """Bug: `--keep-rows nan` went through, and ended the command once the model was loaded."""
+    with pytest.raises(ValueError, match="keep_rows must be a part of the height under 1"):
+        Generate(captions=("a fox",), image=Path("fox.png"), keep_rows=math.nan)
 
 
 def test_a_file_that_spells_out_every_default_still_redraws(tmp_path: Path) -> None:
