@@ -52,7 +52,7 @@ clean: ## remove .venv and all caches; data, runs and pictures stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
 	find dalle vae tests -name __pycache__ -prune -exec rm -rf {} +
 
-# Rebuilt only when what is to be installed has changed. uv installs in a third of pip's time, from
+# Rebuilt only when what is to be installed has changed. uv installs in half of pip's time, from
 # pip's index where it has one of its own (a mirror); where uv cannot, pip does. Gradio asks for a
 # Pillow older than the patched one but works with it, so Pillow comes last.
 $(STAMP): pyproject.toml constraints.txt

@@ -9,6 +9,7 @@ The public names are imported on first use, so that `import dalle` costs nothing
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,12 @@ __all__ = [
     "__version__",
     "read_recipe",
 ]
+
+# torch's OpenMP reads this when torch is imported. Its threads otherwise spin for long before they
+# sleep, which may take the core from whom they wait for: beside another program drawing took twice
+# as long (docs/results/performance.md).
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 _HEAVY = {
     "CaptionFailure": "dalle.results",

@@ -197,14 +197,16 @@ class CaptionTokenizer:
         symbols = list(word)
         unknown = len(self._ranks)
         # Of each pair of neighbours. A word may be a whole caption, where no spaces are written.
-        ranks = np.array([self._ranks.get(pair, unknown) for pair in pairwise(symbols)])
-        while len(ranks):
-            allowed = np.where(rng.random(len(ranks)) >= probability, ranks, unknown)
-            where = int(allowed.argmin())
-            if allowed[where] == unknown:
+        ranks = [self._ranks.get(pair, unknown) for pair in pairwise(symbols)]
+        while ranks:
+            best, where = unknown, -1
+            for index, draw in enumerate(rng.random(len(ranks)).tolist()):
+                if ranks[index] < best and draw >= probability:
+                    best, where = ranks[index], index
+            if where < 0:
                 break
             symbols[where : where + 2] = [symbols[where] + symbols[where + 1]]
-            ranks = np.delete(ranks, where)
+            del ranks[where]
             for left in range(max(0, where - 1), min(where + 1, len(ranks))):
                 ranks[left] = self._ranks.get((symbols[left], symbols[left + 1]), unknown)
         return symbols

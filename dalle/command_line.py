@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from dalle.folders import at_home
 from dalle.options import Option, nearest, sections
 
 
@@ -59,7 +60,7 @@ def split(
             _refuse_short_flag(word, positional=positional)
             words.append(word)
         elif key == "config":
-            files.append(Path(value if equals else rest.value_of("--config", "a path")))
+            files.append(at_home(value if equals else rest.value_of("--config", "a path")))
         elif key in by_key:
             flags[key] = value if equals else rest.value_of_option(by_key[key])
         else:

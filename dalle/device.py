@@ -9,6 +9,12 @@ import torch
 
 from dalle.config import Device, Precision
 
+CPU_GEMM_SIZE = 1024
+GPU_GEMM_SIZE = 8192
+"""Sides of the squares that rates are measured with: a GPU is done with small ones sooner than the
+next can be launched."""
+GPU_QUEUED = 20
+
 
 def choose_device(wanted: Device) -> torch.device:
     """The device to use; `auto` takes a GPU if torch can use one.
@@ -37,19 +43,28 @@ def autocast_dtype(wanted: Precision, device: torch.device) -> torch.dtype | Non
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else None
 
 
-def gemm_rate(dtype: torch.dtype, device: torch.device, *, size: int = 1024) -> float:
-    """Operations per second of square products of side `size`, two for each multiply-add.
+def gemm_rate(dtype: torch.dtype, device: torch.device, *, size: int | None = None) -> float:
+    """Operations per second of square products, two for each multiply-add.
 
-    The best of four, after one that does not count; a tenth of a second or two on a CPU.
+    The best of four measurements, after one that does not count; a tenth of a second or two.
+
+    Args:
+        dtype: Of the factors.
+        device: Where they are multiplied.
+        size: Side of the squares; None takes one that keeps the device busy.
     """
+    on_gpu = device.type == "cuda"
+    size = size or (GPU_GEMM_SIZE if on_gpu else CPU_GEMM_SIZE)
+    queued = GPU_QUEUED if on_gpu else 1  # a GPU would wait for each to be launched
     left = torch.randn(size, size, device=device).to(dtype)
     right = torch.randn(size, size, device=device).to(dtype)
     shortest = math.inf
     for run in range(5):
         start = time.perf_counter()
-        left @ right
-        if device.type == "cuda":
+        for _ in range(queued):
+            left @ right
+        if on_gpu:
             torch.cuda.synchronize(device)
         if run:
             shortest = min(shortest, time.perf_counter() - start)
-    return 2 * size**3 / shortest
+    return 2 * size**3 * queued / shortest

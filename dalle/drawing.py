@@ -146,7 +146,7 @@ class Drawer:
     def prompt(
         self, image: Picture | ImagePrompt | None, options: ImageOptions
     ) -> ImagePrompt | None:
-        """The image prompt that a call asks for; settings that would change nothing are refused.
+        """The image prompt that a call asks for; how to read it is refused where nothing is read.
 
         Raises:
             DataError: The picture cannot be read.

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,7 +52,7 @@ from dalle.evaluate.results import Evaluation, Reconstruction, Retrieval
 from dalle.evaluate.vae import BATCH, Scene, evaluate_vae
 from dalle.evaluate.validation import SCENES as VALIDATED
 from dalle.evaluate.validation import validate
-from dalle.folders import model_folder
+from dalle.folders import at_home, model_folder
 from dalle.picture import save_png
 from dalle.pipeline import TextToImage
 from dalle.rerank import find_clip_ranker, rank
@@ -138,7 +137,7 @@ def run(settings: EvalModel) -> int:
 def _asked(settings: EvalModel, image_px: tuple[int, int]) -> list[Asked]:
     """The captions to evaluate on, as many as settings ask for and there are."""
     if not settings.of_scenes:
-        found = read_captions(Path(settings.set)).captions
+        found = read_captions(at_home(settings.set)).captions
         return [Asked(caption=caption) for caption in found[: settings.captions]]
     return _scenes(settings, image_px, range(settings.captions))
 

@@ -21,7 +21,7 @@ def bundled_models() -> dict[str, Path]:
 
 
 def at_home(path: str | Path) -> Path:
-    """A path that begins with ~ as a shell would have it; they do so for the words they know."""
+    """A path that begins with ~ as a shell reads it, which leaves `--out=~/runs` as it is."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own raises where there is no home
 
 

@@ -10,14 +10,16 @@ vocabulary.
 
 from __future__ import annotations
 
+import functools
 import threading
 import weakref
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dalle.attention import KeyValues, KVCache, Visible
+from dalle.attention import KeyValues, KVCache, LayerMemory, Visible
 from dalle.sequence import image_slot
 from dalle.transformer import Block, DecodeBlock, JointTransformer
 
@@ -25,6 +27,11 @@ QUARTERS = 4
 """Graphs of a picture; each reads up to a quarter of the suffix more than it must."""
 KEPT_DESKS = 2
 """Desks without a user that are kept nevertheless, each with a cache and its graphs."""
+COMPILED_SHAPES = 64
+"""Shapes, types and models that a process may compile a block for; with torch's own limit of eight,
+what comes after them is run uncompiled."""
+_RECORDING = threading.Lock()
+"""Only one graph can be recorded at a time in a process, whatever thread or model records it."""
 
 
 class Desk:
@@ -68,6 +75,7 @@ class Desk:
             captions, candidates, sequence.image_vocab, dtype=torch.float32, device=device
         )
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._pool: Any = None  # of torch's own type
 
     def suits(self, prefix: Sequence[KeyValues], candidates: int) -> bool:
         """Whether a prefill's keys are of the shape that is worked on here."""
@@ -130,16 +138,42 @@ class Desk:
 
     def _record(self, reach: int) -> torch.cuda.CUDAGraph:
         """A graph of `_run`, after one run in which kernels are chosen and, if wanted, compiled."""
-        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
-        aside.wait_stream(here)
-        with torch.cuda.stream(aside):
-            self._run(reach)
-        here.wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        # Other threads, which load a CLIP or read a picture, may go on meanwhile.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._run(reach)
+        with _RECORDING:
+            here, aside = torch.cuda.current_stream(), _stream_aside()
+            aside.wait_stream(here)
+            with torch.cuda.stream(aside):
+                self._run(reach)
+            here.wait_stream(aside)
+            # Other threads, which load a CLIP or read a picture, may go on meanwhile. A desk's
+            # graphs never run at once, and their scores are copied out, so they share memory.
+            with torch.cuda.graph(
+                graph, pool=self._pool, stream=aside, capture_error_mode="thread_local"
+            ):
+                self._run(reach)
+        self._pool = graph.pool()
         return graph
+
+
+@functools.cache
+def _stream_aside() -> torch.cuda.Stream:
+    """Where all graphs are recorded: each further stream would keep workspaces of its own."""
+    return torch.cuda.Stream()
+
+
+def compiled_block(**options: Any) -> DecodeBlock:
+    """`Block.decode` as torch compiles it.
+
+    Keys and values of the suffix are handed over once: told of them twice, to be written and to be
+    read, torch copies all of them at every step. `options` are those of `torch.compile`.
+    """
+    torch._dynamo.config.recompile_limit = COMPILED_SHAPES
+
+    def decode(block: Block, x: Tensor, memory: LayerMemory, visible: Visible) -> Tensor:
+        rows = KeyValues(*(one.flatten(0, 2) for one in memory.suffix))
+        return block.decode(x, LayerMemory(memory.prefix, memory.suffix, rows), visible)
+
+    return torch.compile(decode, **options)
 
 
 class Lease:
@@ -164,15 +198,21 @@ class GraphDecoder:
     def __init__(self, transformer: JointTransformer, *, compile: bool) -> None:
         self.sequence = transformer.sequence
         self._transformer = transformer
-        self._decode_block: DecodeBlock = torch.compile(Block.decode) if compile else Block.decode
+        self._decode_block = compiled_block() if compile else Block.decode
         self._desks: list[tuple[Desk, weakref.ref[Lease]]] = []
         self._lock = threading.Lock()
 
     def prefill(
         self, text_ids: Tensor, image_prompt: Tensor | None, *, candidates: int
     ) -> tuple[Tensor, Lease]:
-        """As `JointTransformer.prefill`; its keys and values go to a desk of their shape."""
-        logits, cache = self._transformer.prefill(text_ids, image_prompt, candidates=0)
+        """As `JointTransformer.prefill`; its keys and values go to a desk of their shape.
+
+        Equal captions are read each by itself, since the kernels that a GPU takes, and with them
+        rounding, depend on how many rows there are.
+        """
+        logits, cache = self._transformer.prefill(
+            text_ids, image_prompt, candidates=0, merge_equal=False
+        )
         lease = self._lease(cache.prefix, candidates)
         lease.desk.begin(cache.prefix)
         return logits, lease

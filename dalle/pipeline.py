@@ -21,7 +21,7 @@ from dalle.device import choose_device
 from dalle.drawing import Drawer, ImagePrompt, Picture, Prepared
 from dalle.folders import model_folder
 from dalle.picture import GeneratedImage, Recipe
-from dalle.ranked import in_order, named_ranker, ranked
+from dalle.ranked import in_order, named_ranker, ranked, ranker_of
 from dalle.request import DrawOptions, ImageOptions, Request, check_request, split_options
 from dalle.rerank import ClipRanker, LikelihoodRanker, Ranker, RankerName, find_clip_ranker
 from dalle.results import CaptionFailure, CaptionResult, Frame, Generation, Painter
@@ -287,7 +287,7 @@ class TextToImage:
             ValueError: The recipe's caption cannot be drawn, its image prompt does not fit, or
                 there is no CLIP to score by.
         """
-        scoring = named_ranker(ranker, self.ranker)
+        scoring = ranker_of(recipe.caption, named_ranker(ranker, self.ranker))
         scoring.prepare()
         (picture,) = in_order(recipe.caption, [self._drawer.redraw(recipe)], scoring).images
         return picture

@@ -23,7 +23,7 @@ from dalle.clip import (
     small_clip_scorer,
 )
 from dalle.errors import ClipUnavailableError, DalleError
-from dalle.folders import model_folder
+from dalle.folders import at_home, model_folder
 
 log = logging.getLogger(__name__)
 
@@ -118,12 +118,12 @@ class ClipRanker:
         """
         with self._lock:
             if self._fault is not None:  # what is damaged is not read again for every caption
-                raise self._fault
+                raise type(self._fault)(str(self._fault))
             if self._scorer is None:
                 try:
                     self._scorer = self._load()
                 except DalleError as err:
-                    self._fault = err
+                    self._fault = type(err)(str(err))  # without a trace, which holds pictures
                     raise
             return self._scorer
 
@@ -194,7 +194,7 @@ def find_clip_ranker(
 
 
 def _wanted_scorer(clip: str | Path, device: torch.device) -> ClipScorer:
-    path = Path(clip)
+    path = at_home(clip)
     if path.is_dir():
         return _our_scorer(model_folder(path), device)
     return published_clip_scorer(str(clip), device)

@@ -176,19 +176,30 @@ class JointTransformer(nn.Module):
         )
 
     def prefill(
-        self, text_ids: Tensor, image_prompt: Tensor | None, *, candidates: int
+        self,
+        text_ids: Tensor,
+        image_prompt: Tensor | None,
+        *,
+        candidates: int,
+        merge_equal: bool = True,
     ) -> tuple[Tensor, KVCache]:
-        """Read captions and image prompts; equal ones are computed once.
+        """Read captions and image prompts.
 
         Args:
             text_ids: Captions with pads, shape (c, t), int64.
             image_prompt: First image tokens, shape (c, r), 0 <= r < m; None is r = 0.
             candidates: Images that will be drawn for each caption (g); 0 makes no room for any.
+            merge_equal: Compute equal ones once.
 
         Returns:
             Scores for image token r, shape (c, k), float32; and a cache with room for the rest.
         """
-        embedded, row_of = self.embed_distinct(text_ids, image_prompt)
+        prompt = text_ids[:, :0] if image_prompt is None else image_prompt
+        if merge_equal:
+            embedded, row_of = self.embed_distinct(text_ids, prompt)
+        else:
+            embedded = self.embed(text_ids, prompt)
+            row_of = torch.arange(len(text_ids), device=text_ids.device)
         memory: list[KeyValues] = []
         x = self._run(embedded, memory)
         prefix = [KeyValues(keys[row_of], values[row_of]) for keys, values in memory]

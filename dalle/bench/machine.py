@@ -18,7 +18,7 @@ from dalle.config import WeightType
 from dalle.device import gemm_rate
 
 GEMM_SIZE = 2048
-"""Side of the square products that the rates are measured with; training's are of this order."""
+"""Side of the products that a CPU's rates are measured with; training's are of this order."""
 PROBE_SIZE = 256
 """Side of the products that show whether a type is worth measuring at all."""
 HOPELESS = 0.2
@@ -73,6 +73,20 @@ def measure(work: Callable[[], object], *, runs: int, device: torch.device) -> T
 
 def measure_rates(device: torch.device) -> Rates:
     """Measure what the machine can do; takes a second or two."""
+    block = torch.ones(READ_BYTES // 4, device=device)
+    seconds = _best(block.sum, device)
+    flops = _gpu_flops(device) if device.type == "cuda" else _cpu_flops(device)
+    return Rates(flops=flops, bytes_per_s=READ_BYTES / seconds)
+
+
+def _gpu_flops(device: torch.device) -> dict[WeightType, float]:
+    """Operations per second by type; int8 weights are multiplied in bf16."""
+    narrow = gemm_rate(torch.bfloat16, device)
+    return {"fp32": gemm_rate(torch.float32, device), "bf16": narrow, "int8": narrow}
+
+
+def _cpu_flops(device: torch.device) -> dict[WeightType, float]:
+    """Operations per second by type."""
     wide = gemm_rate(torch.float32, device, size=GEMM_SIZE)
     least = HOPELESS * gemm_rate(torch.float32, device, size=PROBE_SIZE)
     flops: dict[WeightType, float] = {"fp32": wide}
@@ -85,9 +99,7 @@ def measure_rates(device: torch.device) -> Rates:
         # would take it minutes.
         hopeless = rate(size=PROBE_SIZE) < least
         flops[dtype] = wide if hopeless else max(wide, rate(size=GEMM_SIZE))
-    block = torch.ones(READ_BYTES // 4, device=device)
-    seconds = _best(block.sum, device)
-    return Rates(flops=flops, bytes_per_s=READ_BYTES / seconds)
+    return flops
 
 
 def describe(device: torch.device) -> dict[str, str | int]:

@@ -13,7 +13,7 @@ MAX_CANDIDATES = 4096
 """More candidates of one caption than anybody has drawn; guards against a slip of the hand."""
 
 
-LEAST = 1e-30
+LEAST_ABOVE_0 = 1e-30
 """Smallest temperature and mass above 0: what single precision would round to 0 is refused."""
 
 
@@ -39,8 +39,8 @@ class SamplingConfig:
         if self.top_k is not None and type(self.top_k) is not int:
             raise TypeError(f"top_k must be a whole number or None, got {self.top_k!r}")
         for name in ("temperature", "top_p"):
-            if 0 < (value := getattr(self, name)) < LEAST:
-                raise ValueError(f"{name} above 0 must be at least {LEAST:g}, got {value}")
+            if 0 < (value := getattr(self, name)) < LEAST_ABOVE_0:
+                raise ValueError(f"{name} above 0 must be at least {LEAST_ABOVE_0:g}, got {value}")
         if not 0 <= self.temperature <= 100:
             raise ValueError(
                 f"temperature must be between 0 (greedy) and 100, got {self.temperature}"

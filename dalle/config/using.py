@@ -279,7 +279,7 @@ class Demo:
     """Port to listen on; 0 takes any that is free."""
     public_host: str | None = None
     """Name by which a proxy on this machine, such as one that asks for a password, serves the page
-    to others; then `host` stays as it is."""
+    to others. It must pass on the headers Host and X-Forwarded-Proto; `host` stays as it is."""
     max_seconds: float = 300.0
     """Longest time in seconds that a request may draw."""
     mcp: bool = False

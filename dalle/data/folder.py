@@ -116,12 +116,10 @@ def picture_paths(folder: Path) -> list[Path]:
 
 
 def _caption_of(picture: Path) -> Path:
-    """Its caption's file, whose ending may be in capitals, as cameras and some systems write it."""
+    """Its caption's file, whose ending may also be in capitals, as the picture's may."""
     path = picture.with_suffix(CAPTION_SUFFIX)
-    if not path.is_file():
-        loud = picture.with_suffix(CAPTION_SUFFIX.upper())
-        return loud if loud.is_file() else path
-    return path
+    in_capitals = picture.with_suffix(CAPTION_SUFFIX.upper())
+    return in_capitals if in_capitals.is_file() and not path.is_file() else path
 
 
 def _raise(error: OSError) -> None:

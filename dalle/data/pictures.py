@@ -20,7 +20,7 @@ from dalle.errors import DataError
 from dalle.seeds import derive_seed
 
 Crop = Literal["plain", "vae", "transformer"]
-ENOUGH = 4
+DECODED_TIMES = 4
 """How many times the side of what is cut a photograph's shorter side must have; what it has beyond
 need not be decoded, and would not be seen."""
 
@@ -73,7 +73,7 @@ class PictureSet(Dataset[Picture | Fault]):
         try:
             sample = self.samples[index]
             key = sample.key
-            image = open_rgb(sample.image, enough_px=ENOUGH * self.px)
+            image = open_rgb(sample.image, enough_px=DECODED_TIMES * self.px)
         except DataError as err:
             return Fault(key=key, reason=str(err))
         return [

@@ -63,8 +63,6 @@ class Doorkeeper:
         app: The page.
         limits: The page's limits.
         hosts: Names that the page may be asked by; None for any.
-        public_host: Name by which a proxy in front serves the page, if there is one. What the
-            proxy passes on comes from that site, whatever host it asks for.
         endpoints: Names that `/call/` knows, and of each the values that it takes by name: True for
             those that must be given.
         folder: Where uploads are kept; None where nobody counts them.
@@ -76,14 +74,12 @@ class Doorkeeper:
         *,
         limits: Limits,
         hosts: tuple[str, ...] | None,
-        public_host: str | None = None,
         endpoints: Mapping[str, Mapping[str, bool]],
         folder: Path | None = None,
     ) -> None:
         self._app = app
         self._limits = limits
         self._hosts = hosts
-        self._public_host = public_host
         self._endpoints = endpoints
         self._folder = folder
 
@@ -129,12 +125,11 @@ class Doorkeeper:
         host, origin = headers.get(b"host", ""), headers.get(b"origin")
         try:
             name, site = _name(host), None if origin is None else urlsplit(origin).netloc
-            is_public = self._public_host is not None and _name(site or "") == self._public_host
         except ValueError:
             return 400, "host and origin must be addresses"
         if self._hosts is not None and name not in self._hosts:
             return 421, "this page is not served under that host name"
-        if site is not None and site != host and not is_public:
+        if site is not None and site != host:
             return 403, "requests from other sites are refused"
         length = headers.get(b"content-length", "0")
         if not (length.isascii() and length.isdigit() and len(length) < _MAX_DIGITS):

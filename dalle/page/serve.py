@@ -170,7 +170,6 @@ def _serve(service: Service, settings: Demo, listener: socket.socket) -> int:
         app,
         limits=service.limits,
         hosts=hosts,
-        public_host=settings.public_host,
         endpoints=parameters(),
         folder=service.folder.parent,
     )

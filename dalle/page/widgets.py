@@ -17,6 +17,11 @@ MAX_SEED = 1_000_000
 """Seeds that nobody chose are below this, short enough to be read out."""
 MAX_TEMPERATURE = 2.0
 MAX_GUIDANCE = 6.0
+_INPUTS = (
+    *("candidates", "keep", "seed", "fresh", "temperature"),
+    *("top_k", "top_p", "guidance_scale", "ranker"),
+)
+"""Settings with a widget of the same name; `fresh` is whether the seed is a new one."""
 RANKERS = {"Best by CLIP": "clip", "Best by likelihood": "likelihood", "As drawn": "none"}
 
 
@@ -56,7 +61,7 @@ class SettingsPanel:
                 self.top_k = _slider(
                     "Top-k (0: off)", 0, facts.codebook_size, sampling.top_k or 0, step=1
                 )
-                self.guidance = _slider(
+                self.guidance_scale = _slider(
                     "Guidance", 1, MAX_GUIDANCE, sampling.guidance_scale, step=0.1,
                     shown=facts.is_guided,
                 )  # fmt: skip
@@ -65,21 +70,18 @@ class SettingsPanel:
 
     @property
     def inputs(self) -> list[Any]:
-        """The widgets whose values `asked` reads."""
-        return [
-            *(self.candidates, self.keep, self.seed, self.fresh, self.temperature),
-            *(self.top_k, self.top_p, self.guidance, self.ranker),
-        ]
+        """The widgets whose values `read` and `settled` take."""
+        return [getattr(self, name) for name in _INPUTS]
 
     def settled(self, values: Sequence[Any]) -> tuple[Any, ...]:
         """`values` of `inputs` with a seed that nobody chose, if each time has a new one.
 
         For several drawings that share it; `read` does so for one.
         """
-        candidates, keep, seed, fresh, *others = values
-        if fresh:
-            seed, fresh = secrets.randbelow(MAX_SEED), False
-        return (candidates, keep, seed, fresh, *others)
+        asked = dict(zip(_INPUTS, values, strict=True))
+        if asked["fresh"]:
+            asked |= {"seed": secrets.randbelow(MAX_SEED), "fresh": False}
+        return tuple(asked.values())
 
     def read(self, values: Sequence[Any], **more: Any) -> DrawSettings:
         """The settings that the widgets show.
@@ -91,11 +93,7 @@ class SettingsPanel:
         Raises:
             PageFault: One of them is out of range.
         """
-        names = (
-            *("candidates", "keep", "seed", "fresh", "temperature"),
-            *("top_k", "top_p", "guidance_scale", "ranker"),
-        )
-        asked = dict(zip(names, self.settled(values), strict=True))
+        asked = dict(zip(_INPUTS, self.settled(values), strict=True))
         del asked["fresh"]
         asked["seed"] = _seed(asked["seed"])
         asked["ranker"] = RANKERS.get(str(asked["ranker"]), asked["ranker"])
@@ -106,7 +104,7 @@ class SettingsPanel:
         return check(self.facts, self.limits, {**asked, **more})
 
     def showing_seed(self, settings: DrawSettings) -> dict[Any, Any]:
-        """Updates with which the seed of a drawing is shown, and not yet asked for again."""
+        """Updates with which the seed of a drawing is shown."""
         return {self.seed: str(settings.seed)}
 
     def filled(self, settings: DrawSettings) -> dict[Any, Any]:
@@ -122,7 +120,7 @@ class SettingsPanel:
             "temperature": (self.temperature, sampling.temperature),
             "top_k": (self.top_k, sampling.top_k or 0),
             "top_p": (self.top_p, sampling.top_p),
-            "guidance_scale": (self.guidance, sampling.guidance_scale),
+            "guidance_scale": (self.guidance_scale, sampling.guidance_scale),
         }
         for name, (slider, value) in sliders.items():
             if not slider.minimum <= value <= slider.maximum:

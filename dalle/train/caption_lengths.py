@@ -27,14 +27,14 @@ def caption_lengths(captions: Sequence[str], tokenizer: CaptionTokenizer) -> lis
 
 
 def tell_of_cut_captions(
-    captions: Sequence[str], tokenizer: CaptionTokenizer, *, room: int
+    captions: Sequence[str], tokenizer: CaptionTokenizer, *, room: int, setting: str
 ) -> None:
-    """Warn if some of `captions` have more than `room` tokens, of which the rest is not read."""
+    """Warn if some of `captions` have more than `room` tokens, which `setting` decides."""
     lengths = caption_lengths(captions, tokenizer)
     cut = sum(length > room for length in lengths)
     if cut:
         log.warning(
-            "%d of %d captions have over %d tokens (the longest %d), and what is beyond is not "
-            "learnt; raise text_len, or give them a vocabulary of their own",
-            cut, len(lengths), room, lengths[-1],
+            "%d of the %d captions that were looked at have over %d tokens (the longest %d), and "
+            "what is beyond is not learnt; raise %s, or give captions a vocabulary of their own",
+            cut, len(lengths), room, lengths[-1], setting,
         )  # fmt: skip

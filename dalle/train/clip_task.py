@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 from dalle.captions import CaptionTokenizer
 from dalle.checkpoint import TOKENIZER_FILE, VAE_FILE, ClipParts, load_clip, load_vae, save_clip
 from dalle.checksums import file_sha256
-from dalle.clip import build_clip, moved
+from dalle.clip import build_clip
 from dalle.config import TrainClip
 from dalle.data.drawn import DrawnPictures
 from dalle.data.order import Draw
@@ -104,7 +104,11 @@ class ClipTask:
         )  # fmt: skip
         self._check_counts()
         self.heldout, self.heldout_captions = self._load_heldout()
-        tell_of_cut_captions(self.heldout_captions, self.tokenizer, room=run.model.text_len - 1)
+        tell_of_cut_captions(
+            self.heldout_captions, self.tokenizer,
+            room=run.model.text_len - 1,
+            setting="model.text_len",
+        )  # fmt: skip
 
     def _check_counts(self) -> None:
         """Refuse what nothing can be compared in.
@@ -358,8 +362,14 @@ def _shaken(pixels: Tensor, shift_px: int, noise: torch.Generator) -> Tensor:
     shifts = torch.randint(
         -shift_px, shift_px + 1, (len(pixels), 2), generator=noise, device=pixels.device
     )
-    pairs = zip(pixels.split(1), shifts.tolist(), strict=True)
-    return torch.cat([moved(one, down, right) for one, (down, right) in pairs])
+    height, width = pixels.shape[-2:]
+    which = torch.arange(len(pixels), device=pixels.device)[:, None, None]  # b 1 1
+    down, right = shifts[:, :1], shifts[:, 1:]  # each b 1
+    # What comes in at an edge repeats it.
+    rows = (torch.arange(height, device=pixels.device) - down).clamp(0, height - 1)  # b y
+    columns = (torch.arange(width, device=pixels.device) - right).clamp(0, width - 1)  # b x
+    shaken = pixels[which, :, rows[:, :, None], columns[:, None]]  # b y x c
+    return rearrange(shaken, "b y x c -> b c y x").contiguous()
 
 
 def _contrast_accuracy(cosines: Tensor, together: int) -> float:

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dalle.config import LoopConfig
 from dalle.data.order import Draw, StepBatches
+from dalle.device import choose_device
 from dalle.errors import DalleError, TrainingError
 from dalle.seeds import generator
 from dalle.train.signals import ignore_signals
@@ -33,6 +34,7 @@ def step_batches(task: Task, loop: LoopConfig, *, start: int) -> Iterator[Batch]
         sampler=order,
         num_workers=loop.workers,
         worker_init_fn=ignore_signals,
+        pin_memory=choose_device(loop.device).type == "cuda",
         # A generator of its own keeps the loader from drawing on the global stream.
         generator=generator(loop.seed, "loader"),
     )

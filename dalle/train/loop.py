@@ -2,8 +2,9 @@
 
 A run folder holds `config.yaml` (resolved), `versions.json`, `metrics.jsonl`, `samples/`,
 `checkpoints/`, `skipped.jsonl` if steps were left out and, once finished, `model/`. A run that is
-stopped, by Ctrl-C, by SIGTERM or by a crash, goes on bit for bit from its newest checkpoint on the
-same machine: all randomness is derived from (seed, step), none of it from history.
+stopped, by Ctrl-C, by SIGTERM or by a crash, goes on from its newest checkpoint, on a CPU of the
+same machine bit for bit: all randomness is derived from (seed, step), none of it from history. On a
+GPU only the sums' rounding differs, since some of its kernels add in no fixed order.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
@@ -222,7 +222,7 @@ class Trainer:
     ) -> tuple[dict[str, float], list[str]]:
         """Gradients of a step's micro-batches; returns their mean metrics and their samples."""
         keys: list[str] = []
-        sums: defaultdict[str, float] = defaultdict(float)
+        sums: dict[str, torch.Tensor] = {}
         filled = 0
         for micro in range(self.loop.accumulate):
             batch = self._admit(next(batches))
@@ -235,8 +235,9 @@ class Trainer:
                 loss = self.task.loss(batch.to(self.device), step, noise)
             (loss.value / self.loop.accumulate).backward()
             for name, value in {"loss": loss.value, **loss.metrics}.items():
-                sums[name] += float(value.detach())
-        return {name: total / filled for name, total in sums.items()}, keys
+                # Read below, where a GPU has all work of the step before it.
+                sums[name] = sums.get(name, 0) + value.detach().double()
+        return {name: float(total) / filled for name, total in sums.items()}, keys
 
     def _admit(self, batch: Batch) -> Batch:
         """Count what could not be loaded, and stop when it is too much."""

@@ -10,6 +10,7 @@ import torch
 from dalle.config import LoopConfig
 from dalle.errors import TrainingError
 from dalle.train.task import Task
+from dalle.transformer import JointTransformer
 
 
 @contextmanager
@@ -38,10 +39,10 @@ def memory_shortage_explained(step: int, task: Task, loop: LoopConfig) -> Iterat
 def _remedy(task: Task, loop: LoopConfig) -> str:
     """What needs less memory, as far as it can be had."""
     ways = []
-    if loop.accumulate < loop.batch:
-        way = f"raise loop.accumulate (now {loop.accumulate})"
-        ways.append(f"{way}, which compares fewer pairs" if task.name == "clip" else way)
-    if task.name == "transformer":
+    # CLIP compares what is in a micro-batch, and cannot compare one thing with nothing.
+    if task.name != "clip" and loop.accumulate < loop.batch:
+        ways.append(f"raise loop.accumulate (now {loop.accumulate})")
+    if isinstance(task.model, JointTransformer) and not task.model.recompute:
         ways.append("train with --recompute true")
-    ways.append("lower loop.batch")
+    ways.append("lower loop.batch" if loop.batch > 1 else "train a smaller model")
     return ", or ".join(ways)

@@ -35,8 +35,13 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on `device`."""
-        moved = {name: tensor.to(device) for name, tensor in self.tensors.items()}
+        moved = {name: one.to(device, non_blocking=True) for name, one in self.tensors.items()}
         return Batch(tensors=moved, keys=self.keys, faults=self.faults)
+
+    def pin_memory(self) -> Batch:
+        """The same batch where a GPU can fetch it by itself; a `DataLoader` asks for it."""
+        pinned = {name: tensor.pin_memory() for name, tensor in self.tensors.items()}
+        return Batch(tensors=pinned, keys=self.keys, faults=self.faults)
 
 
 class Task(Protocol):

@@ -65,7 +65,7 @@ def tokenize(run: Tokenize) -> int:
     lengths = caption_lengths(some, tokenizer)
     log.info(
         "captions have up to %d tokens, nine in ten at most %d; text_len says how many are learnt",
-        lengths[-1], lengths[len(lengths) * 9 // 10],
+        lengths[-1], lengths[(9 * len(lengths) - 1) // 10],
     )  # fmt: skip
     return 0
 

@@ -171,6 +171,7 @@ class TransformerTask:
             [folder.caption(self.train_set.indices[at]) for at in some_of(len(self.train_set))],
             self.tokenizer,
             room=run.text_len,
+            setting="text_len",
         )
         self.sheet_captions = run.sample_captions or tuple(
             heldout.folder.caption(index) for index in heldout.indices[:SHEET_CAPTIONS]

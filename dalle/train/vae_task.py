@@ -132,7 +132,9 @@ class VaeTask:
         return Loss(value=nll, metrics={"reconstruction": nll})
 
     def _count(self, tokens: Tensor) -> None:
-        self.counts += torch.bincount(tokens.flatten().cpu(), minlength=self.counts.numel())
+        codes = tokens.flatten()
+        # Where the tokens are, so that a GPU need not be waited for.
+        self.counts = self.counts.to(codes.device).index_add_(0, codes, torch.ones_like(codes))
 
     def after_step(self, step: int, noise: torch.Generator) -> None:
         """Let a nearest-code codebook follow the features of the whole step."""

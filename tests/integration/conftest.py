@@ -65,7 +65,8 @@ def generate(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
 
     def run(*words: str, model: Path | str = tiny_model) -> tuple[int, str, str]:
         out = [] if "--out" in words else ["--out", str(tmp_path / "out")]
-        status = main(["generate", "--model", str(model), *out, *words])
+        # On the CPU, also where there is a GPU, whose pictures are others.
+        status = main(["generate", "--model", str(model), "--device", "cpu", *out, *words])
         printed = capsys.readouterr()
         return status, printed.out, printed.err
 

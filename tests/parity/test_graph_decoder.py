@@ -7,13 +7,15 @@ everywhere; the tests marked `gpu` record.
 from __future__ import annotations
 
 import gc
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.backends.common import aot_autograd
 
 from dalle.config import SamplingConfig
-from dalle.graph_decoder import KEPT_DESKS, GraphDecoder
+from dalle.graph_decoder import KEPT_DESKS, GraphDecoder, compiled_block
 from dalle.sampling import Decoder, sample_tokens
 from dalle.sequence import pad_caption
 from dalle.transformer import JointTransformer
@@ -123,3 +125,31 @@ def test_a_compiled_step_on_a_gpu_is_the_plain_one(attention: str) -> None:
     plain = tiny(attention, "cuda")
     compiled = GraphDecoder(plain, compile=True)
     assert torch.equal(greedy(compiled, captions("cuda")), greedy(plain, captions("cuda")))
+
+
+@torch.inference_mode()
+def test_a_compiled_step_copies_no_cache() -> None:
+    """Bug: told of the same memory twice, torch made a copy of all of it at every step."""
+    graphs: list[str] = []
+
+    def seen(graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph.code)
+        return graph
+
+    recorded = GraphDecoder(tiny(), compile=False)
+    recorded._decode_block = compiled_block(backend=aot_autograd(fw_compiler=seen))
+    assert torch.equal(greedy(recorded, captions()), greedy(tiny(), captions()))
+    assert graphs
+    assert not any("as_strided" in code for code in graphs)
+
+
+@pytest.mark.gpu
+@torch.inference_mode()
+def test_two_threads_record_at_once() -> None:
+    plain = tiny(device="cuda")
+    recorded = GraphDecoder(plain, compile=False)
+    counts = (1, 2, 3, 4)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda count: greedy(recorded, captions("cuda"), count), counts))
+    for count, tokens in zip(counts, found, strict=True):
+        assert torch.equal(tokens, greedy(plain, captions("cuda"), count))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -201,3 +202,22 @@ def test_public_names_are_offered_and_found() -> None:
         _ = dalle.TextToPicture
     with pytest.raises(AttributeError, match="'vae' has no attribute 'Vae'"):
         _ = vae.Vae
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_waiting_threads_sleep_soon_unless_somebody_decides(
+    asked: dict[str, str], found: str
+) -> None:
+    """Bug: beside another program, drawing took twice as long as threads that waited for it."""
+    others = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    program = (
+        "import os, sys, dalle; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], env={**others, **asked}, cwd=ROOT, capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    assert run.stdout.split() == [found, "False"]

@@ -341,11 +341,17 @@ def test_guidance_one_is_off_and_costs_nothing() -> None:
     assert rows == [3, 3, 4]
 
 
-def test_images_of_no_caption_need_no_guidance() -> None:
+def test_images_of_no_caption_need_no_guidance(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: every row was decoded twice to be guided by itself."""
     transformer, text_ids = tiny(), captions([])
     rows: list[int] = []
-    transformer.blocks[0].register_forward_hook(lambda *call: rows.append(len(call[1][0])))
+    decode_step = transformer.decode_step
+
+    def noted(newest: Tensor, position: int, cache: KVCache) -> Tensor:
+        rows.append(len(newest))
+        return decode_step(newest, position, cache)
+
+    monkeypatch.setattr(transformer, "decode_step", noted)
     guided = last(transformer, text_ids, [0], sampling=SamplingConfig(guidance_scale=5)).tokens
     assert {*rows} == {1}
     assert torch.equal(guided, last(transformer, text_ids, [0]).tokens)
