@@ -51,7 +51,8 @@ def run(settings: Bench) -> int:
     rates = measure_rates(device)
     rows = []
     for row in _rows(settings, workload, rates, device):
-        log.info("%s, %s, batch %d: %.3g s", row.part, row.way, row.batch, row.timing.median)
+        what = f"{row.part}, {row.way}, batch {row.batch}" if row.way else row.part
+        log.info("%s: %.3g s", what, row.timing.median)
         rows.append(row)
     # Before the rates are measured anew, which takes a GiB beside all that the rows still hold.
     peak = peak_memory_bytes(device)

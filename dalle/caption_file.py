@@ -125,14 +125,16 @@ def _column(name: str, text: str, delimiter: str) -> Iterator[tuple[int, str]]:
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         header = [title.strip() for title in next(rows, [])]
-        if header.count(COLUMN) != 1:
+        names = [title.lower() for title in header]
+        if names.count(COLUMN) != 1:
             separator = "tabs" if delimiter == "\t" else "commas"
             titles = ", ".join(map(repr, header)) or "none"
             raise ValueError(
                 f"{name} must have one column named {COLUMN!r}, but its first line has "
-                f"{titles:.300} (columns are separated by {separator})"
+                f"{titles:.300}; name the column so there, and save it with {separator} between "
+                "columns"
             )
-        column = header.index(COLUMN)
+        column = names.index(COLUMN)
         for row in rows:
             # A caption with a comma and no quotes would otherwise be cut there, unnoticed.
             if len(row) > len(header):

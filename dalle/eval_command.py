@@ -138,6 +138,11 @@ def _asked(settings: EvalModel, image_px: tuple[int, int]) -> list[Asked]:
     """The captions to evaluate on, as many as settings ask for and there are."""
     if not settings.of_scenes:
         found = read_captions(at_home(settings.set)).captions
+        if len(found) > settings.captions:
+            log.info(
+                "the first %d of the %d captions in %s; --captions %d takes all",
+                settings.captions, len(found), settings.set, len(found),
+            )  # fmt: skip
         return [Asked(caption=caption) for caption in found[: settings.captions]]
     return _scenes(settings, image_px, range(settings.captions))
 

@@ -21,7 +21,7 @@ from dalle.drawing import ImagePrompt
 from dalle.errors import DalleError
 from dalle.given_picture import read_picture
 from dalle.image_prompt import seam_preview
-from dalle.labels import NO_CAPTION, SLUG_CHARS, file_name, score_text, short_hash, shown
+from dalle.labels import NO_CAPTION, file_name, score_text, short_hash, shown
 from dalle.picture import GeneratedImage, Recipe, read_recipe, save_png
 from dalle.pipeline import TextToImage
 from dalle.rerank import RankerName
@@ -35,6 +35,8 @@ from dalle.sheets import (
     picture_grid,
 )
 
+BAR_CHARS = 40
+"""Of a caption beside a progress bar."""
 NOTICE_CHARS = 400
 """A longer notice is cut where people read it; the JSON report has all of it."""
 
@@ -194,7 +196,7 @@ def _draw(
     *_, last = tqdm(
         frames,
         total=model.frames(settings.candidates, prompt),
-        desc=shown(caption or NO_CAPTION, SLUG_CHARS),
+        desc=shown(caption or NO_CAPTION, BAR_CHARS),
         unit="row",
         disable=bar_disabled(),
         leave=False,
@@ -263,15 +265,16 @@ def _save_sheet(written: _Written, folder: Path) -> Path:
 
     Pictures that go on from a given one stand between its kept part and the original.
     """
-    prompt, widest = written.prompt, written.widest
+    prompt = written.prompt
+    # Where there is one of each caption, there is no row of its own for each.
+    columns = written.widest if written.widest > 1 else len(written.images)
     if prompt is None:
-        sheet = contact_sheet(written.images, columns=min(SHEET_COLUMNS, widest))
+        sheet = contact_sheet(written.images, columns=min(SHEET_COLUMNS, columns))
     else:
-        # One of each caption: there is no row of its own for each.
-        columns = min(COMPLETION_COLUMNS, widest if widest > 1 else len(written.images))
         sheet = completion_sheet(
-            written.images, columns=columns, given=prompt.image, original=prompt.whole
-        )
+            written.images, columns=min(COMPLETION_COLUMNS, columns), given=prompt.image,
+            original=prompt.whole,
+        )  # fmt: skip
     names = "\n".join(written.names)
     path = folder / f"sheet-{short_hash(names)}.png"
     _write(sheet, path)

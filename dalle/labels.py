@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 NO_CAPTION = "(no caption)"
 """Stands for the null caption where people read."""
-SLUG_CHARS = 40
+SLUG_CHARS = 56
+"""Of a file's name: the captions of transforms, which differ near their end, fit."""
 
 
 def file_name(recipe: Recipe) -> str:

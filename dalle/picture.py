@@ -96,6 +96,12 @@ class GeneratedImage:
     """What the score is: see `dalle.rerank`."""
     recipe: Recipe
 
+    def __repr__(self) -> str:
+        """One line: a result of many pictures is printed by people who want to read it."""
+        scored = "" if self.score is None else f", {self.ranker} {self.score:.3f}"
+        recipe = self.recipe
+        return f"GeneratedImage({recipe.caption!r}, seed {recipe.seed}, no. {recipe.index}{scored})"
+
     def save(self, path: Path) -> None:
         """Write a PNG with the recipe in it; the file appears whole or not at all.
 
@@ -157,7 +163,7 @@ def read_recipe(source: Path | bytes) -> Recipe:
     if not isinstance(text, str):
         raise ValueError(
             f"{name} holds no settings (no {CHUNK!r} chunk); only pictures that dalle generate "
-            "wrote, unedited, can be redrawn"
+            "wrote, unedited, can be redrawn; go on from any other picture with --image"
         )
     if len(text) > MAX_CHUNK_CHARS:
         raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from PIL import Image
@@ -82,11 +82,11 @@ class Frame:
     """Complete rows of the token grid."""
     rows: int
     """Rows of the whole grid."""
-    paint: Painter
+    paint: Painter = field(repr=False)
     """The candidates as far as they are drawn; what `previews` and `preview` call."""
     notice: str | None = None
     """Something the person should know already, such as that the caption was cut."""
-    finished: tuple[GeneratedImage, ...] = ()
+    finished: tuple[GeneratedImage, ...] = field(default=(), repr=False)
     """Candidates that are complete, as drawn and not yet scored: what stays if one stops here."""
     result: CaptionResult | None = None
     """The ranked pictures; only in the last frame."""

@@ -110,9 +110,9 @@ def check_counts(*, candidates: int, keep: int) -> None:
     if not 1 <= candidates <= MAX_CANDIDATES:
         raise ValueError(f"candidates must be between 1 and {MAX_CANDIDATES:,}, got {candidates}")
     if not 1 <= keep <= candidates:
+        remedy = "keep at least one" if keep < 1 else "draw more candidates or keep fewer"
         raise ValueError(
-            f"keep must be between 1 and candidates ({candidates}), got {keep}; "
-            "draw more candidates or keep fewer"
+            f"keep must be between 1 and candidates ({candidates}), got {keep}; {remedy}"
         )
 
 

@@ -74,13 +74,7 @@ class Pack:
 
     def sampling(self, default: SamplingConfig) -> SamplingConfig:
         """`default` with whatever was set on the command line."""
-        return override_sampling(
-            default,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            guidance_scale=self.guidance_scale,
-        )
+        return _sampling(self, default)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,13 +216,7 @@ class Generate:
 
     def sampling(self, default: SamplingConfig) -> SamplingConfig:
         """`default` with whatever was set on the command line."""
-        return override_sampling(
-            default,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            guidance_scale=self.guidance_scale,
-        )
+        return _sampling(self, default)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +238,14 @@ class Transform:
     """Best pictures kept for each; None keeps 4, or 1 of each with `all`."""
     seed: int = 0
     """Seed of the pictures."""
+    temperature: float | None = None
+    """Divides the logits, 0 is greedy; None takes the model's own."""
+    top_k: int | None = None
+    """Keep only so many likeliest tokens, 0 keeps all; None takes the model's own."""
+    top_p: float | None = None
+    """Keep the likeliest tokens of this mass; None takes the model's own."""
+    guidance_scale: float | None = None
+    """How closely to follow the caption, 1 is off; None takes the model's own."""
     out: Path = Path("pictures")
     """Folder the pictures are written to."""
     clip: str | None = None
@@ -265,6 +261,17 @@ class Transform:
         keep = min(4, self.candidates) if self.keep is None else self.keep
         check_counts(candidates=self.candidates, keep=keep)
         check_seed(self.seed)
+        _sampling(self, SamplingConfig())
+
+
+def _sampling(settings: Pack | Generate | Transform, default: SamplingConfig) -> SamplingConfig:
+    return override_sampling(
+        default,
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        guidance_scale=settings.guidance_scale,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

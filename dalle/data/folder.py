@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,12 @@ from dalle.data.sample import (
 )
 from dalle.errors import DataError
 
+log = logging.getLogger(__name__)
+
+OTHER_PICTURES = frozenset(
+    {".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jfif", ".jp2", ".ppm", ".psd"}
+)
+"""Endings of pictures that are not read."""
 _PACKED = (".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
@@ -42,7 +50,9 @@ class PictureFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         digest = hashlib.sha256()
-        self._keys = [path.relative_to(folder).as_posix() for path in picture_paths(folder)]
+        others: Counter[str] = Counter()
+        paths = picture_paths(folder, others=others)
+        self._keys = [path.relative_to(folder).as_posix() for path in paths]
         if not self._keys:
             packed = [path.name for path in folder.iterdir() if path.name.lower().endswith(_PACKED)]
             hint = f"; unpack {packed[0]}, as only plain .tar files are read" if packed else ""
@@ -50,6 +60,12 @@ class PictureFolder:
                 f"{folder} holds neither .tar shards nor pictures "
                 f"({', '.join(sorted(PICTURE_SUFFIXES))}){hint}"
             )
+        if others:
+            kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
+            log.warning(
+                "%s: pictures of kinds that are not read are left out (%s); make them PNG, JPEG or "
+                "WebP", folder, kinds,
+            )  # fmt: skip
         for key in self._keys:
             picture = folder / key
             caption = _caption_of(picture)
@@ -87,10 +103,14 @@ class PictureFolder:
         return self._keys[index]
 
 
-def picture_paths(folder: Path) -> list[Path]:
+def picture_paths(folder: Path, *, others: Counter[str] | None = None) -> list[Path]:
     """Every picture under a folder, at any depth, sorted by its path from there.
 
     Links to other folders are followed, each folder once; what is hidden is left out.
+
+    Args:
+        folder: Where to look.
+        others: Counts pictures of kinds that are not read, by their endings.
 
     Raises:
         OSError: The folder cannot be listed.
@@ -106,11 +126,14 @@ def picture_paths(folder: Path) -> list[Path]:
                 seen.add(whole)
                 new.append(name)
         folders[:] = new
-        found += [
-            here / name
-            for name in files
-            if not is_hidden(name) and Path(name).suffix.lower() in PICTURE_SUFFIXES
-        ]
+        for name in files:
+            suffix = Path(name).suffix.lower()
+            if is_hidden(name):
+                continue
+            if suffix in PICTURE_SUFFIXES:
+                found.append(here / name)
+            elif others is not None and suffix in OTHER_PICTURES:
+                others[suffix] += 1
     pictures = [path for path in found if path.is_file()]
     return sorted(pictures, key=lambda path: path.relative_to(folder).as_posix())
 

@@ -26,7 +26,7 @@ from dalle.data.emoji.render import Painter
 from dalle.data.emoji.subjects import Subject
 from dalle.data.folder import picture_paths
 from dalle.data.images import fit_square, open_rgb
-from dalle.data.sample import MAX_PICTURE_BYTES, PICTURE_SUFFIXES
+from dalle.data.sample import MAX_PICTURE_BYTES, PICTURE_SUFFIXES, is_hidden
 from dalle.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -132,7 +132,9 @@ def labelled_folder(
         OSError: The folder cannot be listed.
     """
     names = (
-        sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+        sorted(one.name for one in folder.iterdir() if one.is_dir() and not is_hidden(one.name))
+        if folder.is_dir()
+        else []
     )
     if len(names) < 2:
         raise DataError(

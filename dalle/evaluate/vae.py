@@ -136,12 +136,14 @@ def _readable(
 ) -> Iterator[Scene]:
     """The first `count` samples, cut to a square; damaged ones are named and left out."""
     for index in range(count):
+        key = f"sample {index}"
         try:
             sample = samples[index]
+            key = sample.key
             image = fit_square(open_rgb(sample.image), image_px)
             truth = samples.truth(index) if with_truth else None
         except DataError as err:
-            log.warning("left out: %s", err)
+            log.warning("left out %s: %s", key, err)
             continue
         yield Scene(image_u8=np.array(image), truth=truth)
 

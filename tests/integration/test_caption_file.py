@@ -68,6 +68,15 @@ def test_one_bad_line_leaves_the_others_alone(generate: Generate, tmp_path: Path
     assert len(pictures) == 3
 
 
+def test_the_sheet_of_many_captions_is_no_strip(generate: Generate, tmp_path: Path) -> None:
+    """Bug: with one picture kept of each, the sheet was one picture wide, whatever its height."""
+    captions = write(tmp_path, "set.txt", "\n".join(f"a fox and {n} cats" for n in range(9)))
+    _, out, _ = generate("--caption-file", captions, "--candidates", "1")
+    (sheet,) = re.findall(r"all together: (\S+)", out)
+    with Image.open(sheet) as image:
+        assert image.width > image.height / 2
+
+
 def test_people_read_which_were_not_drawn(generate: Generate, tmp_path: Path) -> None:
     status, out, err = generate(
         "--caption-file", write(tmp_path, "set.txt", "\x07\na fox\n"), "--candidates", "1"

@@ -10,6 +10,7 @@ from PIL import Image
 
 from dalle import read_recipe
 from dalle.cli import main
+from dalle.config import SamplingConfig
 from dalle.transforms import TRANSFORMS
 
 
@@ -55,6 +56,22 @@ def test_all_draws_every_transform_onto_one_sheet(
     assert "name it with --subject" in printed.err
     assert printed.out.count("the exact same photo on the top") == len(TRANSFORMS)
     assert len(list((tmp_path / "out").glob("sheet-*.png"))) == 1
+    # Bug: names were cut before the look, so that six of them began alike.
+    begins = {path.name.rsplit("-", 3)[0] for path in (tmp_path / "out").glob("the-exact-*.png")}
+    assert len(begins) == len(TRANSFORMS)
+
+
+def test_sampling_settings_are_those_of_generate(
+    given: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--to", "sketch", "--subject", "fox", "--model", str(tiny_model), "--candidates", "1"]
+    chosen = ["--temperature", "0.5", "--top-k", "7", "--top-p", "0.75", "--guidance-scale", "3"]
+    out = ["--out", str(tmp_path / "out"), "--json"]
+    assert main(["transform", str(given), *words, *chosen, *out]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)["captions"]
+    sampling = read_recipe(Path(entry["images"][0]["file"])).sampling
+    assert sampling == SamplingConfig(temperature=0.5, top_k=7, top_p=0.75, guidance_scale=3)
+    assert main(["transform", str(given), *words, "--top-p", "2"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from dalle import GeneratedImage, Recipe, read_recipe
+from dalle import GeneratedImage, Recipe, TextToImage, read_recipe
 from dalle.config import SamplingConfig
 from dalle.picture import MAX_CHUNK_CHARS, _recipe, save_png
 
@@ -232,3 +232,14 @@ def test_wrong_values_are_named(changes: dict[str, Any], message: str, tmp_path:
     path = png_with(tmp_path / "odd.png", json.dumps(parameters(**changes)))
     with pytest.raises(ValueError, match=rf"odd\.png: its settings cannot be used: .*{message}"):
         read_recipe(path)
+
+
+def test_a_picture_is_printed_on_one_line(tiny_pipeline: TextToImage) -> None:
+    """Bug: a result, which the README prints, was a hundred lines of tokens."""
+    result = tiny_pipeline.generate("a fox", candidates=2, seed=5, ranker="none").results[0]
+    assert repr(result.images[1]) == "GeneratedImage('a fox', seed 5, no. 1)"
+    assert repr(dataclasses.replace(result.images[0], score=0.25, ranker="clip")) == (
+        "GeneratedImage('a fox', seed 5, no. 0, clip 0.250)"
+    )
+    *_, frame = tiny_pipeline.stream("a fox", candidates=2)
+    assert max(len(repr(frame)), len(repr(result))) < 500

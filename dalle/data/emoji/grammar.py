@@ -248,8 +248,8 @@ def _visible(scene: Scene) -> tuple[object, ...]:
 
 
 def _on_background_of(scene: Scene, other: Scene) -> Scene:
-    """`other` on the background of `scene`, unless its look brings or hides a background."""
-    if other.look == "neon" or other.look in _NO_BACKGROUND:
+    """`other` on the background of `scene`, unless a look of theirs brings or hides one."""
+    if "neon" in (scene.look, other.look) or other.look in _NO_BACKGROUND:
         return other
     return replace(other, background=scene.background, background_named=scene.background_named)
 

@@ -46,7 +46,7 @@ _THE_COUNTRY = re.compile(
 _TONE = re.compile(r" ?\b(medium-dark|medium-light|dark|light|medium) skin tone\b")
 _HAIR = re.compile(r"^(man|woman|person) ((?:red|curly|white|blond) hair|bald|beard)\b")
 _GROUP = re.compile(r"^(family|kiss|couple with heart) ((?:(?:man|woman|adult|child|boy|girl) ?)+)")
-_AN = re.compile(r"(?!eu|one\b|uni|ufo\b|us[ea]|uk)[aeiou]|hour|heir|x-ray")
+_AN = re.compile(r"(?!eu|ew|one\b|uni|ufo\b|us[ea]|uk)[aeiou]|hour|heir|x-ray")
 
 
 def with_article(noun: str) -> str:

@@ -362,6 +362,20 @@ def test_a_picture_without_caption_raises_by_name(tmp_path: Path) -> None:
         open_samples(tmp_path)[0]
 
 
+def test_pictures_of_other_kinds_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Bug: they were left out without a word."""
+    (tmp_path / "a.png").write_bytes(png())
+    (tmp_path / "a.txt").write_text("a fox")
+    for name in ("b.bmp", "c.BMP", "d.gif", ".e.gif", "notes.md"):
+        (tmp_path / name).write_bytes(b"x")
+    with caplog.at_level(logging.WARNING, logger="dalle"):
+        assert len(open_samples(tmp_path)) == 1
+    (message,) = caplog.messages
+    assert "are left out (2 .bmp, 1 .gif); make them PNG" in message
+
+
 def test_endings_may_be_in_capitals(tmp_path: Path) -> None:
     """Bug: a picture's could, its caption's could not."""
     (tmp_path / "A.PNG").write_bytes(png())

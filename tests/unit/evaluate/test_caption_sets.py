@@ -42,6 +42,11 @@ def test_a_table_holds_a_column_of_captions(
     assert read_captions(path) == CaptionSet(captions=captions, skipped=0)
 
 
+def test_the_column_may_be_named_in_capitals(tmp_path: Path) -> None:
+    path = write(tmp_path, "set.csv", "id,Caption\n1,a fox\n")
+    assert read_captions(path) == CaptionSet(captions=("a fox",), skipped=0)
+
+
 def test_rows_without_caption_are_skipped_and_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -66,9 +71,9 @@ def test_a_whole_file_warns_of_nothing(tmp_path: Path, caplog: pytest.LogCapture
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "id,Caption\n1,a fox\n", r"first line has 'id', 'Caption' \(.* by commas\)"),
-        ("a.csv", "caption;id\na fox;1\n", r"has 'caption;id' \(columns are separated by commas\)"),
-        ("a.tsv", "caption,id\na fox,1\n", r"has 'caption,id' \(columns are separated by tabs\)"),
+        ("a.csv", "id,text\n1,a fox\n", "first line has 'id', 'text'; name the column so there"),
+        ("a.csv", "caption;id\na fox;1\n", "has 'caption;id'; name the .* with commas"),
+        ("a.tsv", "caption,id\na fox,1\n", "has 'caption,id'; name the .* with tabs"),
         ("a.csv", "caption,caption\na,b\n", "one column named 'caption'"),
         ("a.csv", "", "its first line has none"),
         ("a.csv", "caption\na fox, red\n", "line 2: 2 columns where the first line has 1; put do"),

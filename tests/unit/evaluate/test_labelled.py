@@ -88,6 +88,7 @@ def test_sub_folders_are_classes(tmp_path: Path) -> None:
     write(tmp_path / "red", "red", 8)
     write(tmp_path / "blue" / "deeper", "blue", 12)
     (tmp_path / "notes.txt").write_text("not a class", encoding="utf-8")
+    write(tmp_path / ".ipynb_checkpoints", "red", 9)  # bug: hidden folders were classes
     (split,) = labelled_folder(tmp_path, image_px=16, folds=1, train=5, test=50, seed=0)
     assert split.classes == ("blue", "red")
     assert Counter(split.test.labels.tolist()) == {0: 3, 1: 2}, "a quarter"

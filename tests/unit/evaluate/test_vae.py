@@ -145,7 +145,7 @@ def test_damaged_pictures_are_named_and_left_out(
     assert main([*words, "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["pictures"] == 1
-    assert "left out: " in err
+    assert "left out a.png: the picture is damaged" in err
     (tmp_path / "b.png").unlink()
     shutil.copy(tmp_path / "a.png", tmp_path / "b.png")
     assert main(words) == 1

@@ -142,6 +142,16 @@ def test_a_contrast_differs_in_one_thing(core: dict[str, Subject]) -> None:
     assert 0.4 < differing["subject"] / differing.total() < 0.6
 
 
+def test_only_neon_has_a_wall_that_no_caption_names(core: dict[str, Subject]) -> None:
+    """Bug: what was set against a neon scene kept its black wall, and no caption spoke of it."""
+    looks = Counter(scene.look for scene, _ in contrasted(core, "train"))
+    assert looks["neon"] > 5
+    for pair in contrasted(core, "train"):
+        for one in pair:
+            unnamed_wall = one.background != "white" and not one.background_named
+            assert not unnamed_wall or one.look == "neon"
+
+
 def test_a_contrast_may_show_another_subject_of_the_group(core: dict[str, Subject]) -> None:
     """Whatever the scene: all drawings of one subject, or one of two, are another's."""
     kinds: Counter[str] = Counter()

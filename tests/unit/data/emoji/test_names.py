@@ -18,6 +18,7 @@ from dalle.data.emoji.names import natural_name, plural, split_tone, with_adject
         ("one-piece swimsuit", "a one-piece swimsuit"),
         ("onion", "an onion"),
         ("euro banknote", "a euro banknote"),
+        ("ewe", "a ewe"),
         ("bread", "bread"),
         ("french fries", "french fries"),
         ("santa claus", "santa claus"),
