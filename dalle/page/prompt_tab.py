@@ -24,7 +24,7 @@ from dalle.transforms import TRANSFORMS, transform_caption
 
 CANDIDATES, KEEP = 16, 9
 SHEET_CANDIDATES = 4
-"""Candidates of each transform when all are drawn."""
+"""Most candidates of each transform when all are drawn."""
 ON_TOP = "Whole picture on top"
 LAYOUTS = {"Keep its top": "top-half", ON_TOP: "place-on-top"}
 CROPS = {"Cut the centre": "center", "Cut from the top": "top", "Pad": "pad"}
@@ -231,7 +231,10 @@ class PromptTab:
 
         def steps() -> Iterator[Updates]:
             there = _there(given)
-            tasks, seeded = [], self.panel.settled((SHEET_CANDIDATES, 1, *values[2:]))
+            candidates = values[0]  # whatever a browser sent, until it is read
+            if isinstance(candidates, int | float):
+                candidates = min(candidates, SHEET_CANDIDATES)
+            tasks, seeded = [], self.panel.settled((candidates, 1, *values[2:]))
             for one in TRANSFORMS:
                 settings = self._settings(
                     seeded,

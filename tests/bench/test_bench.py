@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from dalle.bench import parts
 from dalle.bench.floors import decode_floor_s, training_floor_s
 from dalle.bench.machine import Rates, Timing, measure, measure_rates, own_seconds
 from dalle.bench.parts import decode_row, growth_rows, start_rows, ways
@@ -119,19 +120,24 @@ def test_what_a_started_process_takes_is_not_taken_by_others() -> None:
     assert time.process_time() - own < 0.4
 
 
-def test_growth_is_measured_in_tokens_and_candidates() -> None:
+def test_growth_is_measured_in_tokens_and_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parts.GROWTH_SIDES == (8, 16, 32)
+    assert parts.GROWTH_CANDIDATES == (1, 8, 64, 512)
+    sides, candidates = (2, 3, 4), (1, 2, 3)
+    monkeypatch.setattr(parts, "GROWTH_SIDES", sides)
+    monkeypatch.setattr(parts, "GROWTH_CANDIDATES", candidates)
     shape = Shape(
         sequence=SequenceConfig(text_len=2, text_vocab=5, grid_h=2, grid_w=2, image_vocab=7),
         config=TransformerConfig(width=8, heads=1, layers=1),
     )
     workload = random_workload("grown", shape, CPU)
     rows = list(growth_rows(workload, "fp32", RATES, runs=1, compile=False))
-    lengths = [(kind, n) for kind in ("dense", "masked") for n in (64, 256, 1024)]
+    lengths = [(kind, side**2) for kind in ("dense", "masked") for side in sides]
     assert [(row.part, row.batch, row.units) for row in rows] == [
         *((f"{n} tokens, {kind}", 8, 8 * n) for kind, n in lengths),
-        *(("candidates", n, n) for n in (1, 8, 64, 512)),
+        *(("candidates", n, n) for n in candidates),
     ]  # fmt: skip
-    assert {row.unit for row in rows[-4:]} == {"images"}
+    assert {row.unit for row in rows[-3:]} == {"images"}
     assert all(row.floor_s for row in rows)
 
 
@@ -151,7 +157,10 @@ def test_every_start_is_measured(tiny_model: Path) -> None:
 
 
 def test_bench_from_end_to_end(
-    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "figures" / "bench.json"
     words = ["bench", str(tiny_model), "--runs", "1", "--device", "cpu", "--batches", "[2]"]
@@ -173,6 +182,8 @@ def test_bench_from_end_to_end(
     trained = {way for part, way, _ in rows if part == "train step"}
     assert trained == {"fp32 torch", "bf16 torch", "fp32 torch, Muon", "bf16 torch, Muon"}
 
+    # The machine has been measured.
+    monkeypatch.setattr("dalle.bench_command.measure_rates", lambda _: RATES)
     less_memory = ["--parts", "[vae,train]", "--dtypes", "[fp32]", "--recompute", "true"]
     assert main(["--quiet", *words, *less_memory, "--compare", str(out)]) == 0
     table = capsys.readouterr().out

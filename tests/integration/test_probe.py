@@ -20,7 +20,7 @@ def test_the_groups_of_the_emoji_are_told_apart(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "probe"
-    words = ["--labels", "[3, 8]", "--test-pictures", "4", "--repeats", "2"]
+    words = ["--labels", "[2, 4]", "--test-pictures", "2", "--repeats", "2"]
     assert main(["probe", *words, "--model", str(tiny_model), "--out", str(out), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report == json.loads((out / "probe.json").read_text(encoding="utf-8"))
@@ -28,9 +28,9 @@ def test_the_groups_of_the_emoji_are_told_apart(
     assert {"animals", "food", "faces"} <= set(found["classes"])
     assert len(found["layers"]) == 3
     assert set(found["baselines"]) == {PIXELS, CODES, CODE_COUNTS}
-    assert found["labels"] == 8
-    assert found["test_pictures"] == 4 * 4 * len(found["classes"]), "four folds of four"
-    assert list(found["low_data"][PIXELS]) == ["3", "8"]
+    assert found["labels"] == 4
+    assert found["test_pictures"] == 4 * 2 * len(found["classes"]), "four folds of two"
+    assert list(found["low_data"][PIXELS]) == ["2", "4"]
     assert {path.name for path in out.iterdir()} == {
         REPORT_FILE, DEPTH_FILE, LOW_DATA_FILE, "probe.json"
     }  # fmt: skip
