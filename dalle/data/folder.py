@@ -83,7 +83,7 @@ class PictureFolder:
 
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`; see `dalle.data.samples.SampleSet`."""
-        key = self._key(index)
+        key = self.key(index)
         picture = self.folder / key
         caption = _read(key, "caption", _caption_of(picture), MAX_TEXT_BYTES)
         image = _read(key, "picture", picture, MAX_PICTURE_BYTES)
@@ -91,13 +91,14 @@ class PictureFolder:
 
     def truth(self, index: int) -> Mapping[str, Any] | None:
         """What the `.json` says; see `dalle.data.samples.SampleSet`."""
-        key = self._key(index)
+        key = self.key(index)
         path = (self.folder / key).with_suffix(TRUTH_SUFFIX)
         if not path.is_file():
             return None
         return decode_truth(key, _read(key, "truth", path, MAX_TEXT_BYTES))
 
-    def _key(self, index: int) -> str:
+    def key(self, index: int) -> str:
+        """What sample `index` is called; see `dalle.data.samples.SampleSet`."""
         if not 0 <= index < len(self):
             raise IndexError(f"index must be in 0 to {len(self) - 1}, got {index}")
         return self._keys[index]

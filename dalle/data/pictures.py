@@ -69,13 +69,12 @@ class PictureSet(Dataset[Picture | Fault]):
     def versions(self, place: int, cuts: Sequence[tuple[Crop, int]]) -> list[Picture] | Fault:
         """Item `place`, opened once and cut in several ways, each a crop and its epoch."""
         index = self.indices[place]
-        key = f"sample {index}"
+        key = self.samples.key(index)
         try:
             sample = self.samples[index]
-            key = sample.key
             image = open_rgb(sample.image, enough_px=DECODED_TIMES * self.px)
         except DataError as err:
-            return Fault(key=key, reason=str(err))
+            return Fault(key=key, reason=str(err).removeprefix(f"sample {key}: "))
         return [
             Picture(key=key, caption=sample.caption, image_u8=self._cut(image, crop, epoch, index))
             for crop, epoch in cuts

@@ -25,6 +25,13 @@ class SampleSet(Protocol):
     def __len__(self) -> int:
         """Number of samples, unreadable ones included."""
 
+    def key(self, index: int) -> str:
+        """What sample `index` is called, readable or not.
+
+        Raises:
+            IndexError: `index` is not in 0 to the length.
+        """
+
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`, counted from 0.
 

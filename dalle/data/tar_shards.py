@@ -103,7 +103,7 @@ class TarShards:
 
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`; see `dalle.data.samples.SampleSet`."""
-        key = self._key(index)
+        key = self._good_key(index)
         image, caption = self._read(index, ("picture", "caption"))
         if image is None or caption is None:
             part = "picture" if image is None else "caption"
@@ -112,14 +112,18 @@ class TarShards:
 
     def truth(self, index: int) -> Mapping[str, Any] | None:
         """What the `.json` says; see `dalle.data.samples.SampleSet`."""
-        key = self._key(index)
+        key = self._good_key(index)
         (truth,) = self._read(index, ("truth",))
         return None if truth is None else decode_truth(key, truth)
 
-    def _key(self, index: int) -> str:
+    def key(self, index: int) -> str:
+        """What sample `index` is called; see `dalle.data.samples.SampleSet`."""
         if not 0 <= index < len(self):
             raise IndexError(f"index must be in 0 to {len(self) - 1}, got {index}")
-        key = self._keys[index]
+        return self._keys[index]
+
+    def _good_key(self, index: int) -> str:
+        key = self.key(index)
         if index in self._faults:
             raise DataError(f"sample {key}: {self._faults[index]}")
         return key

@@ -136,14 +136,13 @@ def _readable(
 ) -> Iterator[Scene]:
     """The first `count` samples, cut to a square; damaged ones are named and left out."""
     for index in range(count):
-        key = f"sample {index}"
         try:
             sample = samples[index]
-            key = sample.key
             image = fit_square(open_rgb(sample.image), image_px)
             truth = samples.truth(index) if with_truth else None
         except DataError as err:
-            log.warning("left out %s: %s", key, err)
+            key = samples.key(index)
+            log.warning("left out %s: %s", key, str(err).removeprefix(f"sample {key}: "))
             continue
         yield Scene(image_u8=np.array(image), truth=truth)
 
