@@ -19,6 +19,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,8 @@ FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fPIC", "-fopenmp-simd", "-ffp-contract=fast"),
     *("-fno-exceptions", "-fno-math-errno", "-fno-trapping-math", "-w"),
 )
+WITHOUT_AMX = ("-mno-amx-tile", "-mno-amx-int8", "-mno-amx-bf16")
+"""For systems that keep matrix units from a process, as some sandboxes do."""
 BUILD_TIMEOUT_S = 300
 
 
@@ -59,6 +62,10 @@ class _Compiler:
 
 class BuildError(DalleError):
     """The decode step cannot be compiled here, or what was compiled does not run."""
+
+
+class _ForbiddenError(BuildError):
+    """The system does not let a process use what the step was compiled for."""
 
 
 def compile_library() -> Path:
@@ -126,10 +133,15 @@ def open_library(path: Path) -> ctypes.CDLL:
     except (OSError, AttributeError) as err:
         raise BuildError(f"the compiled decode step {path} does not load: {err}") from err
     version.restype = level.restype = ctypes.c_int64
-    if version() != VERSION or level() < 0:
+    if version() != VERSION:
         raise BuildError(
-            f"the compiled decode step {path} does not run here (version {version()}, level "
-            f"{level()}); delete it and compile again"
+            f"the compiled decode step {path} is of version {version()}, not {VERSION}; delete it "
+            "and compile again"
+        )
+    if level() < 0:
+        raise _ForbiddenError(
+            f"the compiled decode step {path} is for matrix units that the system does not let "
+            "this process use; `python -m dalle.native` makes it anew without them"
         )
     library.dalle_scratch_floats.restype = ctypes.c_int64
     for work in (library.dalle_prefill, library.dalle_step, library.dalle_choose):
@@ -222,10 +234,17 @@ def _processor() -> str:
 
 def _compile(compiler: _Compiler, library: Path) -> None:
     """Compile and link into `library`, which appears whole or not at all."""
+    try:
+        _compile_with(FLAGS, compiler, library)
+    except _ForbiddenError:
+        _compile_with((*FLAGS, *WITHOUT_AMX), compiler, library)
+
+
+def _compile_with(flags: Sequence[str], compiler: _Compiler, library: Path) -> None:
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         compiled, linked = Path(folder) / "decode.o", Path(folder) / "decode.so"
         # No OpenMP is linked, so that its functions are looked for in the process.
-        _call([*compiler.compile, *FLAGS, "-c", str(SOURCE), "-o", str(compiled)], Path(folder))
+        _call([*compiler.compile, *flags, "-c", str(SOURCE), "-o", str(compiled)], Path(folder))
         _call([*compiler.link, "-shared", str(compiled), "-o", str(linked)], Path(folder))
         _sum_file(linked).write_text(file_sha256(linked), encoding="ascii")
         open_library(linked)

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import logging
 import os
+import platform
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -274,6 +275,28 @@ def test_pips_compiler_serves_where_the_system_has_none(
     assert library.parent == empty_cache
     assert load_library() is not None
     assert sorted(file.suffix for file in empty_cache.iterdir()) == [".sha256", ".so"]
+    load_library.cache_clear()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="matrix units of x86")
+def test_matrix_units_that_the_system_forbids_are_left_out(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Bug: it was told to delete the library and compile again, which made the same one.
+
+    A processor without such units forbids them as a sandbox does.
+    """
+    if (systems := shutil.which("g++")) is None:
+        pytest.skip("there is no g++")
+    wrapper = tmp_path / "g++-for-amx"
+    # As -march=native is on processors that have them, until it is said not to be.
+    has = "-mamx-tile -mamx-int8 -mamx-bf16 -mavx512f -mavx512bw -mavx512vl -mavx512bf16"
+    units = f'case "$*" in *-mno-amx*) ;; *) set -- "$@" {has} -mavx512vnni;; esac'
+    wrapper.write_text(f'#!/bin/sh\n{units}\nexec {systems} "$@" -O0\n', encoding="utf-8")
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("CXX", str(wrapper))
+    assert compile_library().parent == empty_cache
+    assert load_library() is not None
     load_library.cache_clear()
 
 
