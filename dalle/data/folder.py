@@ -84,10 +84,13 @@ class PictureFolder:
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`; see `dalle.data.samples.SampleSet`."""
         key = self.key(index)
-        picture = self.folder / key
-        caption = _read(key, "caption", _caption_of(picture), MAX_TEXT_BYTES)
-        image = _read(key, "picture", picture, MAX_PICTURE_BYTES)
-        return Sample(key=key, image=image, caption=decode_caption(key, caption))
+        caption = _read(key, "caption", _caption_of(self.folder / key), MAX_TEXT_BYTES)
+        return Sample(key=key, image=self.picture(index), caption=decode_caption(key, caption))
+
+    def picture(self, index: int) -> bytes:
+        """The picture alone; see `dalle.data.samples.SampleSet`."""
+        key = self.key(index)
+        return _read(key, "picture", self.folder / key, MAX_PICTURE_BYTES)
 
     def truth(self, index: int) -> Mapping[str, Any] | None:
         """What the `.json` says; see `dalle.data.samples.SampleSet`."""

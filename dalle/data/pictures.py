@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from dalle.config import DataConfig
 from dalle.data.images import fit_square, open_rgb, random_crop_paper
 from dalle.data.order import Draw
-from dalle.data.samples import SampleSet, open_samples
+from dalle.data.samples import Sample, SampleSet, open_samples
 from dalle.errors import DataError
 from dalle.seeds import derive_seed
 
@@ -48,16 +48,25 @@ class PictureSet(Dataset[Picture | Fault]):
 
     `crop` is `plain` (resize and centre crop, no randomness) or one of the paper's two random
     crops: `vae` (its listing 1) or `transformer` (listing 2, near the centre and never flipped).
+    Where pictures need not be `captioned`, as for a dVAE, captions are not read.
     """
 
     def __init__(
-        self, samples: SampleSet, indices: Sequence[int], *, px: int, crop: Crop, seed: int
+        self,
+        samples: SampleSet,
+        indices: Sequence[int],
+        *,
+        px: int,
+        crop: Crop,
+        seed: int,
+        captioned: bool = True,
     ) -> None:
         self.samples = samples
         self.indices = indices
         self.px = px
         self.crop = crop
         self.seed = seed
+        self.captioned = captioned
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -71,7 +80,10 @@ class PictureSet(Dataset[Picture | Fault]):
         index = self.indices[place]
         key = self.samples.key(index)
         try:
-            sample = self.samples[index]
+            if self.captioned:
+                sample = self.samples[index]
+            else:
+                sample = Sample(key=key, image=self.samples.picture(index), caption="")
             image = open_rgb(sample.image, enough_px=DECODED_TIMES * self.px)
         except DataError as err:
             return Fault(key=key, reason=str(err).removeprefix(f"sample {key}: "))
@@ -106,7 +118,7 @@ def split_indices(size: int, *, heldout_fraction: float, seed: int) -> tuple[lis
 
 
 def picture_sets(
-    data: DataConfig, seed: int, *, random_crop: Crop
+    data: DataConfig, seed: int, *, random_crop: Crop, captioned: bool = True
 ) -> tuple[PictureSet, PictureSet]:
     """Training and held-out pictures, as `data` names or splits them.
 
@@ -114,6 +126,7 @@ def picture_sets(
         data: Where they lie, and whether training pictures are cut at random.
         seed: Seed of the split and of the crops.
         random_crop: Which crop that is.
+        captioned: Whether a picture without caption is a fault.
 
     Raises:
         DataError: A folder cannot be read, or too small to be split.
@@ -127,8 +140,9 @@ def picture_sets(
         train, heldout = split_indices(
             len(samples), heldout_fraction=data.heldout_fraction, seed=seed
         )
+    common: Any = {"px": data.image_px, "seed": seed, "captioned": captioned}
     crop: Crop = random_crop if data.augment == "paper" else "plain"
     return (
-        PictureSet(samples, train, px=data.image_px, crop=crop, seed=seed),
-        PictureSet(heldout_samples, heldout, px=data.image_px, crop="plain", seed=seed),
+        PictureSet(samples, train, crop=crop, **common),
+        PictureSet(heldout_samples, heldout, crop="plain", **common),
     )

@@ -40,6 +40,14 @@ class SampleSet(Protocol):
             IndexError: `index` is not in 0 to the length.
         """
 
+    def picture(self, index: int) -> bytes:
+        """The picture of sample `index` by itself, which need not have a caption.
+
+        Raises:
+            DataError: The sample is damaged or has none; the text names its key.
+            IndexError: `index` is not in 0 to the length.
+        """
+
     def truth(self, index: int) -> Mapping[str, Any] | None:
         """What the `.json` beside the picture of sample `index` says; None where there is none.
 

@@ -110,6 +110,14 @@ class TarShards:
             raise DataError(f"sample {key}: it has no {part}")
         return Sample(key=key, image=image, caption=decode_caption(key, caption))
 
+    def picture(self, index: int) -> bytes:
+        """The picture alone; see `dalle.data.samples.SampleSet`."""
+        key = self._good_key(index)
+        (image,) = self._read(index, ("picture",))
+        if image is None:
+            raise DataError(f"sample {key}: it has no picture")
+        return image
+
     def truth(self, index: int) -> Mapping[str, Any] | None:
         """What the `.json` says; see `dalle.data.samples.SampleSet`."""
         key = self._good_key(index)

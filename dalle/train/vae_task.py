@@ -70,7 +70,9 @@ class VaeTask:
             _take_codes(model, model_folder(run.codes_of))
         # Kernels see channels innermost; measured 10-20 % faster on CPU and GPU alike.
         self.model: DiscreteVAE = model.to(memory_format=torch.channels_last)
-        self.train_set, heldout = picture_sets(run.data, run.loop.seed, random_crop="vae")
+        self.train_set, heldout = picture_sets(
+            run.data, run.loop.seed, random_crop="vae", captioned=False
+        )
         self.heldout = _load(heldout, EVAL_PICTURES)
         self.data_fingerprint = " ".join(
             pictures.samples.fingerprint for pictures in (self.train_set, heldout)

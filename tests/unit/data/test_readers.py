@@ -362,6 +362,20 @@ def test_a_picture_without_caption_raises_by_name(tmp_path: Path) -> None:
         open_samples(tmp_path)[0]
 
 
+def test_a_picture_can_be_read_without_its_caption(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "folder" / "a.png").write_bytes(png())
+    write_tar(tmp_path / "shards" / "0.tar", {"a.png": png(), "b.txt": b"a fox"})
+    for name in ("folder", "shards"):
+        samples = open_samples(tmp_path / name)
+        assert samples.picture(0) == png()
+        with pytest.raises(DataError, match="it has no caption"):
+            samples[0]
+    with pytest.raises(DataError, match="sample 0/b: it has no picture"):
+        samples.picture(1)
+
+
 def test_pictures_of_other_kinds_are_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -229,6 +229,16 @@ def test_unreadable_held_out_pictures_are_named_and_all_of_them_are_too_many(
         VaeTask(vae_run(data={"heldout": tmp_path}))
 
 
+def test_pictures_need_no_captions(vae_run: VaeRun, tmp_path: Path) -> None:
+    """Bug: those without one, of which people have far more, were skipped."""
+    for number in range(6):
+        Image.new("RGB", (32, 32), (40 * number, 90, 40)).save(tmp_path / f"{number}.png")
+    task = VaeTask(vae_run(data={"train": tmp_path, "heldout": tmp_path}))
+    found = task.collate([task.train_set[Draw(index=index, epoch=0)] for index in range(6)])
+    assert len(found.keys) == 6
+    assert not found.faults
+
+
 def test_the_data_fingerprint_follows_both_sets(vae_run: VaeRun, tmp_path: Path) -> None:
     plain = VaeTask(vae_run()).data_fingerprint
     assert plain == VaeTask(vae_run()).data_fingerprint
