@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -120,6 +121,20 @@ def moved(pixels: Tensor, down: int, right: int) -> Tensor:
     wide = pad(pixels, (reach, reach, reach, reach), mode="replicate")
     top, left = reach - down, reach - right
     return wide[..., top : top + height, left : left + width]
+
+
+def each_moved(pixels: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    """As `moved`, but each of b pictures by its own whole pixels, both of shape (b).
+
+    All at once, so that a GPU need not be waited for; for one move of all, `moved` is a view.
+    """
+    height, width = pixels.shape[-2:]
+    which = torch.arange(len(pixels), device=pixels.device)[:, None, None]  # b 1 1
+    rows = torch.arange(height, device=pixels.device) - down[:, None]  # b y
+    columns = torch.arange(width, device=pixels.device) - right[:, None]  # b x
+    rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+    shaken = pixels[which, :, rows[:, :, None], columns[:, None]]  # b y x c
+    return rearrange(shaken, "b y x c -> b c y x").contiguous()
 
 
 # ------------------------------------------------------------------------------------ our small one

@@ -9,6 +9,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -103,7 +104,7 @@ class ClipRanker:
         self._load = load
         self._lock = threading.Lock()
         self._scorer: ClipScorer | None = None
-        self._fault: DalleError | None = None
+        self._fault: Callable[[], DalleError] | None = None
 
     def prepare(self) -> None:
         """Begin to load in the background."""
@@ -118,12 +119,12 @@ class ClipRanker:
         """
         with self._lock:
             if self._fault is not None:  # what is damaged is not read again for every caption
-                raise type(self._fault)(str(self._fault))
+                raise self._fault()
             if self._scorer is None:
                 try:
                     self._scorer = self._load()
                 except DalleError as err:
-                    self._fault = type(err)(str(err))  # without a trace, which holds pictures
+                    self._fault = partial(type(err), str(err))  # its trace would hold pictures
                     raise
             return self._scorer
 

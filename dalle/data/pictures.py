@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 from dalle.config import DataConfig
 from dalle.data.images import fit_square, open_rgb, random_crop_paper
 from dalle.data.order import Draw
-from dalle.data.samples import Sample, SampleSet, open_samples
+from dalle.data.sample import Sample, without_key
+from dalle.data.samples import SampleSet, open_samples
 from dalle.errors import DataError
 from dalle.seeds import derive_seed
 
@@ -86,7 +87,7 @@ class PictureSet(Dataset[Picture | Fault]):
                 sample = Sample(key=key, image=self.samples.picture(index), caption="")
             image = open_rgb(sample.image, enough_px=DECODED_TIMES * self.px)
         except DataError as err:
-            return Fault(key=key, reason=str(err).removeprefix(f"sample {key}: "))
+            return Fault(key=key, reason=without_key(err, key))
         return [
             Picture(key=key, caption=sample.caption, image_u8=self._cut(image, crop, epoch, index))
             for crop, epoch in cuts

@@ -35,6 +35,11 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
 
 
+def without_key(err: DataError, key: str) -> str:
+    """What is wrong with sample `key`, for whoever names it before: errors begin with it."""
+    return str(err).removeprefix(f"sample {key}: ")
+
+
 def decode_caption(key: str, content: bytes) -> str:
     """The caption in a `.txt` file, without surrounding white space.
 

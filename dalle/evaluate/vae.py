@@ -23,6 +23,7 @@ from dalle.console import bar_disabled
 from dalle.data.emoji.font import find_font
 from dalle.data.images import fit_square, open_rgb
 from dalle.data.order import in_groups
+from dalle.data.sample import without_key
 from dalle.data.samples import SampleSet, open_samples
 from dalle.data.scene_index import read_scene_index
 from dalle.device import choose_device
@@ -142,7 +143,7 @@ def _readable(
             truth = samples.truth(index) if with_truth else None
         except DataError as err:
             key = samples.key(index)
-            log.warning("left out %s: %s", key, str(err).removeprefix(f"sample {key}: "))
+            log.warning("left out %s: %s", key, without_key(err, key))
             continue
         yield Scene(image_u8=np.array(image), truth=truth)
 

@@ -141,7 +141,7 @@ def open_library(path: Path) -> ctypes.CDLL:
     if level() < 0:
         raise _ForbiddenError(
             f"the compiled decode step {path} is for matrix units that the system does not let "
-            "this process use; `python -m dalle.native` makes it anew without them"
+            "this process use; delete it, and `python -m dalle.native` makes one without them"
         )
     library.dalle_scratch_floats.restype = ctypes.c_int64
     for work in (library.dalle_prefill, library.dalle_step, library.dalle_choose):

@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 from dalle.captions import CaptionTokenizer
 from dalle.checkpoint import TOKENIZER_FILE, VAE_FILE, ClipParts, load_clip, load_vae, save_clip
 from dalle.checksums import file_sha256
-from dalle.clip import build_clip
+from dalle.clip import build_clip, each_moved
 from dalle.config import TrainClip
 from dalle.data.drawn import DrawnPictures
 from dalle.data.order import Draw
@@ -362,14 +362,7 @@ def _shaken(pixels: Tensor, shift_px: int, noise: torch.Generator) -> Tensor:
     shifts = torch.randint(
         -shift_px, shift_px + 1, (len(pixels), 2), generator=noise, device=pixels.device
     )
-    height, width = pixels.shape[-2:]
-    which = torch.arange(len(pixels), device=pixels.device)[:, None, None]  # b 1 1
-    down, right = shifts[:, :1], shifts[:, 1:]  # each b 1
-    # What comes in at an edge repeats it.
-    rows = (torch.arange(height, device=pixels.device) - down).clamp(0, height - 1)  # b y
-    columns = (torch.arange(width, device=pixels.device) - right).clamp(0, width - 1)  # b x
-    shaken = pixels[which, :, rows[:, :, None], columns[:, None]]  # b y x c
-    return rearrange(shaken, "b y x c -> b c y x").contiguous()
+    return each_moved(pixels, shifts[:, 0], shifts[:, 1])
 
 
 def _contrast_accuracy(cosines: Tensor, together: int) -> float:
