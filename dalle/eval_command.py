@@ -12,11 +12,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from io import BytesIO
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from tqdm import tqdm
 
@@ -24,12 +22,10 @@ from dalle.checkpoint import ModelParts, load_model
 from dalle.clip import ClipScorer
 from dalle.config import DataEmoji, EvalModel
 from dalle.console import bar_disabled
-from dalle.data.emoji.write import render_scene
-from dalle.data.images import fit_square, open_rgb
-from dalle.data.order import in_groups
 from dalle.data.samples import SampleSet, open_samples
 from dalle.device import choose_device
-from dalle.errors import DalleError, DataError
+from dalle.errors import DalleError
+from dalle.evaluate.asked import Asked, ask_pictures, ask_scenes, square_px
 from dalle.evaluate.caption_sets import read_captions
 from dalle.evaluate.drawn import (
     Judged,
@@ -42,14 +38,13 @@ from dalle.evaluate.drawn import (
     rates_at_1,
     temperature_curves,
 )
-from dalle.evaluate.estimators import share
 from dalle.evaluate.judging import JudgedPicture, Judges, Judging
-from dalle.evaluate.memorisation import memorisation
 from dalle.evaluate.pairs import bits_per_token
 from dalle.evaluate.plots import require_matplotlib
 from dalle.evaluate.report import write_report
-from dalle.evaluate.results import Evaluation, Reconstruction, Retrieval
-from dalle.evaluate.vae import BATCH, Scene, evaluate_vae
+from dalle.evaluate.results import Evaluation
+from dalle.evaluate.seen_by_clip import agreement, likeness, retrieval
+from dalle.evaluate.true_pictures import TruePictures, copies, reconstruction, true_pictures
 from dalle.evaluate.validation import SCENES as VALIDATED
 from dalle.evaluate.validation import validate
 from dalle.folders import at_home, model_folder
@@ -57,7 +52,6 @@ from dalle.picture import save_png
 from dalle.pipeline import TextToImage
 from dalle.rerank import find_clip_ranker, rank
 from dalle.sheets import picture_grid
-from vae.fidelity import rebuild
 
 log = logging.getLogger(__name__)
 
@@ -67,19 +61,6 @@ SHEET_PICTURES = 48
 SHEET_COLUMNS = 8
 RETRIEVAL_CAPTIONS = 500
 """Captions among which a picture's own must be found; those evaluated are part of them."""
-TRAINING_PICTURES = 20_000
-"""Training pictures searched for copies, the first of their set."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """A caption to draw, and what is known of it."""
-
-    caption: str
-    truth: Mapping[str, Any] | None = None
-    """Ground truth of the scene that the caption was made for."""
-    image: Image.Image | None = None
-    """That scene."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +68,7 @@ class Drawing:
     """What is kept of a caption's candidates."""
 
     first: Image.Image
-    """Candidate 0, chosen by nobody."""
+    """A candidate chosen by nobody."""
     best: Image.Image
     """The candidate that the model's ranker puts first."""
     best_index: int
@@ -136,35 +117,42 @@ def run(settings: EvalModel) -> int:
 
 def _asked(settings: EvalModel, image_px: tuple[int, int]) -> list[Asked]:
     """The captions to evaluate on, as many as settings ask for and there are."""
-    if not settings.of_scenes:
-        found = read_captions(at_home(settings.set)).captions
-        if len(found) > settings.captions:
-            log.info(
-                "the first %d of the %d captions in %s; --captions %d takes all",
-                settings.captions, len(found), settings.set, len(found),
-            )  # fmt: skip
+    if settings.of_scenes:
+        return _scenes(settings, image_px, range(settings.captions))
+    path = at_home(settings.set)
+    if settings.of_captions:
+        found = read_captions(path).captions
+        _log_choice("the first %d of the %d captions in %s", settings, len(found))
         return [Asked(caption=caption) for caption in found[: settings.captions]]
-    return _scenes(settings, image_px, range(settings.captions))
+    if not path.is_dir():
+        raise ValueError(
+            f"set must be heldout or train, a file of captions (.txt, .csv, .tsv) or a folder of "
+            f"captioned pictures, and {path} is none of these; write its path out"
+        )
+    samples = open_samples(path)
+    _log_choice("%d of the %d pictures in %s, drawn by lot", settings, len(samples))
+    px = square_px(image_px)
+    return ask_pictures(samples, settings.captions, image_px=px, seed=settings.seed)
+
+
+def _log_choice(text: str, settings: EvalModel, there_are: int) -> None:
+    """Say that not everything is evaluated on, where it is not."""
+    if there_are > settings.captions:
+        remedy = f"{text}; --captions %d takes all"
+        log.info(remedy, settings.captions, there_are, settings.set, there_are)
 
 
 def _scenes(settings: EvalModel, image_px: tuple[int, int], numbers: range) -> list[Asked]:
     """Scenes that no training set of the recipes holds: their seed is another."""
-    if image_px[0] != image_px[1]:
-        raise ValueError(f"emoji scenes are square, and the model draws {image_px} px")
     rendering = DataEmoji(
         out=settings.out,
         scenes=numbers.stop,
-        image_px=image_px[0],
+        image_px=square_px(image_px),
         seed=settings.scene_seed,
         split="heldout" if settings.set == "heldout" else "train",
         subjects=settings.subjects,
     )
-    scenes = []
-    for number in numbers:
-        scene = render_scene(rendering, number)
-        image = Image.open(BytesIO(scene.png)).convert("RGB")
-        scenes.append(Asked(caption=scene.caption, truth=scene.truth, image=image))
-    return scenes
+    return ask_scenes(rendering, numbers)
 
 
 def _evaluate(
@@ -191,11 +179,16 @@ def _evaluate(
         compared = {t: one for t, (one, _) in by_temperature.items() if one is not None}
         if len(compared) > 1:
             found |= temperature_curves(compared, seed=settings.seed)
-    found |= _with_true_pictures(settings, parts, asked, drawings, judges=judges, training=training)
+    images = [one.image for one in asked if one.image is not None]
+    true = true_pictures(parts, images) if images else None
+    if true is not None:
+        found |= _with_true_pictures(settings, parts, asked, drawings, true=true, training=training)
+        if truths:
+            pictures = (true.images[:VALIDATED], true.rebuilt[:VALIDATED])
+            found["judge"] = validate(judges, *pictures, truths[:VALIDATED], seed=settings.seed)
     if (clip := model.clip) is not None:
         pool = _caption_pool(settings, asked, model.image_px)
-        if len(pool) > 1:  # among one caption, anything would be found
-            found["retrieval"] = _retrieval(clip, asked, drawings, pool)
+        found |= _seen_by_clip(clip, asked, drawings, true=true, pool=pool, seed=settings.seed)
     evaluation = Evaluation(
         model=settings.model,
         fingerprint=model.fingerprint,
@@ -266,7 +259,7 @@ def _drawn(
         best = rank(likelihoods if clip_scores is None else clip_scores)[0]
         drawings.append(
             Drawing(
-                first=images[0],
+                first=images[one.candidate % len(images)],
                 best=images[best],
                 best_index=best,
                 likelihoods=likelihoods,
@@ -318,52 +311,25 @@ def _with_true_pictures(
     asked: Sequence[Asked],
     drawings: Sequence[Drawing],
     *,
-    judges: Judges,
+    true: TruePictures,
     training: SampleSet | None,
 ) -> dict[str, Any]:
-    """What the true pictures of the captions tell of the model; nothing if there are none."""
-    true_images = [one.image for one in asked if one.image is not None]
-    if not true_images:
-        return {}
-    images_u8 = np.stack([np.asarray(image) for image in true_images])  # b y x 3
+    """What the true pictures of the captions tell of the model."""
     captions = [one.caption for one in asked]
-    measured = evaluate_vae(parts.vae, (Scene(image_u8=image) for image in images_u8), judging=None)
-    rebuilt = [
-        Image.fromarray(image)
-        for group in in_groups(images_u8, BATCH)
-        for image in rebuild(parts.vae, np.stack(group))[0]
-    ]
     found: dict[str, Any] = {
-        "bits_per_token": bits_per_token(parts, images_u8, captions, seed=settings.seed),
-        "reconstruction": Reconstruction(
-            **{name: measured[name] for name in Reconstruction.__dataclass_fields__}
-        ),
+        "bits_per_token": bits_per_token(parts, true.images_u8, captions, seed=settings.seed),
+        "reconstruction": reconstruction(parts, true.images_u8),
     }
-    truths = [one.truth for one in asked if one.truth is not None]
-    if truths:
-        found["judge"] = validate(
-            judges,
-            true_images[:VALIDATED],
-            rebuilt[:VALIDATED],
-            truths[:VALIDATED],
-            seed=settings.seed,
-        )
     if training is not None:
-        found["memorisation"] = memorisation(
-            [drawing.first for drawing in drawings],
-            rebuilt,
-            _training_pictures(training, images_u8.shape[1]),
-        )
+        near = copies([drawing.first for drawing in drawings], true, training)
+        if near.trained_on and not settings.of_scenes:
+            log.warning(
+                "%d of the %d pictures in %s are training pictures: what they measure is memory; "
+                "evaluate on pictures that training never saw",
+                near.trained_on, len(asked), settings.set,
+            )  # fmt: skip
+        found["memorisation"] = near
     return found
-
-
-def _training_pictures(samples: SampleSet, image_px: int) -> Iterator[Image.Image]:
-    """The first pictures of a training set; damaged ones are left out."""
-    for index in range(min(len(samples), TRAINING_PICTURES)):
-        try:
-            yield fit_square(open_rgb(samples[index].image), image_px)
-        except DataError as err:
-            log.warning("left out: %s", err)
 
 
 def _caption_pool(
@@ -379,11 +345,31 @@ def _caption_pool(
     return list(pool)
 
 
-def _retrieval(
-    clip: ClipScorer, asked: Sequence[Asked], drawings: Sequence[Drawing], pool: Sequence[str]
-) -> Retrieval:
-    """Where the caption of each first, unchosen picture stands among `pool` for CLIP."""
-    cosines = clip.image_features([one.first for one in drawings]) @ clip.text_features(pool).T
-    own = torch.tensor([pool.index(one.caption) for one in asked], device=cosines.device)
-    better = (cosines > cosines.gather(1, own[:, None])).sum(dim=1).cpu().numpy()
-    return Retrieval(captions=len(pool), r_at_1=share(better < 1), r_at_5=share(better < 5))
+def _seen_by_clip(
+    clip: ClipScorer,
+    asked: Sequence[Asked],
+    drawings: Sequence[Drawing],
+    *,
+    true: TruePictures | None,
+    pool: Sequence[str],
+    seed: int,
+) -> dict[str, Any]:
+    """What CLIP makes of the drawn pictures, beside the true ones where there are some."""
+    captions = clip.text_features(pool)
+    own = [pool.index(one.caption) for one in asked]
+    drawn = clip.image_features([one.first for one in drawings])
+    best = clip.image_features([one.best for one in drawings])
+    true_seen = None if true is None else clip.image_features(true.images)
+    found: dict[str, Any] = {
+        "agreement": agreement(
+            drawn=drawn, best=best, true=true_seen, captions=captions[own], seed=seed
+        )
+    }
+    if len(pool) > 1:  # among one caption, anything would be found
+        found["retrieval"] = retrieval(drawn, captions, own)
+    if true is not None and true_seen is not None:
+        rebuilt = clip.image_features(true.rebuilt)
+        found["likeness"] = likeness(
+            drawn=drawn, best=best, rebuilt=rebuilt, true=true_seen, seed=seed
+        )
+    return found

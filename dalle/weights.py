@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,7 +42,7 @@ def check_replaceable(folder: Path) -> None:
         )
 
 
-@contextmanager
+@contextlib.contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
     """A partial folder beside `folder`; sealed with SHA256SUMS and put in its place on success.
 
@@ -80,6 +80,10 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
         save_file(tensors, path)
     except SafetensorError as err:
         raise OSError(f"{path} cannot be written: {err}; make room, and start again") from err
+    # The library makes files that their owner alone may read; whoever may use the folder may use
+    # its weights, too. Some network mounts know no modes.
+    with contextlib.suppress(OSError):
+        path.chmod(path.parent.stat().st_mode & 0o666)
 
 
 def stored(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:

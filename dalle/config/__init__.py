@@ -1,7 +1,7 @@
 """The typed tree behind every command: file schema, flags and Python API are this one thing.
 
-Each verb of `dalle` has one root dataclass, in `making` (data and models), `using` (pictures and
-figures) or `measuring` (what a model can do beside), made of the sections in `training` and
+Each verb of `dalle` has one root dataclass, in `making` (data and models), `using` (pictures),
+`measuring` (figures of models) or `benchmark` (speed), made of the sections in `training` and
 `sampling` and of the models' own settings. YAML files and `--section.key value` flags are read into
 it by `dalle.flags`. Nothing in this package, nor in what it imports, may import torch, so that help
 and usage errors answer at once.
@@ -19,7 +19,7 @@ from dalle.config.making import (
     TrainTransformer,
     TrainVae,
 )
-from dalle.config.measuring import EvalTransforms, Probe
+from dalle.config.measuring import EvalModel, EvalTransforms, EvalVae, Probe
 from dalle.config.sampling import (
     MAX_CANDIDATES,
     Dtype,
@@ -41,7 +41,7 @@ from dalle.config.training import (
     TransformerObjectiveConfig,
     VaeObjectiveConfig,
 )
-from dalle.config.using import Demo, EvalModel, EvalVae, Generate, Pack, Transform
+from dalle.config.using import Demo, Generate, Pack, Transform
 
 __all__ = [
     "MAX_CANDIDATES",

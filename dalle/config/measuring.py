@@ -1,4 +1,4 @@
-"""Roots of the verbs that measure what a model can do beside drawing from captions."""
+"""Roots of the verbs that measure models."""
 
 from __future__ import annotations
 
@@ -7,8 +7,102 @@ from pathlib import Path
 from typing import Literal
 
 from dalle.config.ranges import require_not_negative, require_positive
-from dalle.config.sampling import check_counts, check_seed
+from dalle.config.sampling import SamplingConfig, check_counts, check_seed
 from dalle.config.training import Device
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalModel:
+    """`dalle eval`: how often a model draws what captions say, and what ranking adds."""
+
+    out: Path
+    """Folder for the report, its plots, a sheet of the best pictures and eval.json."""
+    model: str = "emoji"
+    """Name of a bundled model, or a model folder."""
+    set: str = "heldout"
+    """Captions: `heldout` or `train` (emoji scenes with ground truth), a .txt, .csv or .tsv, or a
+    folder of captioned pictures that training never saw, drawn by lot."""
+    captions: int = 200
+    """Captions evaluated."""
+    candidates: int = 32
+    """Pictures drawn for each caption."""
+    temperatures: tuple[float, ...] = ()
+    """Sampling temperatures to compare, the first for all but the comparison; empty takes the
+    model's own. Several need emoji scenes."""
+    seed: int = 0
+    """Seed of the pictures and of the intervals' resampling."""
+    scene_seed: int = 1
+    """Seed of the emoji scenes; with 1 they are the first of the held-out set of the recipe, which
+    training measures its loss on, and no training set's."""
+    subjects: Literal["core", "all"] = "core"
+    """Subject list that the model was trained on; read for emoji scenes only."""
+    train_data: Path | None = None
+    """Pictures the model was trained on, to look for copies among; None leaves that out. Needs
+    emoji scenes or a folder of pictures."""
+    clip: str | None = None
+    """CLIP that ranks, as for `dalle generate`; None takes the model's own."""
+    json: bool = False
+    """Print one JSON object on stdout, and nothing else there."""
+    device: Device = "auto"
+    """Where to draw."""
+    workers: int = 0
+    """Processes that judge emoji scenes; 0 takes one per processor, 1 judges between drawings."""
+
+    def __post_init__(self) -> None:
+        """Refuse what evaluates nothing."""
+        require_positive(self, "captions")
+        require_not_negative(self, "workers")
+        check_counts(candidates=self.candidates, keep=self.candidates)
+        check_seed(self.seed)
+        for temperature in self.temperatures:
+            SamplingConfig(temperature=temperature)
+        if self.train_data is not None and self.of_captions:
+            raise ValueError(
+                f"train_data needs captions with known pictures, and set is {self.set}; leave it "
+                "out, or take heldout, train or a folder of captioned pictures"
+            )
+        if len(self.temperatures) > 1 and not self.of_scenes:
+            raise ValueError(
+                f"more than one of temperatures needs captions with ground truth, and set is "
+                f"{self.set}; leave the others out, or take heldout or train"
+            )
+
+    @property
+    def of_scenes(self) -> bool:
+        """Whether the captions are those of emoji scenes, whose truth and pictures are known."""
+        return self.set in ("heldout", "train")
+
+    @property
+    def of_captions(self) -> bool:
+        """Whether they are those of a file, whose pictures nobody knows."""
+        return self.set.lower().endswith((".txt", ".csv", ".tsv"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalVae:
+    """`dalle eval vae`: how well a dVAE reconstructs pictures it was not trained on."""
+
+    vae: Path
+    """Folder of a trained dVAE."""
+    data: Path
+    """Folder of pictures; subject retrieval needs emoji scenes with ground truth."""
+    image_px: int | None = None
+    """Height and width to bring pictures to; None keeps emoji scenes' own, and makes others 64."""
+    samples: int = 500
+    """Pictures evaluated, the first of the folder."""
+    json: bool = False
+    """Print one JSON object on stdout, and nothing else there."""
+    device: Device = "auto"
+    """Where the dVAE runs."""
+    workers: int = 0
+    """Processes that judge emoji scenes; 0 takes one per processor."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts that evaluate nothing."""
+        require_positive(self, "samples")
+        require_not_negative(self, "workers")
+        if self.image_px is not None:
+            require_positive(self, "image_px")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ from dalle.data.sample import Sample, without_key
 from dalle.data.samples import SampleSet, open_samples
 from dalle.errors import DataError
 from dalle.seeds import derive_seed
+
+log = logging.getLogger(__name__)
 
 Crop = Literal["plain", "vae", "transformer"]
 DECODED_TIMES = 4
@@ -100,6 +103,26 @@ class PictureSet(Dataset[Picture | Fault]):
             rng = np.random.default_rng(derive_seed(self.seed, "crop", epoch, index))
             square = random_crop_paper(image, self.px, rng, listing=crop)
         return torch.from_numpy(np.array(square, dtype=np.uint8))
+
+
+def readable_pictures(
+    samples: SampleSet, indices: Iterable[int], *, px: int, captioned: bool = True
+) -> Iterator[tuple[int, Picture]]:
+    """Samples and their indices, cut as held-out ones are; damaged ones are named and left out.
+
+    Args:
+        samples: The set.
+        indices: Which of its samples.
+        px: Height and width to bring them to.
+        captioned: Whether a picture without caption is a fault.
+    """
+    for index in indices:
+        pictures = PictureSet(samples, [index], px=px, crop="plain", seed=0, captioned=captioned)
+        found = pictures[Draw(index=0, epoch=0)]
+        if isinstance(found, Fault):
+            log.warning("left out %s: %s", found.key, found.reason)
+        else:
+            yield index, found
 
 
 def split_indices(size: int, *, heldout_fraction: float, seed: int) -> tuple[list[int], list[int]]:

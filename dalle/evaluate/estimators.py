@@ -162,15 +162,21 @@ def _check_curves(curves: np.ndarray) -> None:
         raise ValueError("curves must be finite, got NaN or infinity; leave such captions out")
 
 
-def _resampled_means(values: np.ndarray, *, seed: int, draws: int) -> np.ndarray:
-    """Means of `values`, shape (s, n), over captions drawn with replacement, shape (r, n)."""
+def bootstrap_counts(n: int, *, seed: int, draws: int) -> np.ndarray:
+    """How often each of `n` captions is in each resampled set of as many, shape (r, n), int64.
+
+    Raises:
+        ValueError: `draws` is below 1.
+    """
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
-    captions = len(values)
-    times = np.random.default_rng(seed).multinomial(
-        captions, np.full(captions, 1 / captions), size=draws
-    )  # r s, how often each draw holds each caption
-    return np.asarray(times @ values / captions)
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
+
+
+def _resampled_means(values: np.ndarray, *, seed: int, draws: int) -> np.ndarray:
+    """Means of `values`, shape (s, n), over captions drawn with replacement, shape (r, n)."""
+    times = bootstrap_counts(len(values), seed=seed, draws=draws)  # r s
+    return np.asarray(times @ values / len(values))
 
 
 def hit_curves(hits: np.ndarray) -> np.ndarray:

@@ -22,6 +22,8 @@ def memorisation(
     generated: Sequence[Image.Image],
     heldout: Sequence[Image.Image],
     training: Iterable[Image.Image],
+    *,
+    originals: Sequence[Image.Image],
 ) -> Memorisation:
     """Distances to the nearest training picture, of drawn pictures and of true unseen ones.
 
@@ -32,6 +34,8 @@ def memorisation(
         heldout: Pictures like the training pictures that training never showed; seen through the
             same dVAE, if the drawn ones were, so that its blur counts for neither.
         training: What the model was trained on, or part of it; read once.
+        originals: The held-out pictures as they are, to tell whether training showed some of them
+            after all.
 
     Raises:
         ValueError: One of the three is empty.
@@ -41,7 +45,10 @@ def memorisation(
     wanted = np.concatenate([_thumbnails(generated), _thumbnails(heldout)])  # b d
     nearest = np.full(len(wanted), np.inf)
     count = 0
+    unseen = {image.tobytes() for image in originals}
+    seen: set[bytes] = set()
     for group in in_groups(training, CHUNK):
+        seen |= unseen.intersection(image.tobytes() for image in group)
         nearest = np.minimum(nearest, _distances(wanted, _thumbnails(group)).min(axis=1))
         count += len(group)
     if not count:
@@ -50,6 +57,7 @@ def memorisation(
         generated=_nearness(nearest[: len(generated)]),
         heldout=_nearness(nearest[len(generated) :]),
         training_pictures=count,
+        trained_on=sum(image.tobytes() in seen for image in originals),
     )
 
 

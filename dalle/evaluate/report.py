@@ -37,6 +37,8 @@ NO_TRUTH = "Not measured: it needs captions with ground truth (emoji scenes) and
 NO_TEMPERATURES = "Not measured: no other temperatures were asked for, or there is no ground truth."
 NO_JUDGE = "Not measured: it needs captions with ground truth (emoji scenes)."
 NO_RETRIEVAL = "Not measured: it needs a CLIP model and more than one caption."
+NO_AGREEMENT = "Not measured: it needs a CLIP model."
+NO_LIKENESS = "Not measured: it needs a CLIP model and several held-out pictures."
 NO_BITS = "Not measured: it needs held-out pictures with captions."
 NO_RECONSTRUCTION = "Not measured: it needs held-out pictures."
 NO_MEMORISATION = "Not measured: it needs the training pictures and held-out ones."
@@ -86,6 +88,8 @@ def markdown(evaluation: Evaluation) -> str:
         _attributes(evaluation),
         _judge(evaluation),
         _retrieval(evaluation),
+        _agreement(evaluation),
+        _likeness(evaluation),
         _bits(evaluation),
         _reconstruction(evaluation),
         _memorisation(evaluation),
@@ -240,12 +244,54 @@ def _retrieval(evaluation: Evaluation) -> list[str]:
     )
 
 
+def _agreement(evaluation: Evaluation) -> list[str]:
+    found = evaluation.agreement
+    if found is None:
+        return section("Agreement with the caption", NO_AGREEMENT)
+    rows = (
+        ("drawn, chosen by nobody", found.drawn),
+        (f"drawn, best of {evaluation.candidates:,}", found.best),
+        ("true pictures", found.true),
+        ("drawn, beside another's caption", found.others),
+    )
+    return section(
+        "Agreement with the caption",
+        "Cosine of picture and caption for CLIP, 1 at most. What CLIP itself has chosen is high by "
+        "that alone.",
+        *table(
+            ("pictures", "mean", "interval", "captions"),
+            ((name, *_decimals(rate)) for name, rate in rows if rate is not None),
+        ),
+    )
+
+
+def _likeness(evaluation: Evaluation) -> list[str]:
+    found = evaluation.likeness
+    if found is None:
+        return section("Distance from true pictures", NO_LIKENESS)
+    rows = (
+        ("drawn, chosen by nobody", found.drawn),
+        (f"drawn, best of {evaluation.candidates:,}", found.best),
+        ("true, through the dVAE", found.rebuilt),
+    )
+    return section(
+        "Distance from true pictures",
+        "Squared kernel distance of two sets of pictures for CLIP, in thousandths: 0 where they "
+        "are alike as sets, whichever picture belongs to which caption. To be compared where CLIP "
+        "and captions are the same.",
+        *table(
+            ("pictures", "distance", "interval", "captions"),
+            ((name, *_decimals(rate, times=1000)) for name, rate in rows),
+        ),
+    )
+
+
 def _bits(evaluation: Evaluation) -> list[str]:
     found = evaluation.bits_per_token
     if found is None:
         return section("Likelihood of true pairs", NO_BITS)
     rows = (
-        (name, f"{rate.rate:.3f}", f"{rate.low:.3f} to {rate.high:.3f}", f"{rate.n:,}")
+        (name, *_decimals(rate))
         for name, rate in (("image token", found.image), ("caption token", found.caption))
     )
     return section(
@@ -277,10 +323,12 @@ def _memorisation(evaluation: Evaluation) -> list[str]:
     found = evaluation.memorisation
     if found is None:
         return section("Memorisation", NO_MEMORISATION)
+    seen = found.trained_on
     return section(
         "Memorisation",
         f"Distance to the nearest of {found.training_pictures:,} training pictures. A model that "
-        "copies draws far nearer to them than true pictures are that it never saw.",
+        "copies draws far nearer to them than true pictures are that it never saw."
+        + (f" **{seen:,} of the true pictures are training pictures.**" if seen else ""),
         *table(
             ("pictures", "median", "nearest 5 %", "nearest", "compared"),
             (("drawn", *_near(found.generated)), ("true, unseen", *_near(found.heldout))),
@@ -314,6 +362,11 @@ def _points(curves: Mapping[str, Sequence[HitAtK]]) -> list[tuple[str, ...]]:
 
 def _point(point: HitAtK) -> str:
     return f"{percent(point.rate)} ({interval_text(point.low, point.high)})"
+
+
+def _decimals(rate: Rate, *, times: float = 1) -> tuple[str, ...]:
+    mean, low, high = (times * value for value in (rate.rate, rate.low, rate.high))
+    return f"{mean:.3f}", f"{low:.3f} to {high:.3f}", f"{rate.n:,}"
 
 
 def _near(near: Nearness) -> tuple[str, ...]:

@@ -61,6 +61,35 @@ class Retrieval:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Cosines of pictures and their captions for CLIP, -1 to 1: means over captions."""
+
+    drawn: Rate
+    """Pictures that nobody chose."""
+    best: Rate
+    """Those that the model's ranker puts first; higher by itself where CLIP chose them."""
+    true: Rate | None
+    """True pictures, where there are some."""
+    others: Rate | None
+    """Pictures that nobody chose, beside the captions of others; None of a single caption."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likeness:
+    """Distances of sets of pictures from the true ones, 0 for sets that CLIP finds alike.
+
+    Squared maximum mean discrepancies; comparable where CLIP and captions are the same.
+    """
+
+    drawn: Rate
+    """Pictures that nobody chose."""
+    best: Rate
+    """Those that the model's ranker puts first."""
+    rebuilt: Rate
+    """The true pictures through the dVAE."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class BitsPerToken:
     """Negative log-likelihood of held-out pairs, in bits; lower is better."""
 
@@ -105,6 +134,8 @@ class Memorisation:
     """True pictures that training never showed."""
     training_pictures: int
     """How many were searched."""
+    trained_on: int
+    """Of the true pictures, how many are among those after all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +194,8 @@ class Evaluation:
     """The best of `ranked_temperatures` at every k."""
     judge: Validation | None = None
     retrieval: Retrieval | None = None
+    agreement: Agreement | None = None
+    likeness: Likeness | None = None
     attributes: dict[str, Rate] = field(default_factory=dict)
     """By attribute that the captions speak of: drawn right; `all` is every one at once."""
     kinds: dict[str, Rate] = field(default_factory=dict)

@@ -21,8 +21,8 @@ from dalle.checkpoint import load_vae
 from dalle.config import EvalVae
 from dalle.console import bar_disabled
 from dalle.data.emoji.font import find_font
-from dalle.data.images import fit_square, open_rgb
 from dalle.data.order import in_groups
+from dalle.data.pictures import readable_pictures
 from dalle.data.sample import without_key
 from dalle.data.samples import SampleSet, open_samples
 from dalle.data.scene_index import read_scene_index
@@ -69,7 +69,7 @@ def run(settings: EvalVae) -> int:
         find_font(None)  # before the pictures are rebuilt, which may take long
         judging = replace(judging, image_px=image_px, workers=settings.workers)
     wanted = min(settings.samples, len(samples))
-    scenes = _readable(samples, wanted, image_px, with_truth=judging is not None)
+    scenes = _scenes(samples, wanted, image_px, with_truth=judging is not None)
     bar = tqdm(scenes, total=wanted, desc="eval vae", unit="img", disable=bar_disabled())
     report = evaluate_vae(vae, bar, judging=judging)
     sys.stdout.write(json.dumps(report) + "\n" if settings.json else _table(report))
@@ -132,20 +132,15 @@ def _retrieval(judging: Judging, judged: Sequence[JudgedPicture]) -> dict[str, A
     return {name: asdict(share(found)) for name, found in sorted(hits.items())}
 
 
-def _readable(
-    samples: SampleSet, count: int, image_px: int, *, with_truth: bool
-) -> Iterator[Scene]:
-    """The first `count` samples, cut to a square; damaged ones are named and left out."""
-    for index in range(count):
+def _scenes(samples: SampleSet, count: int, image_px: int, *, with_truth: bool) -> Iterator[Scene]:
+    """The first `count` samples that can be read, with or without captions."""
+    for index, picture in readable_pictures(samples, range(count), px=image_px, captioned=False):
         try:
-            sample = samples[index]
-            image = fit_square(open_rgb(sample.image), image_px)
             truth = samples.truth(index) if with_truth else None
         except DataError as err:
-            key = samples.key(index)
-            log.warning("left out %s: %s", key, without_key(err, key))
+            log.warning("left out %s: %s", picture.key, without_key(err, picture.key))
             continue
-        yield Scene(image_u8=np.array(image), truth=truth)
+        yield Scene(image_u8=picture.image_u8.numpy(), truth=truth)
 
 
 def _judging_of(folder: Path) -> Judging | None:

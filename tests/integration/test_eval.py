@@ -16,7 +16,9 @@ from dalle.checkpoint import load_model, save_clip
 from dalle.cli import main
 from dalle.clip import ClipScorer, small_clip_scorer
 from dalle.config import EvalModel
+from dalle.data.samples import open_samples
 from dalle.eval_command import SHEET_COLUMNS, run
+from dalle.evaluate.asked import ask_pictures
 from dalle.evaluate.report import REPORT_FILE
 from dalle.sheets import picture_grid
 from tests.random_models import CAPTIONS, random_clip
@@ -176,6 +178,48 @@ def test_captions_without_truth_are_drawn_and_not_judged(
     assert (found["captions"], found["hit_at_1"], found["bits_per_token"]) == (2, None, None)
 
 
+def test_pictures_of_ones_own_are_compared_with_what_is_drawn_for_their_captions(
+    random_model: Path, clip: tuple[Path, ClipScorer], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    words = [
+        "eval", "--model", str(random_model), "--set", str(SCENES), "--captions", "6",
+        "--candidates", "2", "--seed", "5", "--clip", str(clip[0]), "--device", "cpu",
+        "--train_data", str(SCENES), "--out", str(tmp_path / "out"), "--json",
+    ]  # fmt: skip
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    assert f"6 of the 24 pictures in {SCENES}, drawn by lot; --captions 24 takes all" in err
+    assert f"6 of the 6 pictures in {SCENES} are training pictures" in err
+    found: dict[str, Any] = json.loads(out)
+    assert (found["captions"], found["hit_at_1"], found["judge"]) == (6, None, None)
+    memory = found["memorisation"]
+    assert (memory["trained_on"], memory["training_pictures"]) == (6, 24)
+    assert memory["generated"]["n"] == 6
+    assert found["bits_per_token"]["image"]["rate"] == pytest.approx(4, abs=0.2)  # log2 of 16 codes
+    assert found["reconstruction"]["pictures"] == 6
+
+    model = TextToImage.from_pretrained(random_model, device="cpu")
+    asked = ask_pictures(open_samples(SCENES), 6, image_px=model.image_px[0], seed=5)
+    cosines: dict[str, list[float]] = {"drawn": [], "best": [], "true": []}
+    for one in asked:
+        result = model.generate(one.caption, candidates=2, seed=5, ranker="none")
+        scores = clip[1].scores(one.caption, [image.image for image in result.images])
+        assert one.image is not None
+        cosines["drawn"].append(scores[one.candidate])
+        cosines["best"].append(max(scores))
+        cosines["true"] += clip[1].scores(one.caption, [one.image])
+    for name, values in cosines.items():
+        rate = found["agreement"][name]
+        assert rate["rate"] == pytest.approx(sum(values) / 6, abs=1e-5), name
+        assert rate["n"] == 6
+    assert found["agreement"]["others"]["n"] == found["likeness"]["drawn"]["n"] == 6
+    # Noise is told from scenes; the random dVAE rebuilds noise as well.
+    assert found["likeness"]["drawn"]["low"] > 0
+    page = (tmp_path / "out" / REPORT_FILE).read_text(encoding="utf-8")
+    assert "## Distance from true pictures" in page
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -183,6 +227,11 @@ def test_captions_without_truth_are_drawn_and_not_judged(
         (["--candidates", "0"], "candidates must be between 1 and"),
         (["--temperatures", "[-1]"], "temperature must be between 0"),
         (["--set", "nowhere.txt"], "nowhere.txt"),
+        (
+            ["--set", "heldot"],
+            "set must be heldout or train, a file of captions (.txt, .csv, .tsv)",
+        ),
+        (["--set", str(SCENES), "--temperatures", "[0.7, 0.9]"], "captions with ground truth"),
         # All was drawn and judged before it was opened.
         (["--train_data", "nowhere"], "nowhere is not a folder"),
         # Other temperatures were drawn for nothing, training pictures not looked at.

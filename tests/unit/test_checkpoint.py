@@ -99,6 +99,15 @@ def test_what_sixteen_bits_cannot_hold_stays_whole(tmp_path: Path) -> None:
     assert float(load_model(tmp_path / "model").vae.quantizer.get_buffer("sums").max()) == 70_000
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+@pytest.mark.parametrize("mode", [0o755, 0o700, 0o775])
+def test_who_may_use_a_folder_may_use_its_weights(tmp_path: Path, mode: int) -> None:
+    """They were readable for their owner alone, and no server of another user could load them."""
+    tmp_path.chmod(mode)
+    save_tensors({"a": torch.zeros(3)}, tmp_path / "a.safetensors")
+    assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == mode & 0o666
+
+
 def test_weights_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     """Bug: a full disk was "not expected", by safetensors' own kind of error, and nameless."""
     target = tmp_path / "gone" / "vae.safetensors"

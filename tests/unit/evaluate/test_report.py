@@ -19,10 +19,12 @@ from dalle.evaluate.report import (
     write_report,
 )
 from dalle.evaluate.results import (
+    Agreement,
     BitsPerToken,
     Evaluation,
     HitAt1,
     HitAtK,
+    Likeness,
     Memorisation,
     Nearness,
     Reconstruction,
@@ -75,6 +77,8 @@ def everything() -> Evaluation:
             caught_rebuilt={"count": rate(0.65, n=30)},
         ),
         retrieval=Retrieval(captions=1200, r_at_1=rate(0.4), r_at_5=rate(0.7)),
+        agreement=Agreement(drawn=rate(0.25), best=rate(0.5), true=rate(0.75), others=rate(-0.125)),
+        likeness=Likeness(drawn=rate(0.25), best=rate(0.125), rebuilt=rate(0.0625)),
         attributes={"all": rate(0.2), "subject": rate(0.3)},
         kinds={"plain": rate(0.5, n=40)},
         ranked_kinds={"plain": rate(0.75, n=40)},
@@ -87,7 +91,10 @@ def everything() -> Evaluation:
             pictures=150,
         ),
         memorisation=Memorisation(
-            generated=near, heldout=replace(near, median=0.5), training_pictures=60000
+            generated=near,
+            heldout=replace(near, median=0.5),
+            training_pictures=60000,
+            trained_on=3,
         ),
     )
 
@@ -123,7 +130,7 @@ def test_time_is_told_for_people(seconds: float, told: str) -> None:
 
 def test_what_was_not_measured_takes_one_line() -> None:
     sections = markdown(NOTHING).split("\n## ")[1:]
-    assert len(sections) == 9
+    assert len(sections) == 11
     for part in sections:
         title, empty, sentence, *rest = part.rstrip("\n").split("\n")
         assert empty == ""
@@ -205,6 +212,15 @@ def test_every_other_section_has_its_numbers(everything: Evaluation) -> None:
     assert "among 1,200 captions" in retrieval
     assert "| R@1 | 40.0 % | 35.0 to 45.0 % | 200 |\n" in retrieval
     assert "| R@5 | 70.0 % |" in retrieval
+    agreement = section(page, "Agreement with the caption")
+    assert "| drawn, chosen by nobody | 0.250 | 0.200 to 0.300 | 200 |\n" in agreement
+    assert "| drawn, best of 48 | 0.500 |" in agreement
+    assert "| true pictures | 0.750 |" in agreement
+    assert "| drawn, beside another's caption | -0.125 | -0.175 to -0.075 | 200 |\n" in agreement
+    likeness = section(page, "Distance from true pictures")
+    assert "| drawn, chosen by nobody | 250.000 | 200.000 to 300.000 | 200 |\n" in likeness
+    assert "| drawn, best of 48 | 125.000 |" in likeness
+    assert "| true, through the dVAE | 62.500 |" in likeness
     bits = section(page, "Likelihood of true pairs")
     assert "| image token | 2.500 | 2.450 to 2.550 | 200 |\n" in bits
     assert "| caption token | 1.250 |" in bits
@@ -214,6 +230,7 @@ def test_every_other_section_has_its_numbers(everything: Evaluation) -> None:
     assert "| codebook perplexity | 219 |\n| pictures | 150 |\n" in dvae
     memorisation = section(page, "Memorisation")
     assert "nearest of 60,000 training pictures" in memorisation
+    assert "**3 of the true pictures are training pictures.**" in memorisation
     assert "| drawn | 0.25 | 0.125 | 0.0625 | 320 |\n" in memorisation
     assert "| true, unseen | 0.5 | 0.125 | 0.0625 | 320 |\n" in memorisation
 
@@ -222,7 +239,7 @@ def test_tables_are_whole(everything: Evaluation) -> None:
     """Every row has as many cells as its head, whatever the names hold."""
     wild = replace(everything, model="a|b\n*c*", attributes={"x|y": rate(0.5)})
     tables = re.findall(r"(?:^\|.*\n)+", markdown(wild), re.MULTILINE)
-    assert len(tables) == 14
+    assert len(tables) == 16
     for table in tables:
         cells = {len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}
         assert len(cells) == 1, table

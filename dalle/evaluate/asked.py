@@ -1,0 +1,101 @@
+"""What a model is asked to draw: captions of a file, of emoji scenes, or of pictures of one's own.
+
+Axes: y x pixel rows and columns.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dalle.config import DataEmoji
+from dalle.data.emoji.write import render_scene
+from dalle.data.pictures import readable_pictures
+from dalle.data.samples import SampleSet
+from dalle.errors import DataError
+from dalle.prompts import check_prompt
+from dalle.seeds import derive_seed
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A caption to draw, and what is known of it."""
+
+    caption: str
+    truth: Mapping[str, Any] | None = None
+    """Ground truth of the scene that the caption was made for."""
+    image: Image.Image | None = None
+    """The true picture, RGB, of the model's size."""
+    candidate: int = 0
+    """Which candidate stands for the caption where nobody shall choose: the same caption beside
+    several pictures is drawn as often, and always with the same candidates."""
+
+
+def square_px(image_px: tuple[int, int]) -> int:
+    """The side of a model's pictures, shape (y, x).
+
+    Raises:
+        ValueError: They are not square, and true pictures are made so.
+    """
+    if image_px[0] != image_px[1]:
+        raise ValueError(
+            f"true pictures are cut to squares, and the model draws {image_px[1]} x {image_px[0]} "
+            "px; evaluate it on a file of captions"
+        )
+    return image_px[0]
+
+
+def ask_scenes(rendering: DataEmoji, numbers: Iterable[int]) -> list[Asked]:
+    """Emoji scenes `numbers` of the set that `rendering` would write, with their truth."""
+    asked = []
+    for number in numbers:
+        scene = render_scene(rendering, number)
+        asked.append(
+            Asked(
+                caption=scene.caption,
+                truth=scene.truth,
+                image=Image.open(BytesIO(scene.png)).convert("RGB"),
+            )
+        )
+    return asked
+
+
+def ask_pictures(samples: SampleSet, most: int, *, image_px: int, seed: int) -> list[Asked]:
+    """Captioned pictures drawn by lot; damaged ones are named and left out.
+
+    Args:
+        samples: Where they are drawn from.
+        most: How many to take, or all there are.
+        image_px: Height and width to bring them to, as training does: scaled, and cut around the
+            centre.
+        seed: Of the lot; a smaller number takes the first of a larger one's.
+
+    Raises:
+        DataError: None can be read.
+    """
+    order = np.random.default_rng(derive_seed(seed, "asked")).permutation(len(samples)).tolist()
+    asked: list[Asked] = []
+    times: Counter[str] = Counter()
+    for _, picture in readable_pictures(samples, order, px=image_px):
+        try:
+            check_prompt(picture.caption)
+        except ValueError as err:
+            log.warning("left out %s: %s", picture.key, err)
+            continue
+        image = Image.fromarray(picture.image_u8.numpy())
+        asked.append(Asked(caption=picture.caption, image=image, candidate=times[picture.caption]))
+        times[picture.caption] += 1
+        if len(asked) == most:
+            break
+    if not asked:
+        raise DataError("the set holds no picture with a caption that can be read; see above")
+    return asked
