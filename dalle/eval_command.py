@@ -290,15 +290,22 @@ def _rates(judged: Judged, truths: Sequence[Mapping[str, Any]], *, seed: int) ->
 def _sheet(
     asked: Sequence[Asked], drawings: Sequence[Drawing], judged: Judged | None
 ) -> Image.Image:
-    """The first captions' best pictures, chosen by the ranker and by nobody else."""
-    shown = drawings[:SHEET_PICTURES]
-    labels = [one.caption for one in asked[:SHEET_PICTURES]]
+    """The first captions' best pictures, chosen by the ranker and by nobody else.
+
+    Where there is no judge, each stands beside the true picture, if that is known.
+    """
+    shown = list(zip(asked, drawings, strict=True))[:SHEET_PICTURES]
+    pictures = [drawing.best for _, drawing in shown]
+    labels = [one.caption for one, _ in shown]
     if judged is not None:
         first = zip(judged.verdicts[:SHEET_PICTURES], shown, strict=True)
-        hits = [verdicts[drawing.best_index].hit for verdicts, drawing in first]
+        hits = [verdicts[drawing.best_index].hit for verdicts, (_, drawing) in first]
         marks = {True: "right", False: "wrong"}
         labels = [f"{marks[hit]}: {label}" for hit, label in zip(hits, labels, strict=True)]
-    pictures = [drawing.best for drawing in shown]
+    elif all(one.image is not None for one, _ in shown):
+        pairs = shown[: SHEET_PICTURES // 2]
+        pictures = [image for one, drawing in pairs for image in (drawing.best, one.image) if image]
+        labels = [label for one, _ in pairs for label in (one.caption, "the true picture")]
     return picture_grid(pictures, columns=SHEET_COLUMNS, labels=labels)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from dalle.evaluate.estimators import Rate
 from dalle.evaluate.plots import draw_rankers, draw_rates, draw_temperatures, require_matplotlib
@@ -33,15 +34,21 @@ CURVE_NAMES = {
     "clip": "best of k by CLIP",
 }
 
-NO_TRUTH = "Not measured: it needs captions with ground truth (emoji scenes) and their candidates."
-NO_TEMPERATURES = "Not measured: no other temperatures were asked for, or there is no ground truth."
-NO_JUDGE = "Not measured: it needs captions with ground truth (emoji scenes)."
-NO_RETRIEVAL = "Not measured: it needs a CLIP model and more than one caption."
-NO_AGREEMENT = "Not measured: it needs a CLIP model."
-NO_LIKENESS = "Not measured: it needs a CLIP model and several held-out pictures."
-NO_BITS = "Not measured: it needs held-out pictures with captions."
-NO_RECONSTRUCTION = "Not measured: it needs held-out pictures."
-NO_MEMORISATION = "Not measured: it needs the training pictures and held-out ones."
+NEEDS_TRUTH = "captions with ground truth (emoji scenes)"
+NEEDS_TEMPERATURES = "several temperatures and captions with ground truth (emoji scenes)"
+NEEDS_RETRIEVAL = "a CLIP model and more than one caption"
+NEEDS_AGREEMENT = "a CLIP model"
+NEEDS_LIKENESS = "a CLIP model and several held-out pictures"
+NEEDS_BITS = "held-out pictures with captions"
+NEEDS_RECONSTRUCTION = "held-out pictures"
+NEEDS_MEMORISATION = "the training pictures and held-out ones"
+
+
+class _Missing(NamedTuple):
+    """A section that has nothing to say."""
+
+    title: str
+    needs: str
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> Path:
@@ -79,7 +86,10 @@ def write_report(evaluation: Evaluation, folder: Path) -> Path:
 
 
 def markdown(evaluation: Evaluation) -> str:
-    """The page; it links plots of `write_report`'s names in its own folder."""
+    """The page; it links plots of `write_report`'s names in its own folder.
+
+    What was measured comes first, and what was not is listed at the end.
+    """
     sections = (
         _header(evaluation),
         _hit_at_1(evaluation),
@@ -94,7 +104,12 @@ def markdown(evaluation: Evaluation) -> str:
         _reconstruction(evaluation),
         _memorisation(evaluation),
     )
-    return joined(sections)
+    measured = [part for part in sections if not isinstance(part, _Missing)]
+    missing = [part for part in sections if isinstance(part, _Missing)]
+    if missing:
+        needs = (f"- {part.title}: it needs {part.needs}." for part in missing)
+        measured.append(section("Not measured", "What is missing here:", *needs))
+    return joined(measured)
 
 
 def _header(evaluation: Evaluation) -> list[str]:
@@ -116,10 +131,10 @@ def _header(evaluation: Evaluation) -> list[str]:
     ]
 
 
-def _hit_at_1(evaluation: Evaluation) -> list[str]:
+def _hit_at_1(evaluation: Evaluation) -> list[str] | _Missing:
     found = evaluation.hit_at_1
     if found is None:
-        return section("Hit at 1", NO_TRUTH)
+        return _Missing("Hit at 1", NEEDS_TRUTH)
     rows = []
     for name, rate in (
         ("random", found.random),
@@ -137,9 +152,9 @@ def _hit_at_1(evaluation: Evaluation) -> list[str]:
     )
 
 
-def _hit_at_k(evaluation: Evaluation) -> list[str]:
+def _hit_at_k(evaluation: Evaluation) -> list[str] | _Missing:
     if not evaluation.hit_at_k:
-        return section("Hit at k", NO_TRUTH)
+        return _Missing("Hit at k", NEEDS_TRUTH)
     names = sorted(evaluation.hit_at_k, key=[*CURVE_NAMES, *evaluation.hit_at_k].index)
     titles = [CURVE_NAMES.get(name, plain(name)) for name in names]
     return section(
@@ -151,10 +166,10 @@ def _hit_at_k(evaluation: Evaluation) -> list[str]:
     )
 
 
-def _temperatures(evaluation: Evaluation) -> list[str]:
+def _temperatures(evaluation: Evaluation) -> list[str] | _Missing:
     curves = evaluation.temperatures
     if not curves:
-        return section("Temperature", NO_TEMPERATURES)
+        return _Missing("Temperature", NEEDS_TEMPERATURES)
     lines = _temperature_table(curves, evaluation.envelope)
     lines += _plot("Any of k by temperature", TEMPERATURES_FILE, show=_has_curves(curves))
     if evaluation.ranked_by is not None:
@@ -182,10 +197,10 @@ def _temperature_table(
     )
 
 
-def _attributes(evaluation: Evaluation) -> list[str]:
+def _attributes(evaluation: Evaluation) -> list[str] | _Missing:
     groups = _rate_groups(evaluation)
     if not groups:
-        return section("Attributes", NO_TRUTH)
+        return _Missing("Attributes", NEEDS_TRUTH)
     tables = [
         line
         for title, rates in groups.items()
@@ -202,10 +217,10 @@ def _attributes(evaluation: Evaluation) -> list[str]:
     )
 
 
-def _judge(evaluation: Evaluation) -> list[str]:
+def _judge(evaluation: Evaluation) -> list[str] | _Missing:
     found = evaluation.judge
     if found is None:
-        return section("How far the judge can be trusted", NO_JUDGE)
+        return _Missing("How far the judge can be trusted", NEEDS_TRUTH)
     accepted = [
         ("ground truth", *rate_cells(found.images)),
         ("ground truth through the dVAE", *rate_cells(found.rebuilt)),
@@ -231,10 +246,10 @@ def _judge(evaluation: Evaluation) -> list[str]:
     )
 
 
-def _retrieval(evaluation: Evaluation) -> list[str]:
+def _retrieval(evaluation: Evaluation) -> list[str] | _Missing:
     found = evaluation.retrieval
     if found is None:
-        return section("Retrieval", NO_RETRIEVAL)
+        return _Missing("Retrieval", NEEDS_RETRIEVAL)
     rows = (("R@1", *rate_cells(found.r_at_1)), ("R@5", *rate_cells(found.r_at_5)))
     return section(
         "Retrieval",
@@ -244,10 +259,10 @@ def _retrieval(evaluation: Evaluation) -> list[str]:
     )
 
 
-def _agreement(evaluation: Evaluation) -> list[str]:
+def _agreement(evaluation: Evaluation) -> list[str] | _Missing:
     found = evaluation.agreement
     if found is None:
-        return section("Agreement with the caption", NO_AGREEMENT)
+        return _Missing("Agreement with the caption", NEEDS_AGREEMENT)
     rows = (
         ("drawn, chosen by nobody", found.drawn),
         (f"drawn, best of {evaluation.candidates:,}", found.best),
@@ -265,10 +280,10 @@ def _agreement(evaluation: Evaluation) -> list[str]:
     )
 
 
-def _likeness(evaluation: Evaluation) -> list[str]:
+def _likeness(evaluation: Evaluation) -> list[str] | _Missing:
     found = evaluation.likeness
     if found is None:
-        return section("Distance from true pictures", NO_LIKENESS)
+        return _Missing("Distance from true pictures", NEEDS_LIKENESS)
     rows = (
         ("drawn, chosen by nobody", found.drawn),
         (f"drawn, best of {evaluation.candidates:,}", found.best),
@@ -286,10 +301,10 @@ def _likeness(evaluation: Evaluation) -> list[str]:
     )
 
 
-def _bits(evaluation: Evaluation) -> list[str]:
+def _bits(evaluation: Evaluation) -> list[str] | _Missing:
     found = evaluation.bits_per_token
     if found is None:
-        return section("Likelihood of true pairs", NO_BITS)
+        return _Missing("Likelihood of true pairs", NEEDS_BITS)
     rows = (
         (name, *_decimals(rate))
         for name, rate in (("image token", found.image), ("caption token", found.caption))
@@ -301,10 +316,10 @@ def _bits(evaluation: Evaluation) -> list[str]:
     )
 
 
-def _reconstruction(evaluation: Evaluation) -> list[str]:
+def _reconstruction(evaluation: Evaluation) -> list[str] | _Missing:
     found = evaluation.reconstruction
     if found is None:
-        return section("Reconstruction by the dVAE", NO_RECONSTRUCTION)
+        return _Missing("Reconstruction by the dVAE", NEEDS_RECONSTRUCTION)
     facts = {
         "PSNR": f"{found.psnr_db:.2f} dB",
         "SSIM": f"{found.ssim:.4f}",
@@ -319,10 +334,10 @@ def _reconstruction(evaluation: Evaluation) -> list[str]:
     )
 
 
-def _memorisation(evaluation: Evaluation) -> list[str]:
+def _memorisation(evaluation: Evaluation) -> list[str] | _Missing:
     found = evaluation.memorisation
     if found is None:
-        return section("Memorisation", NO_MEMORISATION)
+        return _Missing("Memorisation", NEEDS_MEMORISATION)
     seen = found.trained_on
     return section(
         "Memorisation",

@@ -202,6 +202,7 @@ def test_pictures_of_ones_own_are_compared_with_what_is_drawn_for_their_captions
     model = TextToImage.from_pretrained(random_model, device="cpu")
     asked = ask_pictures(open_samples(SCENES), 6, image_px=model.image_px[0], seed=5)
     cosines: dict[str, list[float]] = {"drawn": [], "best": [], "true": []}
+    pairs, labels = [], []
     for one in asked:
         result = model.generate(one.caption, candidates=2, seed=5, ranker="none")
         scores = clip[1].scores(one.caption, [image.image for image in result.images])
@@ -209,6 +210,8 @@ def test_pictures_of_ones_own_are_compared_with_what_is_drawn_for_their_captions
         cosines["drawn"].append(scores[one.candidate])
         cosines["best"].append(max(scores))
         cosines["true"] += clip[1].scores(one.caption, [one.image])
+        pairs += [result.images[scores.index(max(scores))].image, one.image]
+        labels += [one.caption, "the true picture"]
     for name, values in cosines.items():
         rate = found["agreement"][name]
         assert rate["rate"] == pytest.approx(sum(values) / 6, abs=1e-5), name
@@ -218,6 +221,9 @@ def test_pictures_of_ones_own_are_compared_with_what_is_drawn_for_their_captions
     assert found["likeness"]["drawn"]["low"] > 0
     page = (tmp_path / "out" / REPORT_FILE).read_text(encoding="utf-8")
     assert "## Distance from true pictures" in page
+    with Image.open(tmp_path / "out" / "best.png") as written:
+        sheet = picture_grid(pairs, columns=SHEET_COLUMNS, labels=labels)
+        assert written.convert("RGB").tobytes() == sheet.tobytes()
 
 
 @pytest.mark.parametrize(

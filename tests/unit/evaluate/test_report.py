@@ -128,15 +128,20 @@ def test_time_is_told_for_people(seconds: float, told: str) -> None:
     assert f"| time taken | {told} |" in markdown(replace(NOTHING, seconds=seconds))
 
 
-def test_what_was_not_measured_takes_one_line() -> None:
-    sections = markdown(NOTHING).split("\n## ")[1:]
-    assert len(sections) == 11
-    for part in sections:
-        title, empty, sentence, *rest = part.rstrip("\n").split("\n")
-        assert empty == ""
-        assert sentence.startswith("Not measured: "), title
-        assert not rest, title
-    assert "![" not in markdown(NOTHING)
+def test_what_was_not_measured_takes_one_line_at_the_end(everything: Evaluation) -> None:
+    page = markdown(NOTHING)
+    (part,) = page.split("\n## ")[1:]
+    title, empty, _, empty_too, *needs = part.rstrip("\n").split("\n")
+    assert (title, empty, empty_too) == ("Not measured", "", "")
+    titles = re.findall(r"^## (.*)", markdown(everything), re.MULTILINE)
+    assert [line.split(":")[0] for line in needs] == [f"- {title}" for title in titles]
+    assert all(re.search(r": it needs .*\.$", line) for line in needs)
+    assert "![" not in page
+    some = markdown(replace(everything, memorisation=None)).split("\n## ")
+    assert some[-1] == (
+        "Not measured\n\nWhat is missing here:\n\n"
+        "- Memorisation: it needs the training pictures and held-out ones.\n"
+    )
 
 
 def test_hit_at_1_is_told_by_ranker(everything: Evaluation) -> None:
