@@ -124,7 +124,7 @@ def _asked(settings: EvalModel, image_px: tuple[int, int]) -> list[Asked]:
         found = read_captions(path).captions
         _log_choice("the first %d of the %d captions in %s", settings, len(found))
         return [Asked(caption=caption) for caption in found[: settings.captions]]
-    if not path.is_dir():
+    if not path.exists():
         raise ValueError(
             f"set must be heldout or train, a file of captions (.txt, .csv, .tsv) or a folder of "
             f"captioned pictures, and {path} is none of these; write its path out"

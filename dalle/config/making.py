@@ -98,7 +98,8 @@ class DataDrawn:
     """`dalle data drawn`: let a model draw captions of a data set, as hard negatives for CLIP."""
 
     data: Path
-    """Folder of tar shards, or of pictures with `.txt` captions beside them."""
+    """Captioned pictures: a folder of them, each with its `.txt` or all in a metadata.csv, .tsv or
+    .jsonl; such a table under any name; or a folder of tar shards."""
     model: Path
     """Model folder, or the name of a bundled model; it samples as it recommends."""
     out: Path
@@ -152,7 +153,8 @@ class Tokenize:
     """`dalle tokenize`: turn captioned pictures into tokens, once, for the transformer."""
 
     data: Path
-    """Folder of tar shards, or of pictures with `.txt` captions beside them."""
+    """Captioned pictures: a folder of them, each with its `.txt` or all in a metadata.csv, .tsv or
+    .jsonl; such a table under any name; or a folder of tar shards."""
     vae: Path
     """Folder of a trained dVAE: a run folder of `dalle train vae`, or a model folder."""
     out: Path

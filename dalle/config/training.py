@@ -105,9 +105,10 @@ class DataConfig:
     """Where captioned pictures come from and how they are cut."""
 
     train: Path
-    """Folder of tar shards, or of pictures with `.txt` captions beside them."""
+    """Captioned pictures: a folder of them, each with its `.txt` or all in a metadata.csv, .tsv or
+    .jsonl; such a table under any name; or a folder of tar shards."""
     heldout: Path | None = None
-    """A folder like `train` that is never trained on; None sets aside part of `train`."""
+    """Pictures like `train` that are never trained on; None sets aside part of `train`."""
     heldout_fraction: float = 0.02
     """Part of `train` set aside when `heldout` is not given."""
     image_px: int = 64

@@ -20,6 +20,7 @@ from dalle.data.sample import (
     decode_caption,
     decode_truth,
     is_hidden,
+    read_part,
 )
 from dalle.errors import DataError
 
@@ -84,13 +85,13 @@ class PictureFolder:
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`; see `dalle.data.samples.SampleSet`."""
         key = self.key(index)
-        caption = _read(key, "caption", _caption_of(self.folder / key), MAX_TEXT_BYTES)
+        caption = read_part(key, "caption", _caption_of(self.folder / key), MAX_TEXT_BYTES)
         return Sample(key=key, image=self.picture(index), caption=decode_caption(key, caption))
 
     def picture(self, index: int) -> bytes:
         """The picture alone; see `dalle.data.samples.SampleSet`."""
         key = self.key(index)
-        return _read(key, "picture", self.folder / key, MAX_PICTURE_BYTES)
+        return read_part(key, "picture", self.folder / key, MAX_PICTURE_BYTES)
 
     def truth(self, index: int) -> Mapping[str, Any] | None:
         """What the `.json` says; see `dalle.data.samples.SampleSet`."""
@@ -98,7 +99,7 @@ class PictureFolder:
         path = (self.folder / key).with_suffix(TRUTH_SUFFIX)
         if not path.is_file():
             return None
-        return decode_truth(key, _read(key, "truth", path, MAX_TEXT_BYTES))
+        return decode_truth(key, read_part(key, "truth", path, MAX_TEXT_BYTES))
 
     def key(self, index: int) -> str:
         """What sample `index` is called; see `dalle.data.samples.SampleSet`."""
@@ -151,15 +152,3 @@ def _caption_of(picture: Path) -> Path:
 
 def _raise(error: OSError) -> None:
     raise error
-
-
-def _read(key: str, part: str, path: Path, limit: int) -> bytes:
-    try:
-        size = path.stat().st_size
-        if size > limit:
-            raise DataError(f"sample {key}: its {part} has {size} bytes, over {limit}")
-        return path.read_bytes()
-    except FileNotFoundError as err:
-        raise DataError(f"sample {key}: it has no {part} ({path.name} is not there)") from err
-    except OSError as err:
-        raise DataError(f"sample {key}: {path.name} cannot be read: {err}") from err

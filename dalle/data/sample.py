@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dalle.errors import DataError
@@ -38,6 +39,23 @@ def is_hidden(name: str) -> bool:
 def without_key(err: DataError, key: str) -> str:
     """What is wrong with sample `key`, for whoever names it before: errors begin with it."""
     return str(err).removeprefix(f"sample {key}: ")
+
+
+def read_part(key: str, part: str, path: Path, limit: int) -> bytes:
+    """The file that holds `part` of sample `key`.
+
+    Raises:
+        DataError: It is not there, has more than `limit` bytes, or cannot be read.
+    """
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise DataError(f"sample {key}: its {part} has {size} bytes, over {limit}")
+        return path.read_bytes()
+    except FileNotFoundError as err:
+        raise DataError(f"sample {key}: it has no {part} ({path.name} is not there)") from err
+    except (OSError, ValueError) as err:  # a path may hold what no path can, such as a NUL
+        raise DataError(f"sample {key}: {path.name} cannot be read: {err}") from err
 
 
 def decode_caption(key: str, content: bytes) -> str:

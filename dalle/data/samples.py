@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dalle.data.folder import PictureFolder
+from dalle.data.picture_table import TABLE_SUFFIXES, PictureTable, table_in
 from dalle.data.sample import Sample
 from dalle.data.scene_index import INDEX_FILE, read_scene_index
 from dalle.data.tar_shards import TarShards, tar_paths
@@ -61,22 +62,26 @@ class SampleSet(Protocol):
 
 
 def open_samples(path: Path) -> SampleSet:
-    """The captioned pictures in a folder of tar shards, or of pictures with `.txt` beside them.
+    """The captioned pictures at a path: a table that names them, or a folder.
 
-    A folder with a `.tar` directly in it is read as shards. Damaged samples stay in the set and
-    raise when they are read, so that whoever reads them can count them.
+    A folder with a `.tar` directly in it is read as shards, one with a table named as in
+    `dalle.data.picture_table` as that, any other as pictures with `.txt` beside them. Damaged
+    samples stay in the set and raise when they are read, so that whoever reads them can count them.
 
     Raises:
-        DataError: There is no such folder, it cannot be listed, or it holds no samples.
+        DataError: There is no such path, it cannot be read, or it holds no samples.
     """
-    if not path.is_dir():
-        raise DataError(
-            f"{path} is not a folder; give a folder of .tar shards or of captioned pictures"
-        )
     try:
+        if path.suffix.lower() in TABLE_SUFFIXES and path.is_file():
+            return PictureTable(path)
+        if not path.is_dir():
+            raise DataError(
+                f"{path} is not a folder; give a folder of .tar shards or of captioned pictures, "
+                f"or a table of pictures and captions ({', '.join(TABLE_SUFFIXES)})"
+            )
         if tar_paths(path) or read_scene_index(path):
             return TarShards(path)
-        return PictureFolder(path)
+        return table_in(path) or PictureFolder(path)
     except OSError as err:
         raise DataError(f"{path} cannot be read: {err}") from err
 

@@ -1,0 +1,222 @@
+"""A table of pictures and captions: `metadata.jsonl`, a `.csv` or a `.tsv` beside the pictures."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import itertools
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dalle.data.sample import MAX_PICTURE_BYTES, Sample, read_part
+from dalle.errors import DataError
+
+log = logging.getLogger(__name__)
+
+TABLE_SUFFIXES = (".jsonl", ".csv", ".tsv")
+"""Endings, in lower case, of what is read as a table."""
+TABLE_NAMES = tuple(f"metadata{suffix}" for suffix in TABLE_SUFFIXES)
+"""Names that a table has where a folder is given instead of it."""
+PICTURE_COLUMNS = ("file_name", "filename", "file", "image", "path", "file_path", "image_path")
+CAPTION_COLUMNS = ("caption", "text")
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    key: str
+    """Names the row in messages; no other row's."""
+    picture: str
+    """The picture's path from the table's folder, as it is written there."""
+    caption: str
+    fault: str | None = None
+    """Why there is nothing to read; then the others may be empty."""
+
+
+class PictureTable:
+    """Every row of a table, in its order; a row is a picture's path and its caption.
+
+    Paths count from the table's folder. Column names are matched without regard to capitals. A row
+    that makes no sense stays in the set as a sample that raises.
+
+    Args:
+        path: `.jsonl` holds an object a line; `.csv` and `.tsv` have their columns' names in the
+            first line. UTF-8, with or without byte order mark.
+
+    Raises:
+        DataError: It has no column of pictures or none of captions, several of one kind, or no
+            rows; or it is no table.
+        OSError: It cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.folder = path.parent
+        self._rows = _read_rows(path)
+        digest = hashlib.sha256()
+        for row in self._rows:
+            size = _size(self.folder / row.picture) if row.picture else None
+            text = f"{row.picture}\n{row.caption!r}\n{row.fault}\n{size}\n"
+            digest.update(text.encode(errors="surrogateescape"))
+        self._fingerprint = digest.hexdigest()
+        pictures = len({row.picture for row in self._rows if not row.fault})
+        if pictures < sum(not row.fault for row in self._rows):
+            log.warning(
+                "%s names %d pictures in %d rows: where a part is set aside, a picture may be on "
+                "both sides; give held-out pictures a table of their own",
+                path, pictures, len(self),
+            )  # fmt: skip
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the rows and of the pictures' sizes."""
+        return self._fingerprint
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def key(self, index: int) -> str:
+        """What sample `index` is called; see `dalle.data.samples.SampleSet`."""
+        return self._row(index).key
+
+    def __getitem__(self, index: int) -> Sample:
+        """Sample `index`; see `dalle.data.samples.SampleSet`."""
+        image, row = self.picture(index), self._row(index)
+        caption = row.caption.strip()
+        if not caption:
+            raise DataError(f"sample {row.key}: the caption is empty")
+        try:
+            caption.encode()
+        except UnicodeEncodeError as err:
+            raise DataError(f"sample {row.key}: the caption is not UTF-8") from err
+        return Sample(key=row.key, image=image, caption=caption)
+
+    def picture(self, index: int) -> bytes:
+        """The picture alone; see `dalle.data.samples.SampleSet`."""
+        row = self._row(index)
+        if row.fault:
+            raise DataError(f"sample {row.key}: {row.fault}")
+        return read_part(row.key, "picture", self.folder / row.picture, MAX_PICTURE_BYTES)
+
+    def truth(self, index: int) -> Mapping[str, Any] | None:
+        """None: tables hold no ground truth; see `dalle.data.samples.SampleSet`."""
+        self._row(index)
+        return None
+
+    def _row(self, index: int) -> _Row:
+        if not 0 <= index < len(self):
+            raise IndexError(f"index must be in 0 to {len(self) - 1}, got {index}")
+        return self._rows[index]
+
+
+def table_in(folder: Path) -> PictureTable | None:
+    """The table of a folder, where it has one; a `metadata` file of another kind is none.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    for path in (folder / name for name in TABLE_NAMES):
+        if path.is_file():
+            try:
+                return PictureTable(path)
+            except DataError as err:
+                log.warning("captions are looked for beside the pictures: %s", err)
+    return None
+
+
+_Record = Mapping[str, Any] | str
+"""A row by its columns' names, or what is wrong with it."""
+
+
+def _read_rows(path: Path) -> list[_Row]:
+    """The rows of a table, empty ones left out.
+
+    Raises:
+        DataError: As `PictureTable`.
+        OSError: It cannot be read.
+    """
+    # Bytes that are not UTF-8 stay what they are: names of pictures may hold some.
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        separator = _SEPARATORS.get(path.suffix.lower())
+        try:
+            titles, records = _objects(file) if separator is None else _cells(file, separator)
+            columns = (
+                _column(path, titles, "pictures", PICTURE_COLUMNS),
+                _column(path, titles, "captions", CAPTION_COLUMNS),
+            )
+            times: Counter[str] = Counter()
+            rows = [_row(line, record, columns, times) for line, record in records]
+        except csv.Error as err:
+            raise DataError(f"{path} is not a table: {err}; save it anew") from err
+    if not rows:
+        raise DataError(f"{path} holds no row; write at least one picture and its caption")
+    return rows
+
+
+def _objects(lines: Iterable[str]) -> tuple[list[str], Iterator[tuple[int, _Record]]]:
+    """The names in the first object, and every line's object with its number."""
+    records = ((number, _object(line)) for number, line in enumerate(lines, 1) if line.strip())
+    for first in records:
+        titles = [] if isinstance(first[1], str) else list(first[1])
+        return titles, itertools.chain([first], records)
+    return [], iter(())
+
+
+def _object(line: str) -> _Record:
+    try:
+        found = json.loads(line.strip())
+    except (ValueError, RecursionError) as err:
+        return f"it is not valid JSON: {err}"
+    return found if isinstance(found, dict) else "it is no JSON object"
+
+
+def _cells(lines: Iterable[str], separator: str) -> tuple[list[str], Iterator[tuple[int, _Record]]]:
+    """The names in the first line, and every row with the number of its last line."""
+    rows = csv.reader(lines, delimiter=separator, strict=True)
+    titles = [title.strip() for title in next(rows, [])]
+    many = f"columns where the first line has {len(titles)}; put double quotes around text that"
+    return titles, (
+        # A caption with a comma and no quotes would otherwise be cut there, unnoticed.
+        (rows.line_num, f"{len(row)} {many} holds a separator")
+        if len(row) > len(titles)
+        else (rows.line_num, dict(zip(titles, row, strict=False)))
+        for row in rows
+        if any(cell.strip() for cell in row)
+    )
+
+
+def _column(path: Path, titles: Sequence[str], what: str, names: Sequence[str]) -> str:
+    """The title of the column of `what`."""
+    found = [title for title in titles if title.lower() in names]
+    if len(found) != 1:
+        have = ", ".join(map(repr, titles)) or "none"
+        raise DataError(
+            f"{path} must have one column of {what} ({', '.join(names)}), and its columns are "
+            f"{have:.300}; name the one to use so, and the others otherwise"
+        )
+    return found[0]
+
+
+def _row(line: int, record: _Record, columns: tuple[str, str], times: Counter[str]) -> _Row:
+    """A record as a sample; `times` counts how often each picture was named before."""
+    if isinstance(record, str):
+        return _Row(key=f"line {line}", picture="", caption="", fault=record)
+    name, text = (record.get(column) or "" for column in columns)
+    if not isinstance(name, str) or not name.strip():
+        return _Row(key=f"line {line}", picture="", caption="", fault="it names no picture")
+    times[name] += 1
+    key = name if times[name] == 1 else f"{name}#{times[name]}"
+    if not isinstance(text, str):
+        return _Row(key=key, picture=name, caption="", fault="its caption is not text")
+    return _Row(key=key, picture=name, caption=text)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):
+        return None
