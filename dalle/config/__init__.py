@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dalle.config.benchmark import Bench, BenchPart
 from dalle.config.making import (
+    DataCheck,
     DataDrawn,
     DataEmoji,
     SceneMixture,
@@ -48,6 +49,7 @@ __all__ = [
     "Bench",
     "BenchPart",
     "ClipObjectiveConfig",
+    "DataCheck",
     "DataConfig",
     "DataDrawn",
     "DataEmoji",

@@ -94,6 +94,26 @@ class DataEmoji:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataCheck:
+    """`dalle data check`: say what a set of captioned pictures holds, and what is wrong in it."""
+
+    data: Path
+    """Captioned pictures: a folder of them, each with its `.txt` or all in a metadata.csv, .tsv or
+    .jsonl; such a table under any name; or a folder of tar shards."""
+    image_px: int = 64
+    """Height and width that training will bring pictures to."""
+    json: bool = False
+    """Print one JSON object on stdout, and nothing else there."""
+    workers: int = 0
+    """Processes that look at pictures; 0 takes one per processor."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that no picture has."""
+        require_positive(self, "image_px")
+        require_not_negative(self, "workers")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataDrawn:
     """`dalle data drawn`: let a model draw captions of a data set, as hard negatives for CLIP."""
 

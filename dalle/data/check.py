@@ -1,0 +1,219 @@
+"""`dalle data check`: what a set of captioned pictures holds, before hours are spent on it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import re
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from dalle.config import DataCheck
+from dalle.console import bar_disabled
+from dalle.data.images import fit_square, open_rgb
+from dalle.data.sample import without_key
+from dalle.data.samples import SampleSet, open_samples
+from dalle.errors import DataError
+from dalle.labels import shown
+from dalle.processes import map_in_processes
+
+NAMED = 5
+"""Samples, captions and copies that are called by their names."""
+LONG_SIDE = 2.0
+"""Sides in this ratio, or a larger one: the square that is cut out leaves half of it, or less."""
+_BATCH = 64
+_CAPTION_CHARS = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """What was found of a sample."""
+
+    key: str
+    fault: str | None = None
+    """Why it cannot be read, or has no caption that can."""
+    size: tuple[int, int] | None = None
+    """Width and height as the picture lies there; None where it cannot be read."""
+    square: bytes = b""
+    """A hash of the pixels that training sees."""
+    caption: str | None = None
+
+
+@dataclass
+class _Facts:
+    """What is known of a set, look after look."""
+
+    samples: int = 0
+    faults: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """Names of samples by what is wrong with them."""
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    captions: Counter[str] = field(default_factory=Counter)
+    squares: dict[bytes, str] = field(default_factory=dict)
+    """The first sample with these pixels."""
+    copies: list[tuple[str, str]] = field(default_factory=list)
+    """Samples with the pixels of an earlier one, and that one."""
+
+    def add(self, look: _Look) -> None:
+        self.samples += 1
+        if look.fault is not None:
+            # What stands behind is of this sample alone.
+            self.faults[re.split(r" \(|: ", look.fault)[0]].append(look.key)
+        if look.caption is not None:
+            self.captions[look.caption] += 1
+        if look.size is not None:
+            self.sizes.append(look.size)
+            first = self.squares.setdefault(look.square, look.key)
+            if first != look.key:
+                self.copies.append((look.key, first))
+
+
+def run(settings: DataCheck) -> int:
+    """Look at every sample and say what there is; 0 when done.
+
+    Raises:
+        DataError: There is no such set, or nothing in it can be read.
+    """
+    samples = open_samples(settings.data)
+    work = partial(_look_at, settings.data, len(samples), settings.image_px)
+    starts = range(0, len(samples), _BATCH)
+    facts = _Facts()
+    with tqdm(total=len(samples), desc="check", unit="img", disable=bar_disabled()) as bar:
+        for looks in map_in_processes(work, starts, workers=settings.workers):
+            for look in looks:
+                facts.add(look)
+            bar.update(len(looks))
+    report = _report(facts, settings)
+    sys.stdout.write(json.dumps(report) + "\n" if settings.json else _text(report, settings))
+    if not facts.sizes:
+        raise DataError(f"{settings.data}: none of {facts.samples:,} pictures can be read")
+    return 0
+
+
+def _look_at(path: Path, count: int, image_px: int, start: int) -> list[_Look]:
+    """Some samples, beginning with number `start`."""
+    samples = _opened(path)
+    return [_look(samples, number, image_px) for number in range(start, min(start + _BATCH, count))]
+
+
+@lru_cache(maxsize=1)
+def _opened(path: Path) -> SampleSet:
+    """The set, once a process; what there is to remark was said where it was opened first."""
+    logging.disable(logging.WARNING)
+    try:
+        return open_samples(path)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _look(samples: SampleSet, number: int, image_px: int) -> _Look:
+    key = samples.key(number)
+    try:
+        file = samples.picture(number)
+        square = fit_square(open_rgb(file), image_px)
+        with Image.open(io.BytesIO(file)) as picture:
+            size = picture.size
+    except DataError as err:
+        return _Look(key=key, fault=without_key(err, key))
+    fault = caption = None
+    try:
+        caption = samples[number].caption
+    except DataError as err:
+        fault = without_key(err, key)
+    pixels = hashlib.blake2b(square.tobytes(), digest_size=16).digest()
+    return _Look(key=key, fault=fault, size=size, square=pixels, caption=caption)
+
+
+def _report(facts: _Facts, settings: DataCheck) -> dict[str, Any]:
+    """The facts, ready for JSON."""
+    shorter = [min(size) for size in facts.sizes]
+    ratios = [max(size) / min(size) for size in facts.sizes]
+    lengths = [len(caption) for caption in facts.captions.elements()]
+    return {
+        "samples": facts.samples,
+        "pictures": len(facts.sizes),
+        "captioned": len(lengths),
+        "faults": [
+            {"reason": reason, "samples": len(keys), "first": keys[:NAMED]}
+            for reason, keys in sorted(facts.faults.items(), key=lambda item: -len(item[1]))
+        ],
+        "width_px": _spread([width for width, _ in facts.sizes]),
+        "height_px": _spread([height for _, height in facts.sizes]),
+        "smaller": sum(side < settings.image_px for side in shorter),
+        "long": sum(ratio >= LONG_SIDE for ratio in ratios),
+        "caption_chars": _spread(lengths),
+        "different_captions": len(facts.captions),
+        "repeated": [
+            {"caption": caption, "times": times}
+            for caption, times in facts.captions.most_common(NAMED)
+            if times > 1
+        ],
+        "copies": {
+            "pictures": len(facts.copies),
+            "first": [list(pair) for pair in facts.copies[:NAMED]],
+        },
+    }
+
+
+def _spread(values: Sequence[int]) -> dict[str, int] | None:
+    """Least, median and most; None of nothing."""
+    if not values:
+        return None
+    least, median, most = np.percentile(values, (0, 50, 100), method="nearest")
+    return {"least": int(least), "median": int(median), "most": int(most)}
+
+
+def _text(report: Mapping[str, Any], settings: DataCheck) -> str:
+    return "".join(f"{line}\n" for line in _lines(report, settings))
+
+
+def _lines(report: Mapping[str, Any], settings: DataCheck) -> Iterator[str]:
+    px = settings.image_px
+    yield (
+        f"{settings.data}: {report['samples']:,} samples, {report['pictures']:,} pictures that can "
+        f"be read, {report['captioned']:,} of them with a caption"
+    )
+    for fault in report["faults"]:
+        yield f"  {fault['samples']:,} left out of training: {fault['reason']} ({_named(fault)})"
+    if width := report["width_px"]:
+        height = report["height_px"]
+        yield (
+            f"sizes: {width['least']} to {width['most']} px wide (median {width['median']}), "
+            f"{height['least']} to {height['most']} px high (median {height['median']})"
+        )
+        if report["smaller"]:
+            yield f"  {report['smaller']:,} are smaller than {px} px and will be enlarged"
+        if report["long"]:
+            yield (
+                f"  {report['long']:,} are at least twice as long as wide: squares show half of "
+                "them, or less, and not what the caption says of the rest"
+            )
+    if chars := report["caption_chars"]:
+        yield (
+            f"captions: {report['different_captions']:,} different ones, {chars['least']} to "
+            f"{chars['most']} characters (median {chars['median']})"
+        )
+        for one in report["repeated"]:
+            yield f"  {one['times']:,} times {shown(one['caption'], _CAPTION_CHARS)!r}"
+    if copies := report["copies"]["pictures"]:
+        pairs = ", ".join(f"{a} = {b}" for a, b in report["copies"]["first"])
+        more = ", …" if copies > NAMED else ""
+        yield (
+            f"copies: {copies:,} pictures have the same {px} x {px} pixels as another, so that one "
+            f"of them may be trained on and the other set aside ({shown(pairs, 300)}{more})"
+        )
+
+
+def _named(fault: Mapping[str, Any]) -> str:
+    more = ", …" if fault["samples"] > NAMED else ""
+    return shown(", ".join(fault["first"]), 200) + more
