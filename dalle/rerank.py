@@ -134,7 +134,7 @@ class ClipRanker:
         """Cosines, with their share of likelihood; the pictures are looked at in batches.
 
         What the CLIP was trained on and what the other model finds likely go wrong in different
-        pictures: of 200 held-out captions x 32 candidates of the bundled model, the cosine alone
+        pictures: of 200 held-out captions x 32 candidates of a bundled model, the cosine alone
         chose 66.5 % right, the likelihood 59.5 %, and the sum of the one and a fifth of the other
         70.0 %.
         """

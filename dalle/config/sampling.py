@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import numbers
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict, Unpack
@@ -11,6 +12,8 @@ Dtype = Literal["auto", "fp32", "bf16", "int8"]
 
 MAX_CANDIDATES = 4096
 """More candidates of one caption than anybody has drawn; guards against a slip of the hand."""
+_BESIDE = ("image", "candidates", "keep", "seed", "ranker", "keep_rows", "layout", "crop")
+"""What calls take beside sampling options; mistyped, it arrives among these."""
 LEAST_ABOVE_0 = 1e-30
 """Smallest temperature and mass above 0: what single precision would round to 0 is refused."""
 
@@ -76,9 +79,9 @@ def override_sampling(
     """
     known = SamplingOptions.__annotations__
     if unknown := options.keys() - known.keys():
-        raise TypeError(
-            f"unknown sampling option {min(unknown)!r}; the options are {', '.join(known)}"
-        )
+        near = difflib.get_close_matches(min(unknown), (*known, *_BESIDE), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"the options are {', '.join(known)}"
+        raise TypeError(f"unknown sampling option {min(unknown)!r}; {hint}")
     given: dict[str, Any] = {
         name: _plain(value) for name, value in options.items() if value is not None
     }

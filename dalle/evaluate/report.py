@@ -35,13 +35,6 @@ CURVE_NAMES = {
 }
 
 NEEDS_TRUTH = "captions with ground truth (emoji scenes)"
-NEEDS_TEMPERATURES = "several temperatures and captions with ground truth (emoji scenes)"
-NEEDS_RETRIEVAL = "a CLIP model and more than one caption"
-NEEDS_AGREEMENT = "a CLIP model"
-NEEDS_LIKENESS = "a CLIP model and several held-out pictures"
-NEEDS_BITS = "held-out pictures with captions"
-NEEDS_RECONSTRUCTION = "held-out pictures"
-NEEDS_MEMORISATION = "the training pictures and held-out ones"
 
 
 class _Missing(NamedTuple):
@@ -169,7 +162,9 @@ def _hit_at_k(evaluation: Evaluation) -> list[str] | _Missing:
 def _temperatures(evaluation: Evaluation) -> list[str] | _Missing:
     curves = evaluation.temperatures
     if not curves:
-        return _Missing("Temperature", NEEDS_TEMPERATURES)
+        return _Missing(
+            "Temperature", "several temperatures and captions with ground truth (emoji scenes)"
+        )
     lines = _temperature_table(curves, evaluation.envelope)
     lines += _plot("Any of k by temperature", TEMPERATURES_FILE, show=_has_curves(curves))
     if evaluation.ranked_by is not None:
@@ -249,7 +244,7 @@ def _judge(evaluation: Evaluation) -> list[str] | _Missing:
 def _retrieval(evaluation: Evaluation) -> list[str] | _Missing:
     found = evaluation.retrieval
     if found is None:
-        return _Missing("Retrieval", NEEDS_RETRIEVAL)
+        return _Missing("Retrieval", "a CLIP model and more than one caption")
     rows = (("R@1", *rate_cells(found.r_at_1)), ("R@5", *rate_cells(found.r_at_5)))
     return section(
         "Retrieval",
@@ -262,7 +257,7 @@ def _retrieval(evaluation: Evaluation) -> list[str] | _Missing:
 def _agreement(evaluation: Evaluation) -> list[str] | _Missing:
     found = evaluation.agreement
     if found is None:
-        return _Missing("Agreement with the caption", NEEDS_AGREEMENT)
+        return _Missing("Agreement with the caption", "a CLIP model")
     rows = (
         ("drawn, chosen by nobody", found.drawn),
         (f"drawn, best of {evaluation.candidates:,}", found.best),
@@ -283,7 +278,7 @@ def _agreement(evaluation: Evaluation) -> list[str] | _Missing:
 def _likeness(evaluation: Evaluation) -> list[str] | _Missing:
     found = evaluation.likeness
     if found is None:
-        return _Missing("Distance from true pictures", NEEDS_LIKENESS)
+        return _Missing("Distance from true pictures", "a CLIP model and several held-out pictures")
     rows = (
         ("drawn, chosen by nobody", found.drawn),
         (f"drawn, best of {evaluation.candidates:,}", found.best),
@@ -304,7 +299,7 @@ def _likeness(evaluation: Evaluation) -> list[str] | _Missing:
 def _bits(evaluation: Evaluation) -> list[str] | _Missing:
     found = evaluation.bits_per_token
     if found is None:
-        return _Missing("Likelihood of true pairs", NEEDS_BITS)
+        return _Missing("Likelihood of true pairs", "held-out pictures with captions")
     rows = (
         (name, *_decimals(rate))
         for name, rate in (("image token", found.image), ("caption token", found.caption))
@@ -319,7 +314,7 @@ def _bits(evaluation: Evaluation) -> list[str] | _Missing:
 def _reconstruction(evaluation: Evaluation) -> list[str] | _Missing:
     found = evaluation.reconstruction
     if found is None:
-        return _Missing("Reconstruction by the dVAE", NEEDS_RECONSTRUCTION)
+        return _Missing("Reconstruction by the dVAE", "held-out pictures")
     facts = {
         "PSNR": f"{found.psnr_db:.2f} dB",
         "SSIM": f"{found.ssim:.4f}",
@@ -337,7 +332,7 @@ def _reconstruction(evaluation: Evaluation) -> list[str] | _Missing:
 def _memorisation(evaluation: Evaluation) -> list[str] | _Missing:
     found = evaluation.memorisation
     if found is None:
-        return _Missing("Memorisation", NEEDS_MEMORISATION)
+        return _Missing("Memorisation", "the training pictures and held-out ones")
     seen = found.trained_on
     return section(
         "Memorisation",
@@ -346,7 +341,10 @@ def _memorisation(evaluation: Evaluation) -> list[str] | _Missing:
         + (f" **{seen:,} of the true pictures are training pictures.**" if seen else ""),
         *table(
             ("pictures", "median", "nearest 5 %", "nearest", "compared"),
-            (("drawn", *_near(found.generated)), ("true, unseen", *_near(found.heldout))),
+            (
+                ("drawn", *_near(found.generated)),
+                ("true" if seen else "true, unseen", *_near(found.heldout)),
+            ),
         ),
     )
 

@@ -103,7 +103,7 @@ _CLIP_CURVES = {
     "heldout_contrast": "told from its hard negative",
 }
 
-_PASSES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")
+_PASSES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 
 
 def _passes(
@@ -129,7 +129,7 @@ STAGES = {
     ),
     **_passes(
         "transformer",
-        7,
+        8,
         title="joint transformer, {} pass",
         unit="nats per token",
         curves=_TRANSFORMER_CURVES,

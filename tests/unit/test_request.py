@@ -76,7 +76,9 @@ def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
         ({"top_p": 1e-46}, "top_p above 0 must be at least 1e-30, got 1e-46"),
         ({"temperature": 1e-46}, "temperature above 0 must be at least 1e-30, got 1e-46"),
         ({"guidance_scale": float("inf")}, "guidance_scale must be between 0 and 100, got inf"),
-        ({"guidence": 2}, "unknown sampling option 'guidence'; the options are temperature, top_k"),
+        ({"guidence": 2}, "unknown sampling option 'guidence'; did you mean guidance_scale?"),
+        ({"candidats": 2}, "unknown sampling option 'candidats'; did you mean candidates?"),
+        ({"cfg": 2}, "unknown sampling option 'cfg'; the options are temperature, top_k"),
     ],
     ids=str,
 )

@@ -237,7 +237,12 @@ def test_every_other_section_has_its_numbers(everything: Evaluation) -> None:
     assert "nearest of 60,000 training pictures" in memorisation
     assert "**3 of the true pictures are training pictures.**" in memorisation
     assert "| drawn | 0.25 | 0.125 | 0.0625 | 320 |\n" in memorisation
+    assert "| true | 0.5 | 0.125 | 0.0625 | 320 |\n" in memorisation
+    assert everything.memorisation is not None
+    unseen = replace(everything, memorisation=replace(everything.memorisation, trained_on=0))
+    memorisation = section(markdown(unseen), "Memorisation")
     assert "| true, unseen | 0.5 | 0.125 | 0.0625 | 320 |\n" in memorisation
+    assert "are training pictures" not in memorisation
 
 
 def test_tables_are_whole(everything: Evaluation) -> None:
