@@ -366,17 +366,17 @@ def _seen_by_clip(
     own = [pool.index(one.caption) for one in asked]
     drawn = clip.image_features([one.first for one in drawings])
     best = clip.image_features([one.best for one in drawings])
-    true_seen = None if true is None else clip.image_features(true.images)
-    found: dict[str, Any] = {
-        "agreement": agreement(
-            drawn=drawn, best=best, true=true_seen, captions=captions[own], seed=seed
-        )
-    }
+    found: dict[str, Any] = {}
     if len(pool) > 1:  # among one caption, anything would be found
         found["retrieval"] = retrieval(drawn, captions, own)
-    if true is not None and true_seen is not None:
+    true_seen = None
+    if true is not None:
+        true_seen = clip.image_features(true.images)
         rebuilt = clip.image_features(true.rebuilt)
         found["likeness"] = likeness(
             drawn=drawn, best=best, rebuilt=rebuilt, true=true_seen, seed=seed
         )
+    found["agreement"] = agreement(
+        drawn=drawn, best=best, true=true_seen, captions=captions[own], seed=seed
+    )
     return found

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from dalle.config import DataCheck
 from dalle.console import bar_disabled
-from dalle.data.images import fit_square, open_rgb
+from dalle.data.images import DECODED_TIMES, fit_square, open_rgb
 from dalle.data.sample import without_key
 from dalle.data.samples import SampleSet, open_samples
 from dalle.errors import DataError
@@ -120,7 +120,7 @@ def _look(samples: SampleSet, number: int, image_px: int) -> _Look:
     key = samples.key(number)
     try:
         file = samples.picture(number)
-        square = fit_square(open_rgb(file), image_px)
+        square = fit_square(open_rgb(file, enough_px=DECODED_TIMES * image_px), image_px)
         with Image.open(io.BytesIO(file)) as picture:
             size = picture.size
     except DataError as err:

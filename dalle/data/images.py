@@ -21,6 +21,10 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_ASPECT = 8.0
 """Pictures longer than this many times their shorter side are refused."""
 
+DECODED_TIMES = 4
+"""How many times the side of what is cut a photograph's shorter side must have; what it has beyond
+need not be decoded, and would not be seen."""
+
 # What Pillow raises on damaged files, apart from its own errors, which are OSErrors.
 _DECODER_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError,

@@ -61,7 +61,7 @@ class PictureTable:
         for row in self._rows:
             size = _size(self.folder / row.picture) if row.picture else None
             text = f"{row.picture}\n{row.caption!r}\n{row.fault}\n{size}\n"
-            digest.update(text.encode(errors="surrogateescape"))
+            digest.update(text.encode(errors="surrogatepass"))
         self._fingerprint = digest.hexdigest()
         pictures = len({row.picture for row in self._rows if not row.fault})
         if pictures < sum(not row.fault for row in self._rows):

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dalle.config import DataConfig
-from dalle.data.images import fit_square, open_rgb, random_crop_paper
+from dalle.data.images import DECODED_TIMES, fit_square, open_rgb, random_crop_paper
 from dalle.data.order import Draw
 from dalle.data.sample import Sample, without_key
 from dalle.data.samples import SampleSet, open_samples
@@ -24,9 +24,6 @@ from dalle.seeds import derive_seed
 log = logging.getLogger(__name__)
 
 Crop = Literal["plain", "vae", "transformer"]
-DECODED_TIMES = 4
-"""How many times the side of what is cut a photograph's shorter side must have; what it has beyond
-need not be decoded, and would not be seen."""
 
 
 @dataclass(frozen=True, kw_only=True)

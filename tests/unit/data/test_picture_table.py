@@ -104,6 +104,7 @@ def test_pictures_that_are_named_twice_are_told(
         ("jsonl", '{"file_name": "1.png", "text": ["a"]}', "1.png#2", "its caption is not text"),
         ("jsonl", r'{"file_name": "1.png", "text": "\ud800"}', "1.png#2", "caption is not UTF-8"),
         ("jsonl", r'{"file_name": "a\u0000b", "text": "a"}', "a\0b", "cannot be read"),
+        ("jsonl", r'{"file_name": "\ud800.png", "text": "a"}', "\ud800.png", "cannot be read"),
         ("csv", "gone.png,a fox", "gone.png", r"it has no picture \(gone.png is not there\)"),
         ("csv", "1.png, ", "1.png#2", "the caption is empty"),
         ("csv", "1.png", "1.png#2", "the caption is empty"),
