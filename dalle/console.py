@@ -23,10 +23,15 @@ class _LogBesideBars(logging.StreamHandler[TextIO]):
 
 
 class _LogFormat(logging.Formatter):
-    """News as it is, anything graver behind its level."""
+    """News as it is, anything graver behind its level; nothing that could steer a terminal.
+
+    Names of files and captions, which others may have written, are quoted in many a line.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = "".join(
+            char if char.isprintable() or char in "\n\t" else " " for char in super().format(record)
+        )
         if record.levelno <= logging.INFO:
             return text
         return f"{record.levelname.lower()}: {text}"

@@ -184,7 +184,8 @@ def _lines(report: Mapping[str, Any], settings: DataCheck) -> Iterator[str]:
         f"be read, {report['captioned']:,} of them with a caption"
     )
     for fault in report["faults"]:
-        yield f"  {fault['samples']:,} left out of training: {fault['reason']} ({_named(fault)})"
+        reason = shown(fault["reason"], 200)
+        yield f"  {fault['samples']:,} left out of training: {reason} ({_named(fault)})"
     if width := report["width_px"]:
         height = report["height_px"]
         yield (

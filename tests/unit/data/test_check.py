@@ -121,6 +121,26 @@ def test_a_set_without_pictures_is_an_error_after_the_report(
     assert "gone is not a folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["check", "vae"])
+def test_names_do_not_steer_terminals(
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    """Errors kept escape sequences to themselves already; what is left out was named with them."""
+    Image.new("RGB", (20, 20)).save(tmp_path / "good.png")
+    table = tmp_path / "a.jsonl"
+    names = ["good.png", "\x1b[2Jgone.png", "\x1b[2J\ud800.png"]
+    rows = [json.dumps({"file_name": name, "text": "a fox"}) for name in names]
+    table.write_text("\n".join(rows))
+    if verb == "check":
+        words = ["data", "check", str(table)]
+    else:
+        words = ["eval", "vae", "--vae", str(tiny_model), "--data", str(table), "--image_px", "16"]
+    assert main(words) == 0
+    said = "".join(capsys.readouterr())
+    assert "[2Jgone.png" in said
+    assert "\x1b" not in said
+
+
 def test_settings_out_of_range_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="image_px must be greater than 0"):
         DataCheck(data=tmp_path, image_px=0)
