@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
 from dalle.labels import picture_label
+from dalle.lettering import Font, font_for
 
 if TYPE_CHECKING:
     from dalle.picture import GeneratedImage
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 GAP_PX = 8
 LABEL_PX = 13
 LINE_PX = LABEL_PX + 4
+BASE_PX = 13
+"""How far below its upper edge the letters of a line stand."""
 MIN_CELL_PX = 128
 SHEET_COLUMNS = 4
 SHEET_PICTURES = 256
@@ -25,7 +28,12 @@ COMPLETION_COLUMNS = 6
 ROW_LABEL_PX = 112
 """Room for the labels at the left of a labelled grid."""
 
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+class Line(NamedTuple):
+    """A line of a label."""
+
+    text: str
+    font: Font
 
 
 def picture_grid(
@@ -49,8 +57,7 @@ def picture_grid(
         raise ValueError(f"{len(pictures)} pictures need as many labels, got {len(labels)}")
     zoom = math.ceil(MIN_CELL_PX / pictures[0].width)
     width, height = pictures[0].width * zoom, pictures[0].height * zoom
-    font = ImageFont.load_default(LABEL_PX)
-    wrapped = [list(_wrap(label, font, width)) for label in labels or ()]
+    wrapped = [list(_wrap(label, width)) for label in labels or ()]
     text_px = max(map(len, wrapped), default=0) * LINE_PX
     rows = math.ceil(len(pictures) / columns)
     cell_x, cell_y = width + GAP_PX, height + text_px + GAP_PX
@@ -61,7 +68,7 @@ def picture_grid(
         y = GAP_PX + number // columns * cell_y
         # Nearest keeps pixels honest: a sheet must not look smoother than its pictures.
         sheet.paste(picture.resize((width, height), Image.Resampling.NEAREST), (x, y))
-        _write(pen, wrapped[number] if wrapped else (), font, (x, y + height))
+        _write(pen, wrapped[number] if wrapped else (), (x, y + height))
     return sheet
 
 
@@ -127,33 +134,39 @@ def labelled_grid(
     if len(pictures) != cells:
         raise ValueError(f"a grid of {cells} cells needs as many pictures, got {len(pictures)}")
     inner = picture_grid(pictures, columns=len(columns))
-    font = ImageFont.load_default(LABEL_PX)
     cell_x = (inner.width - GAP_PX) // len(columns)
     cell_y = (inner.height - GAP_PX) // max(1, len(rows))
-    heads = [list(_wrap(label, font, cell_x - GAP_PX)) for label in columns]
-    sides = [list(_wrap(label, font, ROW_LABEL_PX - GAP_PX)) for label in rows]
+    heads = [list(_wrap(label, cell_x - GAP_PX)) for label in columns]
+    sides = [list(_wrap(label, ROW_LABEL_PX - GAP_PX)) for label in rows]
     top, left = GAP_PX + max(map(len, heads)) * LINE_PX, ROW_LABEL_PX if rows else 0
     sheet = Image.new("RGB", (left + inner.width, top + inner.height), "white")
     sheet.paste(inner, (left, top))
     pen = ImageDraw.Draw(sheet)
     for column, lines in enumerate(heads):
-        _write(pen, lines, font, (left + GAP_PX + column * cell_x, top - len(lines) * LINE_PX))
+        _write(pen, lines, (left + GAP_PX + column * cell_x, top - len(lines) * LINE_PX))
     for row, lines in enumerate(sides):
         room = cell_y - len(lines) * LINE_PX
-        _write(pen, lines, font, (GAP_PX, top + row * cell_y + max(0, room) // 2))
+        _write(pen, lines, (GAP_PX, top + row * cell_y + max(0, room) // 2))
     return sheet
 
 
-def _write(pen: ImageDraw.ImageDraw, lines: Sequence[str], font: Font, at: tuple[int, int]) -> None:
+def _write(pen: ImageDraw.ImageDraw, lines: Sequence[Line], at: tuple[int, int]) -> None:
     """Write `lines` one below the other, the first one's upper left corner `at` (x, y)."""
     x, y = at
-    for line, text in enumerate(lines):
-        pen.text((x, y + line * LINE_PX), text, fill="black", font=font)
+    for number, line in enumerate(lines):
+        top = y + number * LINE_PX
+        # Fonts differ in what they leave above their letters: all stand on one base line.
+        if isinstance(line.font, ImageFont.FreeTypeFont):
+            where, anchor = (x, top + BASE_PX), "ls"
+        else:
+            where, anchor = (x, top), None
+        pen.text(where, line.text, fill="black", font=line.font, anchor=anchor)
 
 
-def _wrap(text: str, font: Font, width: int) -> Iterator[str]:
+def _wrap(text: str, width: int) -> Iterator[Line]:
     """Lines of `text`, none wider than `width` pixels; only words too long for one are cut."""
     for paragraph in text.splitlines():
+        font = font_for(paragraph, LABEL_PX)
         line = ""
         for word in paragraph.split():
             longer = f"{line} {word}".lstrip()
@@ -161,13 +174,13 @@ def _wrap(text: str, font: Font, width: int) -> Iterator[str]:
                 line = longer
                 continue
             if line:
-                yield line
+                yield Line(line, font)
             line = word
             while font.getlength(line) > width and len(line) > 1:
                 fitting = _fitting(line, font, width)
-                yield line[:fitting]
+                yield Line(line[:fitting], font)
                 line = line[fitting:]
-        yield line
+        yield Line(line, font)
 
 
 def _fitting(word: str, font: Font, width: int) -> int:

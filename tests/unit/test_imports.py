@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("dalle.flags", "dalle.flag_help", "dalle.command_line", "dalle.options"),
         *("dalle.yaml_file", "dalle.config", "dalle.checkpoint", "dalle.card", "dalle.folders"),
         *("dalle.device", "dalle.data", "dalle.sampling", "dalle.rerank", "dalle.picture"),
-        *("dalle.sheets", "dalle.schema", "dalle.results"),
+        *("dalle.sheets", "dalle.lettering", "dalle.schema", "dalle.results"),
         *("dalle.image_prompt", "dalle.given_picture", "dalle.ground", "dalle.transforms"),
         *("dalle.request", "dalle.drawing", "dalle.previews", "dalle.ranked"),
         *("dalle.caption_file", "dalle.labels", "dalle.image_tokenizer"),

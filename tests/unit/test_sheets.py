@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from dalle.config import SamplingConfig
+from dalle.lettering import _tell_once, font_for
 from dalle.picture import GeneratedImage, Recipe
 from dalle.sheets import GAP_PX, LABEL_PX, LINE_PX, _wrap, completion_sheet, picture_grid
 
 FONT = ImageFont.load_default(LABEL_PX)
+
+
+def family(font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str | None:
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    return font.getname()[0]
 
 
 def plain(colour: tuple[int, int, int], px: int = 64) -> Image.Image:
@@ -61,12 +67,40 @@ def test_a_long_label_stays_under_its_picture() -> None:
 
 def test_lines_break_between_words_and_long_words_inside() -> None:
     text = "a fox on a blue background\n" + "w" * 30
-    lines = list(_wrap(text, FONT, 100))
+    lines = [line.text for line in _wrap(text, 100)]
     assert all(FONT.getlength(line) <= 100 for line in lines)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "").replace("\n", "")
     assert lines[0] == "a fox on a blue"[: len(lines[0])]
     assert all(not line.startswith(" ") and not line.endswith(" ") for line in lines)
-    assert list(_wrap("w", FONT, 1)) == ["w"], "a letter wider than the line ends the search"
+    assert [line.text for line in _wrap("w", 1)] == ["w"], "a letter wider than the line ends it"
+
+
+def test_english_looks_as_pillow_writes_it() -> None:
+    sheet = picture_grid([plain((255, 255, 255))], columns=1, labels=["a fox, gently (0.5)"])
+    by_hand = Image.new("RGB", sheet.size, "white")
+    ImageDraw.Draw(by_hand).text((8, 136), "a fox, gently (0.5)", fill="black", font=FONT)
+    assert sheet == by_hand
+
+
+@pytest.mark.parametrize("text", ["ein Fuchs – größer", "лиса на синем фоне", "αλεπού σε μπλε"])
+def test_other_letters_are_no_boxes(text: str) -> None:
+    """Pillow's own font knows no ö: captions of half of Europe were rows of boxes."""
+    (line,) = _wrap(text, 1000)
+    assert family(line.font) != family(FONT), "matplotlib brings one that knows them"
+    ink = np.asarray(picture_grid([plain((255, 255, 255), 300)], columns=1, labels=[text])) < 128
+    boxes = picture_grid([plain((255, 255, 255), 300)], columns=1, labels=["\U0010ffff"])
+    assert ink.any()
+    assert ink[:308].sum() == 0, "no letter reaches into the picture"
+    assert not np.array_equal(ink, np.asarray(boxes) < 128)
+
+
+def test_the_font_is_the_one_that_lacks_least(caplog: pytest.LogCaptureFixture) -> None:
+    _tell_once.cache_clear()
+    assert family(font_for("plain words", 13)) == family(FONT)
+    assert not caplog.records
+    assert family(font_for("größer \U0010fffe", 13)) == family(font_for("größer", 13))
+    font_for("\U0010fffe", 13)
+    assert caplog.text.count("no font of this machine knows all letters of the labels") == 1
 
 
 @pytest.mark.parametrize(
