@@ -7,9 +7,11 @@ import io
 import json
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from PIL import Image
 
 from tests.web.serving import (
@@ -141,13 +143,19 @@ def test_rows_appear_one_after_another(page: Page) -> None:
     assert list(frames.values()) == sorted(frames.values())
 
 
-def test_stop_keeps_what_is_finished(browser: Browser, slow_model: Path, tmp_path: Path) -> None:
-    """Without the compiled step, which draws 64 at once, 16 are complete before the next begin."""
-    with (
-        running_page(tmp_path, "--model", str(slow_model), compiled=False) as slow,
-        opened(browser, slow.url) as page,
-    ):
-        slow.wait_for_model()
+@pytest.fixture(scope="module")
+def slow(
+    slow_model: Path, tmp_path_factory: pytest.TempPathFactory, needs_gradio: None
+) -> Iterator[RunningPage]:
+    """A page without the compiled step: it draws 64 pictures in batches, for half a minute."""
+    folder = tmp_path_factory.mktemp("slow-page")
+    with running_page(folder, "--model", str(slow_model), compiled=False) as page:
+        page.wait_for_model()
+        yield page
+
+
+def test_stop_keeps_what_is_finished(browser: Browser, slow: RunningPage) -> None:
+    with opened(browser, slow.url) as page:
         use_settings(page, candidates=64)
         page.evaluate(STOP_AFTER_A_BATCH)
         page.evaluate(ANSWERED_LATE, LATE_MS)  # to pressing Stop, after the last of the drawing
@@ -244,18 +252,19 @@ def test_a_stage_draws_one_thing_at_a_time(page: Page) -> None:
     assert page.get_by_role("button", name="Draw", exact=True).is_visible()
 
 
-def test_closing_the_tab_frees_the_model(server: RunningPage, browser: Browser, page: Page) -> None:
-    with opened(browser, server.url) as leaving:
+def test_closing_the_tab_frees_the_model(slow: RunningPage, browser: Browser) -> None:
+    with opened(browser, slow.url) as leaving:
         use_settings(leaving, candidates=64)
         ask(leaving, "a fox")
         detail = leaving.locator(".status:visible .detail").filter(has_text=re.compile(r"about \d"))
         detail.wait_for()  # not for a certain row: fast machines show only some
         text = detail.inner_text()
         left = float(re.findall(r"about (\d+)", text)[0]) * (60 if "min" in text else 1)
-    started = time.monotonic()
-    use_settings(page, candidates=1)
-    ask(page, "a pizza")
-    wait_for_status(page, DRAWN)
+    with opened(browser, slow.url) as page:
+        use_settings(page, candidates=1)
+        started = time.monotonic()
+        ask(page, "a pizza")
+        wait_for_status(page, DRAWN)
     assert time.monotonic() - started < left, "the other job went on"
 
 
