@@ -28,10 +28,12 @@ class _LogFormat(logging.Formatter):
     Names of files and captions, which others may have written, are quoted in many a line.
     """
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        text = super().formatMessage(record)
+        return "".join(char if char.isprintable() else " " for char in text)
+
     def format(self, record: logging.LogRecord) -> str:
-        text = "".join(
-            char if char.isprintable() or char in "\n\t" else " " for char in super().format(record)
-        )
+        text = super().format(record)
         if record.levelno <= logging.INFO:
             return text
         return f"{record.levelname.lower()}: {text}"

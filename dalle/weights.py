@@ -80,10 +80,10 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
         save_file(tensors, path)
     except SafetensorError as err:
         raise OSError(f"{path} cannot be written: {err}; make room, and start again") from err
-    # The library makes files that their owner alone may read; whoever may use the folder may use
+    # The library makes files that their owner alone may read; whoever may read the folder may read
     # its weights, too. Some network mounts know no modes.
     with contextlib.suppress(OSError):
-        path.chmod(path.parent.stat().st_mode & 0o666)
+        path.chmod(0o600 | (path.parent.stat().st_mode & 0o444))
 
 
 def stored(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -79,9 +79,12 @@ def override_sampling(
     """
     known = SamplingOptions.__annotations__
     if unknown := options.keys() - known.keys():
-        near = difflib.get_close_matches(min(unknown), (*known, *_BESIDE), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"the options are {', '.join(known)}"
-        raise TypeError(f"unknown sampling option {min(unknown)!r}; {hint}")
+        name = min(unknown)
+        near = difflib.get_close_matches(name, (*known, *_BESIDE), n=1, cutoff=0.62)
+        hint = f"the options are {', '.join(known)}"
+        if near and near[0] != name:  # what one call takes another may not
+            hint = f"did you mean {near[0]}?"
+        raise TypeError(f"unknown sampling option {name!r}; {hint}")
     given: dict[str, Any] = {
         name: _plain(value) for name, value in options.items() if value is not None
     }

@@ -55,8 +55,10 @@ class _Facts:
     """What is known of a set, look after look."""
 
     samples: int = 0
-    faults: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    """Names of samples by what is wrong with them."""
+    faults: defaultdict[tuple[str, bool], list[str]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    """Names of samples by what is wrong with them, and whether their picture can be read."""
     sizes: list[tuple[int, int]] = field(default_factory=list)
     captions: Counter[str] = field(default_factory=Counter)
     squares: dict[bytes, str] = field(default_factory=dict)
@@ -68,7 +70,8 @@ class _Facts:
         self.samples += 1
         if look.fault is not None:
             # What stands behind is of this sample alone.
-            self.faults[re.split(r" \(|: ", look.fault)[0]].append(look.key)
+            reason = re.split(r" \(|: ", look.fault)[0]
+            self.faults[reason, look.size is not None].append(look.key)
         if look.caption is not None:
             self.captions[look.caption] += 1
         if look.size is not None:
@@ -84,6 +87,7 @@ def run(settings: DataCheck) -> int:
     Raises:
         DataError: There is no such set, or nothing in it can be read.
     """
+    _opened.cache_clear()  # the set may have changed since another run of this process
     samples = open_samples(settings.data)
     work = partial(_look_at, settings.data, len(samples), settings.image_px)
     starts = range(0, len(samples), _BATCH)
@@ -109,11 +113,12 @@ def _look_at(path: Path, count: int, image_px: int, start: int) -> list[_Look]:
 @lru_cache(maxsize=1)
 def _opened(path: Path) -> SampleSet:
     """The set, once a process; what there is to remark was said where it was opened first."""
+    before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         return open_samples(path)
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
 
 
 def _look(samples: SampleSet, number: int, image_px: int) -> _Look:
@@ -144,8 +149,10 @@ def _report(facts: _Facts, settings: DataCheck) -> dict[str, Any]:
         "pictures": len(facts.sizes),
         "captioned": len(lengths),
         "faults": [
-            {"reason": reason, "samples": len(keys), "first": keys[:NAMED]}
-            for reason, keys in sorted(facts.faults.items(), key=lambda item: -len(item[1]))
+            {"reason": reason, "picture": picture, "samples": len(keys), "first": keys[:NAMED]}
+            for (reason, picture), keys in sorted(
+                facts.faults.items(), key=lambda item: -len(item[1])
+            )
         ],
         "width_px": _spread([width for width, _ in facts.sizes]),
         "height_px": _spread([height for _, height in facts.sizes]),
@@ -180,12 +187,16 @@ def _text(report: Mapping[str, Any], settings: DataCheck) -> str:
 def _lines(report: Mapping[str, Any], settings: DataCheck) -> Iterator[str]:
     px = settings.image_px
     yield (
-        f"{settings.data}: {report['samples']:,} samples, {report['pictures']:,} pictures that can "
-        f"be read, {report['captioned']:,} of them with a caption"
+        f"{shown(str(settings.data), 200)}: {report['samples']:,} samples, "
+        f"{report['pictures']:,} pictures that can be read, {report['captioned']:,} of them with a "
+        "caption"
     )
     for fault in report["faults"]:
         reason = shown(fault["reason"], 200)
-        yield f"  {fault['samples']:,} left out of training: {reason} ({_named(fault)})"
+        where = (
+            "without a usable caption, so for the dVAE alone" if fault["picture"] else "left out"
+        )
+        yield f"  {fault['samples']:,} {where}: {reason} ({_named(fault)})"
     if width := report["width_px"]:
         height = report["height_px"]
         yield (

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import itertools
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dalle.data.folder import picture_paths
 from dalle.data.sample import MAX_PICTURE_BYTES, Sample, read_part
 from dalle.errors import DataError
 
@@ -24,13 +24,14 @@ TABLE_NAMES = tuple(f"metadata{suffix}" for suffix in TABLE_SUFFIXES)
 """Names that a table has where a folder is given instead of it."""
 PICTURE_COLUMNS = ("file_name", "filename", "file", "image", "path", "file_path", "image_path")
 CAPTION_COLUMNS = ("caption", "text")
+MAX_CELL_CHARS = 1 << 20
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
     key: str
-    """Names the row in messages; no other row's."""
+    """Names the row in messages."""
     picture: str
     """The picture's path from the table's folder, as it is written there."""
     caption: str
@@ -79,6 +80,11 @@ class PictureTable:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def pictures(self) -> set[Path]:
+        """The files that are named."""
+        return {self.folder / row.picture for row in self._rows if row.picture}
+
     def key(self, index: int) -> str:
         """What sample `index` is called; see `dalle.data.samples.SampleSet`."""
         return self._row(index).key
@@ -122,9 +128,14 @@ def table_in(folder: Path) -> PictureTable | None:
     for path in (folder / name for name in TABLE_NAMES):
         if path.is_file():
             try:
-                return PictureTable(path)
+                table = PictureTable(path)
             except DataError as err:
                 log.warning("captions are looked for beside the pictures: %s", err)
+                continue
+            others = len(set(picture_paths(folder)) - table.pictures)
+            if others:
+                log.warning("%d pictures of the folder are not in %s, and left out", others, path)
+            return table
     return None
 
 
@@ -142,61 +153,74 @@ def _read_rows(path: Path) -> list[_Row]:
     # Bytes that are not UTF-8 stay what they are: names of pictures may hold some.
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         separator = _SEPARATORS.get(path.suffix.lower())
-        try:
-            titles, records = _objects(file) if separator is None else _cells(file, separator)
-            columns = (
-                _column(path, titles, "pictures", PICTURE_COLUMNS),
-                _column(path, titles, "captions", CAPTION_COLUMNS),
-            )
-            times: Counter[str] = Counter()
-            rows = [_row(line, record, columns, times) for line, record in records]
-        except csv.Error as err:
-            raise DataError(f"{path} is not a table: {err}; save it anew") from err
-    if not rows:
+        if separator is None:
+            titles, records = _objects(file)
+        else:
+            titles, records = _cells(path, file, separator)
+    columns = (
+        _column(path, titles, "pictures", PICTURE_COLUMNS),
+        _column(path, titles, "captions", CAPTION_COLUMNS),
+    )
+    if not records:
         raise DataError(f"{path} holds no row; write at least one picture and its caption")
-    return rows
+    times: Counter[str] = Counter()
+    return [_row(line, record, columns, times) for line, record in records]
 
 
-def _objects(lines: Iterable[str]) -> tuple[list[str], Iterator[tuple[int, _Record]]]:
-    """The names in the first object, and every line's object with its number."""
-    records = ((number, _object(line)) for number, line in enumerate(lines, 1) if line.strip())
-    for first in records:
-        titles = [] if isinstance(first[1], str) else list(first[1])
-        return titles, itertools.chain([first], records)
-    return [], iter(())
+def _objects(lines: Iterable[str]) -> tuple[list[str], list[tuple[int, _Record]]]:
+    """The names in the objects, and every line's object with its number."""
+    records = [(number, _object(line)) for number, line in enumerate(lines, 1) if line.strip()]
+    titles = {title: None for _, record in records if isinstance(record, dict) for title in record}
+    return list(titles), records
 
 
 def _object(line: str) -> _Record:
+    """The object in a line, its names in lower case."""
     try:
         found = json.loads(line.strip())
     except (ValueError, RecursionError) as err:
         return f"it is not valid JSON: {err}"
-    return found if isinstance(found, dict) else "it is no JSON object"
+    if not isinstance(found, dict):
+        return "it is no JSON object"
+    return {name.lower(): value for name, value in found.items()}
 
 
-def _cells(lines: Iterable[str], separator: str) -> tuple[list[str], Iterator[tuple[int, _Record]]]:
-    """The names in the first line, and every row with the number of its last line."""
+def _cells(
+    path: Path, lines: Iterable[str], separator: str
+) -> tuple[list[str], list[tuple[int, _Record]]]:
+    """The names in the first line in lower case, and every row with the number of its last line."""
+    csv.field_size_limit(MAX_CELL_CHARS)
     rows = csv.reader(lines, delimiter=separator, strict=True)
-    titles = [title.strip() for title in next(rows, [])]
-    many = f"columns where the first line has {len(titles)}; put double quotes around text that"
-    return titles, (
-        # A caption with a comma and no quotes would otherwise be cut there, unnoticed.
-        (rows.line_num, f"{len(row)} {many} holds a separator")
-        if len(row) > len(titles)
-        else (rows.line_num, dict(zip(titles, row, strict=False)))
-        for row in rows
-        if any(cell.strip() for cell in row)
-    )
+    records: list[tuple[int, _Record]] = []
+    try:
+        titles = [title.strip().lower() for title in next(rows, [])]
+        for row in rows:
+            if len(row) > len(titles):
+                # A caption with a comma and no quotes would otherwise be cut there, unnoticed.
+                fault = (
+                    f"it has {len(row)} columns (the first line has {len(titles)}; put double "
+                    "quotes around text that holds a separator)"
+                )
+                records.append((rows.line_num, fault))
+            elif any(cell.strip() for cell in row):
+                cells = [cell.strip() for cell in row]
+                records.append((rows.line_num, dict(zip(titles, cells, strict=False))))
+    except csv.Error as err:
+        raise DataError(
+            f"{path}, line {rows.line_num}: not a table: {err}; put double quotes around text that "
+            "holds quotes, and double those"
+        ) from err
+    return titles, records
 
 
 def _column(path: Path, titles: Sequence[str], what: str, names: Sequence[str]) -> str:
     """The title of the column of `what`."""
-    found = [title for title in titles if title.lower() in names]
+    found = [title for title in titles if title in names]
     if len(found) != 1:
         have = ", ".join(map(repr, titles)) or "none"
         raise DataError(
-            f"{path} must have one column of {what} ({', '.join(names)}), and its columns are "
-            f"{have:.300}; name the one to use so, and the others otherwise"
+            f"{path} must have exactly one column of {what} (named {' or '.join(names)}), and its "
+            f"columns are {have:.300}; rename them, and save the table as UTF-8"
         )
     return found[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,14 +49,20 @@ def read_part(key: str, part: str, path: Path, limit: int) -> bytes:
         DataError: It is not there, has more than `limit` bytes, or cannot be read.
     """
     try:
-        size = path.stat().st_size
-        if size > limit:
-            raise DataError(f"sample {key}: its {part} has {size} bytes, over {limit}")
-        return path.read_bytes()
+        found = path.stat()
+        # A pipe would be waited for, and a device has no end.
+        if not stat.S_ISREG(found.st_mode):
+            raise DataError(f"sample {key}: its {part} is no file ({path.name})")
+        if found.st_size > limit:
+            raise DataError(
+                f"sample {key}: its {part} is too large ({found.st_size} bytes, over {limit})"
+            )
+        with path.open("rb") as file:
+            return file.read(limit)
     except FileNotFoundError as err:
         raise DataError(f"sample {key}: it has no {part} ({path.name} is not there)") from err
     except (OSError, ValueError) as err:  # a path may hold what no path can, such as a NUL
-        raise DataError(f"sample {key}: {path.name} cannot be read: {err}") from err
+        raise DataError(f"sample {key}: its {part} cannot be read: {err}") from err
 
 
 def decode_caption(key: str, content: bytes) -> str:

@@ -150,7 +150,9 @@ class TarShards:
                         continue
                     if size > _LIMITS[part]:
                         limit = _LIMITS[part]
-                        raise DataError(f"sample {key}: its {part} has {size} bytes, over {limit}")
+                        raise DataError(
+                            f"sample {key}: its {part} is too large ({size} bytes, over {limit})"
+                        )
                     file.seek(offset)
                     content = file.read(size)
                     if len(content) < size:

@@ -78,6 +78,7 @@ def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
         ({"guidance_scale": float("inf")}, "guidance_scale must be between 0 and 100, got inf"),
         ({"guidence": 2}, "unknown sampling option 'guidence'; did you mean guidance_scale?"),
         ({"candidats": 2}, "unknown sampling option 'candidats'; did you mean candidates?"),
+        ({"crop": "top"}, "unknown sampling option 'crop'; the options are temperature, top_k"),
         ({"cfg": 2}, "unknown sampling option 'cfg'; the options are temperature, top_k"),
     ],
     ids=str,

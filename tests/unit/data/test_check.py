@@ -67,7 +67,8 @@ def test_people_read_sentences(pictures: Path, capsys: pytest.CaptureFixture[str
     out = capsys.readouterr().out
     for line in (
         f"{pictures}: 9 samples, 7 pictures that can be read, 5 of them with a caption",
-        "  1 left out of training: it has no caption (no-caption.png)",
+        "  1 without a usable caption, so for the dVAE alone: it has no caption (no-caption.png)",
+        "  2 left out: the picture is damaged, or is not PNG, JPEG or WebP (x.png, y.png)",
         "sizes: 12 to 200 px wide (median 50), 10 to 100 px high (median 45)",
         "  1 are smaller than 16 px and will be enlarged",
         "captions: 2 different ones, 5 to 11 characters (median 5)",
@@ -85,7 +86,7 @@ def test_of_many_a_few_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (tmp_path / "good.txt").write_text("an owl")
     assert main(["data", "check", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "70 left out of training: the picture is damaged" in out
+    assert "70 left out: the picture is damaged" in out
     assert "(00.png, 01.png, 02.png, 03.png, 04.png, …)\n" in out
     assert "copies" not in out
     assert "times" not in out
@@ -102,11 +103,17 @@ def test_shards_and_tables_are_checked_alike(
     found = report(table, capsys)
     assert (found["samples"], found["captioned"], found["copies"]["pictures"]) == (3, 2, 1)
     assert found["copies"]["first"] == [["a.png#2", "a.png"]]
-    assert found["faults"][0] == {
-        "reason": "it names no picture",
-        "samples": 1,
-        "first": ["line 5"],
-    }
+    (fault,) = found["faults"]
+    assert (fault["reason"], fault["first"]) == ("it names no picture", ["line 5"])
+    assert not fault["picture"]
+
+
+def test_a_set_that_changed_is_looked_at_anew(
+    pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report(pictures, capsys, "--workers", "1")["samples"] == 9
+    (pictures / "0.png").unlink()
+    assert report(pictures, capsys, "--workers", "1")["samples"] == 8
 
 
 def test_a_set_without_pictures_is_an_error_after_the_report(
@@ -115,7 +122,7 @@ def test_a_set_without_pictures_is_an_error_after_the_report(
     (tmp_path / "a.png").write_bytes(b"no picture")
     assert main(["data", "check", str(tmp_path)]) == 1
     out, err = capsys.readouterr()
-    assert "1 left out of training: the picture is damaged" in out
+    assert "1 left out: the picture is damaged" in out
     assert "none of 1 pictures can be read" in err
     assert main(["data", "check", str(tmp_path / "gone")]) == 1
     assert "gone is not a folder" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import pickle
 from pathlib import Path
 
@@ -109,7 +110,12 @@ def test_pictures_that_are_named_twice_are_told(
         ("csv", "1.png, ", "1.png#2", "the caption is empty"),
         ("csv", "1.png", "1.png#2", "the caption is empty"),
         ("csv", ",a fox", "line 2", "it names no picture"),
-        ("csv", "1.png,a fox, red", "line 2", "3 columns where the first line has 2; put double"),
+        (
+            "csv",
+            "1.png,a fox, red",
+            "line 2",
+            r"it has 3 columns \(the first line has 2; put double",
+        ),
     ],
 )
 def test_a_row_without_sense_is_one_sample_that_raises(
@@ -132,6 +138,39 @@ def test_a_row_without_sense_is_one_sample_that_raises(
     assert str(caught.value).startswith(f"sample {key}: ")
 
 
+def test_what_stands_first_does_not_decide_alone(tmp_path: Path) -> None:
+    """A broken first line, or capitals in the second, made all others useless."""
+    (tmp_path / "1.png").write_bytes(png())
+    path = tmp_path / "a.jsonl"
+    path.write_text('{\n{"File_Name": "1.png"}\n{"file_name": "1.png", "TEXT": "a fox"}\n')
+    samples = open_samples(path)
+    assert len(samples) == 3
+    assert samples[2].caption == "a fox"
+    csv = tmp_path / "a.csv"
+    csv.write_text("text, file_name\na fox, 1.png\n" + f"{'x' * 200_000},1.png\n")
+    assert [len(one) for one in captions(open_samples(csv))] == [5, 200_000]
+
+
+def test_pictures_that_a_table_leaves_out_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_pictures(tmp_path)
+    (tmp_path / "metadata.csv").write_text("file_name,text\n2.png,a fox\n")
+    assert len(open_samples(tmp_path)) == 1
+    assert "1 pictures of the folder are not in" in caplog.text
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
+def test_pipes_and_devices_are_no_pictures(tmp_path: Path) -> None:
+    """The one was waited for and the other read for ever."""
+    os.mkfifo(tmp_path / "pipe.png")
+    path = tmp_path / "a.csv"
+    path.write_text("file_name,text\npipe.png,a fox\n/dev/zero,a fox\n")
+    for index in (0, 1):
+        with pytest.raises(DataError, match="its picture is no file"):
+            open_samples(path)[index]
+
+
 def test_a_picture_may_be_named_in_any_bytes(tmp_path: Path) -> None:
     name = b"caf\xe9.png"
     picture = Path(str(tmp_path), name.decode("utf-8", "surrogateescape"))
@@ -151,17 +190,18 @@ def test_a_picture_may_be_named_in_any_bytes(tmp_path: Path) -> None:
         (
             "a.csv",
             "id,caption\n1,a fox\n",
-            r"one column of pictures \(file_name, .*'id', 'caption'",
+            r"column of pictures \(named file_name .*'id', 'caption'",
         ),
-        ("a.csv", "file,words\n1.png,a fox\n", r"one column of captions \(caption, text\)"),
+        ("a.csv", "file,words\n1.png,a fox\n", r"column of captions \(named caption or text\)"),
         ("a.csv", "file,path,text\na,b,c\n", "one column of pictures"),
         ("a.csv", "file,text\n", "holds no row"),
+        ("a.tsv", 'file\ttext\n1.png\t"Hello" he says\n', "a.tsv, line 2: not a table: .*double"),
         ("a.csv", "", "its columns are none"),
-        ("a.csv", 'file,text\n"1.png,a fox\n', "is not a table: unexpected end of data"),
+        ("a.csv", 'file,text\n"1.png,a fox\n', "line 2: not a table: unexpected end of data"),
         ("a.jsonl", "", "its columns are none"),
         ("a.jsonl", "[]\n", "its columns are none"),
         ("a.jsonl", "{\n", "its columns are none"),
-        ("a.jsonl", '{"file": "1.png"}\n', "one column of captions"),
+        ("a.jsonl", '{"file": "1.png"}\n', "exactly one column of captions"),
     ],
 )
 def test_what_is_no_such_table_is_refused(
