@@ -22,6 +22,7 @@ from dalle.checkpoint import ModelParts, load_model
 from dalle.clip import ClipScorer
 from dalle.config import DataEmoji, EvalModel
 from dalle.console import bar_disabled
+from dalle.data.picture_table import names_pictures
 from dalle.data.samples import SampleSet, open_samples
 from dalle.device import choose_device
 from dalle.errors import DalleError
@@ -44,7 +45,13 @@ from dalle.evaluate.plots import require_matplotlib
 from dalle.evaluate.report import write_report
 from dalle.evaluate.results import Evaluation
 from dalle.evaluate.seen_by_clip import agreement, likeness, retrieval
-from dalle.evaluate.true_pictures import TruePictures, copies, reconstruction, true_pictures
+from dalle.evaluate.true_pictures import (
+    TruePictures,
+    copies,
+    reconstruction,
+    training_set,
+    true_pictures,
+)
 from dalle.evaluate.validation import SCENES as VALIDATED
 from dalle.evaluate.validation import validate
 from dalle.folders import at_home, model_folder
@@ -68,7 +75,7 @@ class Drawing:
     """What is kept of a caption's candidates."""
 
     first: Image.Image
-    """A candidate chosen by nobody."""
+    """Candidate 0, chosen by nobody."""
     best: Image.Image
     """The candidate that the model's ranker puts first."""
     best_index: int
@@ -93,7 +100,7 @@ def run(settings: EvalModel) -> int:
     started = time.perf_counter()
     require_matplotlib()
     # Before the drawing, which may take an hour: a mistyped folder shall not cost it.
-    training = None if settings.train_data is None else open_samples(settings.train_data)
+    training = None if settings.train_data is None else training_set(settings.train_data)
     folder, device = model_folder(settings.model), choose_device(settings.device)
     parts = load_model(folder)
     ranker = find_clip_ranker(folder, clip=settings.clip, required=False, device=device)
@@ -117,18 +124,25 @@ def run(settings: EvalModel) -> int:
 
 def _asked(settings: EvalModel, image_px: tuple[int, int]) -> list[Asked]:
     """The captions to evaluate on, as many as settings ask for and there are."""
-    if settings.of_scenes:
-        return _scenes(settings, image_px, range(settings.captions))
     path = at_home(settings.set)
-    if settings.of_captions:
+    if settings.of_scenes:
+        if path.exists():
+            log.warning("set %s means emoji scenes; for what lies here write ./%s", path, path)
+        return _scenes(settings, image_px, range(settings.captions))
+    if not path.exists():
+        raise ValueError(
+            f"set must be heldout or train, a file of captions (.txt, .csv, .tsv), or a folder or "
+            f"a table of captioned pictures, and {path} is none of these; write its path out"
+        )
+    if path.is_file() and not names_pictures(path):
+        if settings.train_data is not None:
+            raise ValueError(
+                f"train_data needs captions with known pictures, and {path} has none; leave it "
+                "out, or take heldout, train or a folder of captioned pictures as set"
+            )
         found = read_captions(path).captions
         _log_choice("the first %d of the %d captions in %s", settings, len(found))
         return [Asked(caption=caption) for caption in found[: settings.captions]]
-    if not path.exists():
-        raise ValueError(
-            f"set must be heldout or train, a file of captions (.txt, .csv, .tsv) or a folder of "
-            f"captioned pictures, and {path} is none of these; write its path out"
-        )
     samples = open_samples(path)
     _log_choice("%d of the %d pictures in %s, drawn by lot", settings, len(samples))
     px = square_px(image_px)
@@ -259,7 +273,7 @@ def _drawn(
         best = rank(likelihoods if clip_scores is None else clip_scores)[0]
         drawings.append(
             Drawing(
-                first=images[one.candidate % len(images)],
+                first=images[0],
                 best=images[best],
                 best_index=best,
                 likelihoods=likelihoods,

@@ -119,6 +119,21 @@ class PictureTable:
         return self._rows[index]
 
 
+def names_pictures(path: Path) -> bool:
+    """Whether a file is a table of pictures, and not of captions alone.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    if path.suffix.lower() not in TABLE_SUFFIXES:
+        return False
+    try:
+        _read_rows(path)
+    except DataError:
+        return False
+    return True
+
+
 def table_in(folder: Path) -> PictureTable | None:
     """The table of a folder, where it has one; a `metadata` file of another kind is none.
 

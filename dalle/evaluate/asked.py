@@ -6,7 +6,6 @@ Axes: y x pixel rows and columns.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -25,6 +24,10 @@ from dalle.seeds import derive_seed
 
 log = logging.getLogger(__name__)
 
+LOOKED_AT = 20
+"""Pictures looked at, at most, for each that is to be asked for: of a set with ten captions there
+are no more to be found."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
@@ -35,9 +38,6 @@ class Asked:
     """Ground truth of the scene that the caption was made for."""
     image: Image.Image | None = None
     """The true picture, RGB, of the model's size."""
-    candidate: int = 0
-    """Which candidate stands for the caption where nobody shall choose: the same caption beside
-    several pictures is drawn as often, and always with the same candidates."""
 
 
 def square_px(image_px: tuple[int, int]) -> int:
@@ -70,11 +70,14 @@ def ask_scenes(rendering: DataEmoji, numbers: Iterable[int]) -> list[Asked]:
 
 
 def ask_pictures(samples: SampleSet, most: int, *, image_px: int, seed: int) -> list[Asked]:
-    """Captioned pictures drawn by lot; damaged ones are named and left out.
+    """Pictures drawn by lot, each with a caption of its own; damaged ones are named and left out.
+
+    A caption that several pictures have, and a picture that has several captions, is asked for
+    once: figures of a set rest on its members' being drawn independently.
 
     Args:
         samples: Where they are drawn from.
-        most: How many to take, or all there are.
+        most: How many to take, or all there are among `LOOKED_AT` times as many.
         image_px: Height and width to bring them to, as training does: scaled, and cut around the
             centre.
         seed: Of the lot; a smaller number takes the first of a larger one's.
@@ -83,19 +86,28 @@ def ask_pictures(samples: SampleSet, most: int, *, image_px: int, seed: int) -> 
         DataError: None can be read.
     """
     order = np.random.default_rng(derive_seed(seed, "asked")).permutation(len(samples)).tolist()
-    asked: list[Asked] = []
-    times: Counter[str] = Counter()
-    for _, picture in readable_pictures(samples, order, px=image_px):
+    asked: dict[str, Asked] = {}
+    pictures: set[bytes] = set()
+    repeated = 0
+    for _, picture in readable_pictures(samples, order[: LOOKED_AT * most], px=image_px):
         try:
-            check_prompt(picture.caption)
+            caption = check_prompt(picture.caption)
         except ValueError as err:
             log.warning("left out %s: %s", picture.key, err)
             continue
         image = Image.fromarray(picture.image_u8.numpy())
-        asked.append(Asked(caption=picture.caption, image=image, candidate=times[picture.caption]))
-        times[picture.caption] += 1
+        if caption in asked or image.tobytes() in pictures:
+            repeated += 1
+            continue
+        asked[caption] = Asked(caption=picture.caption, image=image)
+        pictures.add(image.tobytes())
         if len(asked) == most:
             break
     if not asked:
         raise DataError("the set holds no picture with a caption that can be read; see above")
-    return asked
+    if repeated:
+        log.info(
+            "%d were passed over, whose caption or picture was among the %d chosen already",
+            repeated, len(asked),
+        )  # fmt: skip
+    return list(asked.values())

@@ -162,9 +162,7 @@ def _hit_at_k(evaluation: Evaluation) -> list[str] | _Missing:
 def _temperatures(evaluation: Evaluation) -> list[str] | _Missing:
     curves = evaluation.temperatures
     if not curves:
-        return _Missing(
-            "Temperature", "several temperatures and captions with ground truth (emoji scenes)"
-        )
+        return _Missing("Temperature", f"several temperatures and {NEEDS_TRUTH}")
     lines = _temperature_table(curves, evaluation.envelope)
     lines += _plot("Any of k by temperature", TEMPERATURES_FILE, show=_has_curves(curves))
     if evaluation.ranked_by is not None:
@@ -245,7 +243,9 @@ def _retrieval(evaluation: Evaluation) -> list[str] | _Missing:
     found = evaluation.retrieval
     if found is None:
         return _Missing("Retrieval", "a CLIP model and more than one caption")
-    rows = (("R@1", *rate_cells(found.r_at_1)), ("R@5", *rate_cells(found.r_at_5)))
+    rows = [("R@1", *rate_cells(found.r_at_1))]
+    if found.captions > 5:  # among fewer, anything would be found
+        rows.append(("R@5", *rate_cells(found.r_at_5)))
     return section(
         "Retrieval",
         f"Whether CLIP finds the caption of a drawn picture among {found.captions:,} captions, "
@@ -278,7 +278,9 @@ def _agreement(evaluation: Evaluation) -> list[str] | _Missing:
 def _likeness(evaluation: Evaluation) -> list[str] | _Missing:
     found = evaluation.likeness
     if found is None:
-        return _Missing("Distance from true pictures", "a CLIP model and several held-out pictures")
+        return _Missing(
+            "Distance from true pictures", "a CLIP model and at least ten held-out pictures"
+        )
     rows = (
         ("drawn, chosen by nobody", found.drawn),
         (f"drawn, best of {evaluation.candidates:,}", found.best),
@@ -286,9 +288,9 @@ def _likeness(evaluation: Evaluation) -> list[str] | _Missing:
     )
     return section(
         "Distance from true pictures",
-        "Squared kernel distance of two sets of pictures for CLIP, in thousandths: 0 where they "
-        "are alike as sets, whichever picture belongs to which caption. To be compared where CLIP "
-        "and captions are the same.",
+        "Squared kernel distance of two sets of pictures for CLIP, in thousandths: 0 on average "
+        "where they are alike as sets, whichever picture belongs to which caption; intervals are "
+        "wide there. To be compared where CLIP and captions are the same.",
         *table(
             ("pictures", "distance", "interval", "captions"),
             ((name, *_decimals(rate, times=1000)) for name, rate in rows),
@@ -338,13 +340,14 @@ def _memorisation(evaluation: Evaluation) -> list[str] | _Missing:
         "Memorisation",
         f"Distance to the nearest of {found.training_pictures:,} training pictures. A model that "
         "copies draws far nearer to them than true pictures are that it never saw."
-        + (f" **{seen:,} of the true pictures are training pictures.**" if seen else ""),
+        + (
+            f" **{seen:,} of the true pictures are training pictures.**"
+            if seen
+            else " None of the true pictures is among them, pixel for pixel."
+        ),
         *table(
             ("pictures", "median", "nearest 5 %", "nearest", "compared"),
-            (
-                ("drawn", *_near(found.generated)),
-                ("true" if seen else "true, unseen", *_near(found.heldout)),
-            ),
+            (("drawn", *_near(found.generated)), ("true", *_near(found.heldout))),
         ),
     )
 

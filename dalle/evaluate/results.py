@@ -135,7 +135,7 @@ class Memorisation:
     training_pictures: int
     """How many were searched."""
     trained_on: int
-    """Of the true pictures, how many are among those after all."""
+    """Of the true pictures, how many are among those after all, pixel for pixel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +168,7 @@ class Evaluation:
     fingerprint: str
     """Hash of the model folder."""
     set: str
-    """Name or file of the caption set."""
+    """Name, file or folder of the caption set."""
     captions: int
     candidates: int
     """Pictures drawn for each caption."""

@@ -14,6 +14,9 @@ from torch import Tensor
 from dalle.evaluate.estimators import Rate, bootstrap_counts, mean_interval, share
 from dalle.evaluate.results import Agreement, Likeness, Retrieval
 
+LEAST_PICTURES = 10
+"""Fewer make no set: intervals of their distance would be far too narrow."""
+
 
 def retrieval(images: Tensor, captions: Tensor, own: Sequence[int]) -> Retrieval:
     """How often pictures find their own captions among others.
@@ -43,17 +46,18 @@ def agreement(
 
     Source: Hessel et al. 2021, "CLIPScore", section 3.
     """
+    # Each picture beside the caption of the next one, where that is another: chance, in this set.
+    differ = (captions != captions.roll(1, dims=0)).any(dim=1)
 
-    def cosines(images: Tensor) -> Rate:
-        products = (images * captions).sum(dim=1)
+    def cosines(images: Tensor, chosen: Tensor | slice = slice(None)) -> Rate:
+        products = (images * captions[chosen]).sum(dim=1)
         return mean_interval(products.double().cpu().numpy(), seed=seed)
 
     return Agreement(
         drawn=cosines(drawn),
         best=cosines(best),
         true=None if true is None else cosines(true),
-        # Each picture beside the caption of the next one: chance, in this set.
-        others=cosines(drawn.roll(1, dims=0)) if len(drawn) > 1 else None,
+        others=cosines(drawn.roll(1, dims=0)[differ], differ) if differ.any() else None,
     )
 
 
@@ -70,9 +74,9 @@ def likeness(
         seed: Of the intervals' resampling.
 
     Returns:
-        None of a single picture, which is no set.
+        None of fewer than `LEAST_PICTURES`, which are no set.
     """
-    if len(true) < 2:
+    if len(true) < LEAST_PICTURES:
         return None
     return Likeness(
         drawn=kernel_distance(drawn, true, seed=seed),
@@ -87,7 +91,8 @@ def kernel_distance(a: Tensor, b: Tensor, *, seed: int, draws: int = 2000) -> Ra
     The kernel is the cube of (1 + cosine) / 2, as the kernel Inception distance's is one of dot
     products. The estimate is unbiased, whatever the number of pictures, which a Fréchet distance
     of few is not; so it may lie below 0. Pairs of equal number, which belong to one caption, are
-    never compared.
+    never compared. All captions and pictures of a set must differ. The interval is a percentile
+    bootstrap's, which for sets that are alike holds 0 more often than in 95 of 100 cases.
 
     Args:
         a: Vectors, shape (b, e), b at least 2.

@@ -25,7 +25,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """`text` on one line, none of its characters read as Markdown."""
+    """`text` on one line, none of its characters read as Markdown, all of them valid Unicode."""
+    text = text.encode(errors="backslashreplace").decode()  # a folder's name may be any bytes
     return re.sub(r"([\\`*_\[\]<>#|~])", r"\\\1", " ".join(text.split()))
 
 

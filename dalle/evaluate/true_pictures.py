@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -14,7 +15,8 @@ from PIL import Image
 from dalle.checkpoint import ModelParts
 from dalle.data.order import in_groups
 from dalle.data.pictures import readable_pictures
-from dalle.data.samples import SampleSet
+from dalle.data.samples import SampleSet, open_samples
+from dalle.errors import DataError
 from dalle.evaluate.memorisation import memorisation
 from dalle.evaluate.results import Memorisation, Reconstruction
 from dalle.evaluate.vae import BATCH, Scene, evaluate_vae
@@ -55,6 +57,18 @@ def reconstruction(parts: ModelParts, images_u8: np.ndarray) -> Reconstruction:
     return Reconstruction(**{name: measured[name] for name in Reconstruction.__dataclass_fields__})
 
 
+def training_set(path: Path) -> SampleSet:
+    """Training pictures to look for copies among, with captions or without.
+
+    Raises:
+        DataError: There is no such set, or none of its first pictures can be read.
+    """
+    samples = open_samples(path)
+    if next(_first_pictures(samples, 1), None) is None:
+        raise DataError(f"{path}: there are no training pictures to compare with")
+    return samples
+
+
 def copies(drawn: Sequence[Image.Image], true: TruePictures, training: SampleSet) -> Memorisation:
     """Whether `drawn` copies the first pictures of a training set; damaged ones are left out.
 
@@ -67,5 +81,5 @@ def copies(drawn: Sequence[Image.Image], true: TruePictures, training: SampleSet
 
 def _first_pictures(samples: SampleSet, image_px: int) -> Iterator[Image.Image]:
     indices = range(min(len(samples), TRAINING_PICTURES))
-    for _, picture in readable_pictures(samples, indices, px=image_px):
+    for _, picture in readable_pictures(samples, indices, px=image_px, captioned=False):
         yield Image.fromarray(picture.image_u8.numpy())

@@ -17,6 +17,7 @@ from dalle.cli import main
 from dalle.clip import ClipScorer, small_clip_scorer
 from dalle.config import EvalModel
 from dalle.data.samples import open_samples
+from dalle.errors import DataError
 from dalle.eval_command import SHEET_COLUMNS, run
 from dalle.evaluate.asked import ask_pictures
 from dalle.evaluate.report import REPORT_FILE
@@ -149,20 +150,87 @@ def test_a_picture_is_found_among_many_captions_and_not_among_one(
 
 @pytest.mark.usefixtures("font")
 def test_what_fails_late_leaves_an_earlier_report_as_it_was(
-    random_model: Path, tmp_path: Path
+    random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A new best.png was left beside the old report."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("dalle.eval_command.bits_per_token", fail)
+    settings = EvalModel(
+        out=tmp_path / "out", model=str(random_model), captions=1, candidates=1, device="cpu",
+        workers=1,
+    )  # fmt: skip
+    with pytest.raises(MemoryError):
+        run(settings)
+    assert not list(settings.out.iterdir())
+
+
+def test_training_pictures_are_opened_before_anything_is_drawn(
+    random_model: Path, tmp_path: Path
+) -> None:
     training, out = tmp_path / "training", tmp_path / "out"
     training.mkdir()
     (training / "a.png").write_bytes(b"no picture")
-    (training / "a.txt").write_text("a fox", encoding="utf-8")
     settings = EvalModel(
-        out=out, model=str(random_model), captions=1, candidates=1, device="cpu", workers=1,
+        out=out, model=str(random_model), captions=12, candidates=1, device="cpu", set=str(SCENES),
         train_data=training,
     )  # fmt: skip
-    with pytest.raises(ValueError, match="no training pictures to compare with"):
+    with pytest.raises(DataError, match="no training pictures to compare with"):
         run(settings)
-    assert not list(out.iterdir())
+    assert not out.exists()
+    # A dVAE's pictures need no captions.
+    Image.new("RGB", (20, 20), "red").save(training / "a.png")
+    assert run(settings) == 0
+    found = json.loads((out / "eval.json").read_text(encoding="utf-8"))["memorisation"]
+    assert (found["training_pictures"], found["trained_on"]) == (1, 0)
+
+
+def test_tables_are_of_captions_or_of_pictures_by_what_they_hold(
+    random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "a.png")
+    for name, text in (
+        ("words.csv", "caption\na fox\nan owl\n"),
+        ("pictures.csv", "file_name,caption\na.png,a fox\n"),
+        ("pictures.jsonl", '{"file_name": "a.png", "text": "a fox"}\n'),
+    ):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        words = ["eval", "--model", str(random_model), "--set", name, "--candidates", "1", "--json"]
+        assert main([*words, "--out", "out", "--device", "cpu"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["bits_per_token"] is None) == (name == "words.csv")
+    words = ["eval", "--model", str(random_model), "--set", "words.csv", "--train_data", "."]
+    assert main([*words, "--out", "new"]) == 2
+    assert "train_data needs captions with known pictures" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.usefixtures("font")
+def test_a_folder_called_like_scenes_is_not_taken_without_a_word(
+    random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train").mkdir()
+    words = [
+        "eval",
+        "--model",
+        str(random_model),
+        "--set",
+        "train",
+        "--captions",
+        "1",
+        "--out",
+        "o",
+    ]
+    assert main([*words, "--candidates", "1", "--workers", "1"]) == 0
+    assert (
+        "set train means emoji scenes; for what lies here write ./train" in capsys.readouterr().err
+    )
 
 
 def test_captions_without_truth_are_drawn_and_not_judged(
@@ -183,40 +251,40 @@ def test_pictures_of_ones_own_are_compared_with_what_is_drawn_for_their_captions
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     words = [
-        "eval", "--model", str(random_model), "--set", str(SCENES), "--captions", "6",
+        "eval", "--model", str(random_model), "--set", str(SCENES), "--captions", "12",
         "--candidates", "2", "--seed", "5", "--clip", str(clip[0]), "--device", "cpu",
         "--train_data", str(SCENES), "--out", str(tmp_path / "out"), "--json",
     ]  # fmt: skip
     assert main(words) == 0
     out, err = capsys.readouterr()
-    assert f"6 of the 24 pictures in {SCENES}, drawn by lot; --captions 24 takes all" in err
-    assert f"6 of the 6 pictures in {SCENES} are training pictures" in err
+    assert f"12 of the 24 pictures in {SCENES}, drawn by lot; --captions 24 takes all" in err
+    assert f"12 of the 12 pictures in {SCENES} are training pictures" in err
     found: dict[str, Any] = json.loads(out)
-    assert (found["captions"], found["hit_at_1"], found["judge"]) == (6, None, None)
+    assert (found["captions"], found["hit_at_1"], found["judge"]) == (12, None, None)
     memory = found["memorisation"]
-    assert (memory["trained_on"], memory["training_pictures"]) == (6, 24)
-    assert memory["generated"]["n"] == 6
+    assert (memory["trained_on"], memory["training_pictures"]) == (12, 24)
+    assert memory["generated"]["n"] == 12
     assert found["bits_per_token"]["image"]["rate"] == pytest.approx(4, abs=0.2)  # log2 of 16 codes
-    assert found["reconstruction"]["pictures"] == 6
+    assert found["reconstruction"]["pictures"] == 12
 
     model = TextToImage.from_pretrained(random_model, device="cpu")
-    asked = ask_pictures(open_samples(SCENES), 6, image_px=model.image_px[0], seed=5)
+    asked = ask_pictures(open_samples(SCENES), 12, image_px=model.image_px[0], seed=5)
     cosines: dict[str, list[float]] = {"drawn": [], "best": [], "true": []}
     pairs, labels = [], []
     for one in asked:
         result = model.generate(one.caption, candidates=2, seed=5, ranker="none")
         scores = clip[1].scores(one.caption, [image.image for image in result.images])
         assert one.image is not None
-        cosines["drawn"].append(scores[one.candidate])
+        cosines["drawn"].append(scores[0])
         cosines["best"].append(max(scores))
         cosines["true"] += clip[1].scores(one.caption, [one.image])
         pairs += [result.images[scores.index(max(scores))].image, one.image]
         labels += [one.caption, "the true picture"]
     for name, values in cosines.items():
         rate = found["agreement"][name]
-        assert rate["rate"] == pytest.approx(sum(values) / 6, abs=1e-5), name
-        assert rate["n"] == 6
-    assert found["agreement"]["others"]["n"] == found["likeness"]["drawn"]["n"] == 6
+        assert rate["rate"] == pytest.approx(sum(values) / 12, abs=1e-5), name
+        assert rate["n"] == 12
+    assert found["agreement"]["others"]["n"] == found["likeness"]["drawn"]["n"] == 12
     # Noise is told from scenes; the random dVAE rebuilds noise as well.
     assert found["likeness"]["drawn"]["low"] > 0
     page = (tmp_path / "out" / REPORT_FILE).read_text(encoding="utf-8")
@@ -242,7 +310,7 @@ def test_pictures_of_ones_own_are_compared_with_what_is_drawn_for_their_captions
         (["--train_data", "nowhere"], "nowhere is not a folder"),
         # Other temperatures were drawn for nothing, training pictures not looked at.
         (["--set", "a.txt", "--temperatures", "[0.7, 0.9]"], "temperatures needs captions with"),
-        (["--set", "a.txt", "--train_data", str(SCENES)], "train_data needs captions with"),
+        (["--set", __file__, "--train_data", str(SCENES)], "train_data needs captions with"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_written(

@@ -241,8 +241,13 @@ def test_every_other_section_has_its_numbers(everything: Evaluation) -> None:
     assert everything.memorisation is not None
     unseen = replace(everything, memorisation=replace(everything.memorisation, trained_on=0))
     memorisation = section(markdown(unseen), "Memorisation")
-    assert "| true, unseen | 0.5 | 0.125 | 0.0625 | 320 |\n" in memorisation
+    assert "None of the true pictures is among them, pixel for pixel." in memorisation
     assert "are training pictures" not in memorisation
+    few = replace(NOTHING, retrieval=Retrieval(captions=5, r_at_1=rate(0.4), r_at_5=rate(1.0)))
+    assert "R@5" not in markdown(few), "of five captions, five are found by anybody"
+    odd = markdown(replace(NOTHING, set="caf\udce9"))
+    assert "1,200 of caf\\\\udce9" in odd
+    assert odd.encode()
 
 
 def test_tables_are_whole(everything: Evaluation) -> None:
