@@ -30,7 +30,9 @@ class _LogFormat(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
         text = super().formatMessage(record)
-        return "".join(char if char.isprintable() else " " for char in text)
+        # Lines end where the message itself says so, and not where a name does.
+        kept = "\n" if "\n" in str(record.msg) else ""
+        return "".join(char if char.isprintable() or char in kept else " " for char in text)
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)

@@ -135,7 +135,7 @@ def test_names_do_not_steer_terminals(
     """Errors kept escape sequences to themselves already; what is left out was named with them."""
     Image.new("RGB", (20, 20)).save(tmp_path / "good.png")
     table = tmp_path / "a.jsonl"
-    names = ["good.png", "\x1b[2Jgone.png", "\x1b[2J\ud800.png"]
+    names = ["good.png", "\x1b[2Jgone.png", "\x1b[2J\ud800.png", "a\nerror: gone"]
     rows = [json.dumps({"file_name": name, "text": "a fox"}) for name in names]
     table.write_text("\n".join(rows))
     if verb == "check":
@@ -146,6 +146,7 @@ def test_names_do_not_steer_terminals(
     said = "".join(capsys.readouterr())
     assert "[2Jgone.png" in said
     assert "\x1b" not in said
+    assert "\nerror: gone" not in said
 
 
 def test_settings_out_of_range_are_refused(tmp_path: Path) -> None:
