@@ -120,13 +120,14 @@ class PictureTable:
 
 
 def names_pictures(path: Path) -> bool:
-    """Whether a file is a table of pictures, and not of captions alone.
+    """Whether a file is a table of pictures, and not of captions alone, as JSON lines never are.
 
     Raises:
         OSError: It cannot be read.
     """
-    if path.suffix.lower() not in TABLE_SUFFIXES:
-        return False
+    suffix = path.suffix.lower()
+    if suffix not in _SEPARATORS:
+        return suffix in TABLE_SUFFIXES
     try:
         _read_rows(path)
     except DataError:

@@ -203,6 +203,9 @@ def test_tables_are_of_captions_or_of_pictures_by_what_they_hold(
         assert main([*words, "--out", "out", "--device", "cpu"]) == 0
         found = json.loads(capsys.readouterr().out)
         assert (found["bits_per_token"] is None) == (name == "words.csv")
+    (tmp_path / "wrong.jsonl").write_text('{"picture": "a.png", "text": "a fox"}', encoding="utf-8")
+    assert main(["eval", "--model", str(random_model), "--set", "wrong.jsonl", "--out", "o"]) == 1
+    assert "exactly one column of pictures" in capsys.readouterr().err
     words = ["eval", "--model", str(random_model), "--set", "words.csv", "--train_data", "."]
     assert main([*words, "--out", "new"]) == 2
     assert "train_data needs captions with known pictures" in capsys.readouterr().err
