@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,26 +122,42 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 def _column(name: str, text: str, delimiter: str) -> Iterator[tuple[int, str]]:
     """The column's cells with the numbers of the lines that their rows end on."""
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        header = [title.strip() for title in next(rows, [])]
-        names = [title.lower() for title in header]
-        if names.count(COLUMN) != 1:
-            separator = "tabs" if delimiter == "\t" else "commas"
-            titles = ", ".join(map(repr, header)) or "none"
+    rows = csv_rows(name, io.StringIO(text, newline=""), delimiter)
+    header = [title.strip() for title in next(rows, (0, []))[1]]
+    names = [title.lower() for title in header]
+    if names.count(COLUMN) != 1:
+        separator = "tabs" if delimiter == "\t" else "commas"
+        titles = ", ".join(map(repr, header)) or "none"
+        raise ValueError(
+            f"{name} must have one column named {COLUMN!r}, but its first line has "
+            f"{titles:.300}; name the column so there, and save it with {separator} between "
+            "columns"
+        )
+    column = names.index(COLUMN)
+    for line, row in rows:
+        # A caption with a comma and no quotes would otherwise be cut there, unnoticed.
+        if len(row) > len(header):
             raise ValueError(
-                f"{name} must have one column named {COLUMN!r}, but its first line has "
-                f"{titles:.300}; name the column so there, and save it with {separator} between "
-                "columns"
+                f"{name}, line {line}: {len(row)} columns where the first line has "
+                f"{len(header)}; put double quotes around text that holds a separator"
             )
-        column = names.index(COLUMN)
+        yield line, row[column] if column < len(row) else ""
+
+
+def csv_rows(name: str, lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a table, its header among them, with the numbers of the lines they end on.
+
+    Args:
+        name: The file's name; messages begin with it.
+        lines: Its text, whose line ends are left as they are.
+        delimiter: What separates columns.
+
+    Raises:
+        ValueError: A row cannot be read.
+    """
+    rows = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
         for row in rows:
-            # A caption with a comma and no quotes would otherwise be cut there, unnoticed.
-            if len(row) > len(header):
-                raise ValueError(
-                    f"{name}, line {rows.line_num}: {len(row)} columns where the first line has "
-                    f"{len(header)}; put double quotes around text that holds a separator"
-                )
-            yield rows.line_num, row[column] if column < len(row) else ""
+            yield rows.line_num, row
     except csv.Error as err:
         raise ValueError(f"{name}, line {rows.line_num}: not a table: {err}") from err

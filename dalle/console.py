@@ -32,13 +32,18 @@ class _LogFormat(logging.Formatter):
         text = super().formatMessage(record)
         # Lines end where the message itself says so, and not where a name does.
         kept = "\n" if "\n" in str(record.msg) else ""
-        return "".join(char if char.isprintable() or char in kept else " " for char in text)
+        return printable(text, kept=kept)
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
         if record.levelno <= logging.INFO:
             return text
         return f"{record.levelname.lower()}: {text}"
+
+
+def printable(text: str, *, kept: str = "") -> str:
+    """`text` with a space for each character that could steer a terminal, but for those `kept`."""
+    return "".join(char if char.isprintable() or char in kept else " " for char in text)
 
 
 def configure_log(*, quiet: bool) -> None:

@@ -22,11 +22,10 @@ from dalle.checkpoint import ModelParts, load_model
 from dalle.clip import ClipScorer
 from dalle.config import DataEmoji, EvalModel
 from dalle.console import bar_disabled
-from dalle.data.picture_table import names_pictures
-from dalle.data.samples import SampleSet, open_samples
+from dalle.data.samples import SampleSet
 from dalle.device import choose_device
 from dalle.errors import DalleError
-from dalle.evaluate.asked import Asked, ask_pictures, ask_scenes, square_px
+from dalle.evaluate.asked import Asked, ask_pictures, ask_scenes, pictures_at, square_px
 from dalle.evaluate.caption_sets import read_captions
 from dalle.evaluate.drawn import (
     Judged,
@@ -134,7 +133,8 @@ def _asked(settings: EvalModel, image_px: tuple[int, int]) -> list[Asked]:
             f"set must be heldout or train, a file of captions (.txt, .csv, .tsv), or a folder or "
             f"a table of captioned pictures, and {path} is none of these; write its path out"
         )
-    if path.is_file() and not names_pictures(path):
+    samples = pictures_at(path)
+    if samples is None:
         if settings.train_data is not None:
             raise ValueError(
                 f"train_data needs captions with known pictures, and {path} has none; leave it "
@@ -143,7 +143,6 @@ def _asked(settings: EvalModel, image_px: tuple[int, int]) -> list[Asked]:
         found = read_captions(path).captions
         _log_choice("the first %d of the %d captions in %s", settings, len(found))
         return [Asked(caption=caption) for caption in found[: settings.captions]]
-    samples = open_samples(path)
     _log_choice("%d of the %d pictures in %s, drawn by lot", settings, len(samples))
     px = square_px(image_px)
     return ask_pictures(samples, settings.captions, image_px=px, seed=settings.seed)

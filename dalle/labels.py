@@ -7,6 +7,8 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dalle.console import printable
+
 if TYPE_CHECKING:
     from dalle.picture import GeneratedImage, Recipe
 
@@ -39,7 +41,7 @@ def shown(caption: str, longest: int) -> str:
 
 def one_line(text: str) -> str:
     """`text` on one line, without characters that could steer a terminal."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return " ".join(printable(text).split())
 
 
 def score_text(score: float | None, ranker: str) -> str:

@@ -123,18 +123,19 @@ def _opened(path: Path) -> SampleSet:
 
 def _look(samples: SampleSet, number: int, image_px: int) -> _Look:
     key = samples.key(number)
+    fault = caption = None
     try:
-        file = samples.picture(number)
+        try:
+            sample = samples[number]
+            file, caption = sample.image, sample.caption
+        except DataError as err:
+            fault = without_key(err, key)
+            file = samples.picture(number)  # which may be whole
         square = fit_square(open_rgb(file, enough_px=DECODED_TIMES * image_px), image_px)
         with Image.open(io.BytesIO(file)) as picture:
             size = picture.size
     except DataError as err:
         return _Look(key=key, fault=without_key(err, key))
-    fault = caption = None
-    try:
-        caption = samples[number].caption
-    except DataError as err:
-        fault = without_key(err, key)
     pixels = hashlib.blake2b(square.tobytes(), digest_size=16).digest()
     return _Look(key=key, fault=fault, size=size, square=pixels, caption=caption)
 

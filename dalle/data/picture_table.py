@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dalle.caption_file import DELIMITERS, csv_rows
 from dalle.data.folder import picture_paths
-from dalle.data.sample import MAX_PICTURE_BYTES, Sample, read_part
+from dalle.data.sample import MAX_PICTURE_BYTES, Sample, decode_caption, read_part
 from dalle.errors import DataError
 
 log = logging.getLogger(__name__)
 
-TABLE_SUFFIXES = (".jsonl", ".csv", ".tsv")
+TABLE_SUFFIXES = (".jsonl", *DELIMITERS)
 """Endings, in lower case, of what is read as a table."""
 TABLE_NAMES = tuple(f"metadata{suffix}" for suffix in TABLE_SUFFIXES)
 """Names that a table has where a folder is given instead of it."""
 PICTURE_COLUMNS = ("file_name", "filename", "file", "image", "path", "file_path", "image_path")
 CAPTION_COLUMNS = ("caption", "text")
 MAX_CELL_CHARS = 1 << 20
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,13 +92,7 @@ class PictureTable:
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`; see `dalle.data.samples.SampleSet`."""
         image, row = self.picture(index), self._row(index)
-        caption = row.caption.strip()
-        if not caption:
-            raise DataError(f"sample {row.key}: the caption is empty")
-        try:
-            caption.encode()
-        except UnicodeEncodeError as err:
-            raise DataError(f"sample {row.key}: the caption is not UTF-8") from err
+        caption = decode_caption(row.key, row.caption.encode(errors="surrogatepass"))
         return Sample(key=row.key, image=image, caption=caption)
 
     def picture(self, index: int) -> bytes:
@@ -117,22 +111,6 @@ class PictureTable:
         if not 0 <= index < len(self):
             raise IndexError(f"index must be in 0 to {len(self) - 1}, got {index}")
         return self._rows[index]
-
-
-def names_pictures(path: Path) -> bool:
-    """Whether a file is a table of pictures, and not of captions alone, as JSON lines never are.
-
-    Raises:
-        OSError: It cannot be read.
-    """
-    suffix = path.suffix.lower()
-    if suffix not in _SEPARATORS:
-        return suffix in TABLE_SUFFIXES
-    try:
-        _read_rows(path)
-    except DataError:
-        return False
-    return True
 
 
 def table_in(folder: Path) -> PictureTable | None:
@@ -168,11 +146,11 @@ def _read_rows(path: Path) -> list[_Row]:
     """
     # Bytes that are not UTF-8 stay what they are: names of pictures may hold some.
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        separator = _SEPARATORS.get(path.suffix.lower())
-        if separator is None:
+        delimiter = DELIMITERS.get(path.suffix.lower())
+        if delimiter is None:
             titles, records = _objects(file)
         else:
-            titles, records = _cells(path, file, separator)
+            titles, records = _cells(path, file, delimiter)
     columns = (
         _column(path, titles, "pictures", PICTURE_COLUMNS),
         _column(path, titles, "captions", CAPTION_COLUMNS),
@@ -202,29 +180,28 @@ def _object(line: str) -> _Record:
 
 
 def _cells(
-    path: Path, lines: Iterable[str], separator: str
+    path: Path, lines: Iterable[str], delimiter: str
 ) -> tuple[list[str], list[tuple[int, _Record]]]:
     """The names in the first line in lower case, and every row with the number of its last line."""
     csv.field_size_limit(MAX_CELL_CHARS)
-    rows = csv.reader(lines, delimiter=separator, strict=True)
+    rows = csv_rows(str(path), lines, delimiter)
     records: list[tuple[int, _Record]] = []
     try:
-        titles = [title.strip().lower() for title in next(rows, [])]
-        for row in rows:
+        titles = [title.strip().lower() for title in next(rows, (0, []))[1]]
+        for line, row in rows:
             if len(row) > len(titles):
                 # A caption with a comma and no quotes would otherwise be cut there, unnoticed.
                 fault = (
                     f"it has {len(row)} columns (the first line has {len(titles)}; put double "
                     "quotes around text that holds a separator)"
                 )
-                records.append((rows.line_num, fault))
+                records.append((line, fault))
             elif any(cell.strip() for cell in row):
                 cells = [cell.strip() for cell in row]
-                records.append((rows.line_num, dict(zip(titles, cells, strict=False))))
-    except csv.Error as err:
+                records.append((line, dict(zip(titles, cells, strict=False))))
+    except ValueError as err:
         raise DataError(
-            f"{path}, line {rows.line_num}: not a table: {err}; put double quotes around text that "
-            "holds quotes, and double those"
+            f"{err}; put double quotes around text that holds quotes, and double those"
         ) from err
     return titles, records
 

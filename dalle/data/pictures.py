@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -103,7 +103,7 @@ class PictureSet(Dataset[Picture | Fault]):
 
 
 def readable_pictures(
-    samples: SampleSet, indices: Iterable[int], *, px: int, captioned: bool = True
+    samples: SampleSet, indices: Sequence[int], *, px: int, captioned: bool = True
 ) -> Iterator[tuple[int, Picture]]:
     """Samples and their indices, cut as held-out ones are; damaged ones are named and left out.
 
@@ -113,9 +113,9 @@ def readable_pictures(
         px: Height and width to bring them to.
         captioned: Whether a picture without caption is a fault.
     """
-    for index in indices:
-        pictures = PictureSet(samples, [index], px=px, crop="plain", seed=0, captioned=captioned)
-        found = pictures[Draw(index=0, epoch=0)]
+    pictures = PictureSet(samples, indices, px=px, crop="plain", seed=0, captioned=captioned)
+    for place, index in enumerate(indices):
+        found = pictures[Draw(index=place, epoch=0)]
         if isinstance(found, Fault):
             log.warning("left out %s: %s", found.key, found.reason)
         else:

@@ -9,15 +9,18 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from dalle.caption_file import DELIMITERS
 from dalle.config import DataEmoji
 from dalle.data.emoji.write import render_scene
+from dalle.data.picture_table import PictureTable
 from dalle.data.pictures import readable_pictures
-from dalle.data.samples import SampleSet
+from dalle.data.samples import SampleSet, open_samples
 from dalle.errors import DataError
 from dalle.prompts import check_prompt
 from dalle.seeds import derive_seed
@@ -67,6 +70,21 @@ def ask_scenes(rendering: DataEmoji, numbers: Iterable[int]) -> list[Asked]:
             )
         )
     return asked
+
+
+def pictures_at(path: Path) -> SampleSet | None:
+    """The captioned pictures in a folder or table; None where a file holds captions alone.
+
+    Raises:
+        DataError: There are none, where there can be nothing else.
+        OSError: It cannot be read.
+    """
+    if path.is_file() and path.suffix.lower() != ".jsonl":
+        try:
+            return PictureTable(path) if path.suffix.lower() in DELIMITERS else None
+        except DataError:
+            return None
+    return open_samples(path)
 
 
 def ask_pictures(samples: SampleSet, most: int, *, image_px: int, seed: int) -> list[Asked]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ class TruePictures:
     rebuilt: Sequence[Image.Image]
     """The same, turned into tokens and back."""
 
-    @property
+    @cached_property
     def images_u8(self) -> np.ndarray:
         """The pictures, shape (b, y, x, 3), uint8."""
         return np.stack([np.asarray(image) for image in self.images])
