@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ NO_CAPTION = "(no caption)"
 """Stands for the null caption where people read."""
 SLUG_CHARS = 56
 """Of a file's name: the captions of transforms, which differ near their end, fit."""
+_ACCENTS = re.compile(r"[\u0300-\u036f]")
 
 
 def file_name(recipe: Recipe) -> str:
@@ -23,7 +25,9 @@ def file_name(recipe: Recipe) -> str:
 
     The hash covers caption, settings and model, so that no picture replaces a different one.
     """
-    words = re.sub(r"[^a-z0-9]+", "-", recipe.caption.lower())[:SLUG_CHARS].strip("-")
+    # Accents apart from their letters: "füchslein" becomes "fuchslein", not "f-chslein".
+    letters = _ACCENTS.sub("", unicodedata.normalize("NFKD", recipe.caption.casefold()))
+    words = re.sub(r"[^a-z0-9]+", "-", letters)[:SLUG_CHARS].strip("-")
     digest = short_hash(repr(replace(recipe, seed=0, index=0)))
     return f"{words or 'picture'}-{digest}-s{recipe.seed}-i{recipe.index:03d}.png"
 

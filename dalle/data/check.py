@@ -41,6 +41,8 @@ class _Look:
     """What was found of a sample."""
 
     key: str
+    picture: str
+    """What its picture is called, alike for all captions of it."""
     fault: str | None = None
     """Why it cannot be read, or has no caption that can."""
     size: tuple[int, int] | None = None
@@ -59,6 +61,8 @@ class _Facts:
         default_factory=lambda: defaultdict(list)
     )
     """Names of samples by what is wrong with them, and whether their picture can be read."""
+    captions_of: Counter[str] = field(default_factory=Counter)
+    """How many readable samples show each picture."""
     sizes: list[tuple[int, int]] = field(default_factory=list)
     captions: Counter[str] = field(default_factory=Counter)
     squares: dict[bytes, str] = field(default_factory=dict)
@@ -75,6 +79,9 @@ class _Facts:
         if look.caption is not None:
             self.captions[look.caption] += 1
         if look.size is not None:
+            self.captions_of[look.picture] += 1
+            if self.captions_of[look.picture] > 1:
+                return  # what is the picture's own was counted with its first caption
             self.sizes.append(look.size)
             first = self.squares.setdefault(look.square, look.key)
             if first != look.key:
@@ -122,7 +129,7 @@ def _opened(path: Path) -> SampleSet:
 
 
 def _look(samples: SampleSet, number: int, image_px: int) -> _Look:
-    key = samples.key(number)
+    key, name = samples.key(number), samples.picture_name(number)
     fault = caption = None
     try:
         try:
@@ -135,9 +142,9 @@ def _look(samples: SampleSet, number: int, image_px: int) -> _Look:
         with Image.open(io.BytesIO(file)) as picture:
             size = picture.size
     except DataError as err:
-        return _Look(key=key, fault=without_key(err, key))
+        return _Look(key=key, picture=name, fault=without_key(err, key))
     pixels = hashlib.blake2b(square.tobytes(), digest_size=16).digest()
-    return _Look(key=key, fault=fault, size=size, square=pixels, caption=caption)
+    return _Look(key=key, picture=name, fault=fault, size=size, square=pixels, caption=caption)
 
 
 def _report(facts: _Facts, settings: DataCheck) -> dict[str, Any]:
@@ -149,6 +156,7 @@ def _report(facts: _Facts, settings: DataCheck) -> dict[str, Any]:
         "samples": facts.samples,
         "pictures": len(facts.sizes),
         "captioned": len(lengths),
+        "several_captions": sum(times > 1 for times in facts.captions_of.values()),
         "faults": [
             {"reason": reason, "picture": picture, "samples": len(keys), "first": keys[:NAMED]}
             for (reason, picture), keys in sorted(
@@ -189,9 +197,13 @@ def _lines(report: Mapping[str, Any], settings: DataCheck) -> Iterator[str]:
     px = settings.image_px
     yield (
         f"{shown(str(settings.data), 200)}: {report['samples']:,} samples, "
-        f"{report['pictures']:,} pictures that can be read, {report['captioned']:,} of them with a "
-        "caption"
+        f"{report['pictures']:,} pictures that can be read, {report['captioned']:,} captions"
     )
+    if several := report["several_captions"]:
+        yield (
+            f"  {several:,} pictures have several captions: each is a sample, and all of a picture "
+            "are trained on or set aside together"
+        )
     for fault in report["faults"]:
         reason = shown(fault["reason"], 200)
         where = (

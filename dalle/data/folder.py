@@ -107,6 +107,10 @@ class PictureFolder:
             raise IndexError(f"index must be in 0 to {len(self) - 1}, got {index}")
         return self._keys[index]
 
+    def picture_name(self, index: int) -> str:
+        """Its key, as no two samples share a picture; see `dalle.data.samples.SampleSet`."""
+        return self.key(index)
+
 
 def picture_paths(folder: Path, *, others: Counter[str] | None = None) -> list[Path]:
     """Every picture under a folder, at any depth, sorted by its path from there.

@@ -32,6 +32,18 @@ _DECODER_ERRORS = (
     Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
 
+_FOREIGN = (
+    (rb"GIF8", "a GIF"),
+    (rb"BM", "a BMP"),
+    (rb"II\*\0|MM\0\*", "a TIFF"),
+    (rb".{4}ftyp(avif|avis)", "an AVIF"),
+    (rb".{4}ftyp(heic|heix|mif1|msf1)", "a HEIC"),
+    (rb"\s*(<\?xml.*)?<svg", "an SVG"),
+    (rb"\s*<(!doctype )?html", "a web page"),
+)
+"""What files of other kinds begin with: a download may be called .png and be none."""
+_AS_BYTES = re.DOTALL | re.IGNORECASE
+
 
 def open_rgb(
     data: bytes, *, max_pixels: int = 40_000_000, enough_px: int | None = None
@@ -57,7 +69,7 @@ def open_rgb(
         pixels = re.search(r"\d+", str(err))
         raise _too_large(pixels[0] if pixels else "far more", max_pixels) from err
     except _DECODER_ERRORS as err:
-        raise DataError("the picture is damaged, or is not PNG, JPEG or WebP") from err
+        raise DataError(why_unreadable(data)) from err
     width, height = image.size
     if width * height > max_pixels:
         raise _too_large(f"{width}x{height}", max_pixels)
@@ -70,6 +82,15 @@ def open_rgb(
         return _to_rgb(_upright(image))
     except _DECODER_ERRORS as err:
         raise DataError(f"the picture is damaged: {err}") from err
+
+
+def why_unreadable(data: bytes) -> str:
+    """What is wrong with the bytes of a picture in none of `FORMATS`."""
+    head = data[:1024]
+    kind = next((name for start, name in _FOREIGN if re.match(start, head, _AS_BYTES)), None)
+    if kind is None:
+        return "the picture is damaged, or is not PNG, JPEG or WebP"
+    return f"the picture is {kind}, not PNG, JPEG or WebP; save it as one of these"
 
 
 def _upright(image: Image.Image) -> Image.Image:

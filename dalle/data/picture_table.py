@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import logging
+import posixpath
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,13 +65,6 @@ class PictureTable:
             text = f"{row.picture}\n{row.caption!r}\n{row.fault}\n{size}\n"
             digest.update(text.encode(errors="surrogatepass"))
         self._fingerprint = digest.hexdigest()
-        pictures = len({row.picture for row in self._rows if not row.fault})
-        if pictures < sum(not row.fault for row in self._rows):
-            log.warning(
-                "%s names %d pictures in %d rows: where a part is set aside, a picture may be on "
-                "both sides; give held-out pictures a table of their own",
-                path, pictures, len(self),
-            )  # fmt: skip
 
     @property
     def fingerprint(self) -> str:
@@ -88,6 +82,11 @@ class PictureTable:
     def key(self, index: int) -> str:
         """What sample `index` is called; see `dalle.data.samples.SampleSet`."""
         return self._row(index).key
+
+    def picture_name(self, index: int) -> str:
+        """The picture's path, which several rows may share; see `dalle.data.samples.SampleSet`."""
+        row = self._row(index)
+        return posixpath.normpath(row.picture) if row.picture else row.key
 
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`; see `dalle.data.samples.SampleSet`."""
@@ -219,17 +218,26 @@ def _column(path: Path, titles: Sequence[str], what: str, names: Sequence[str]) 
 
 
 def _row(line: int, record: _Record, columns: tuple[str, str], times: Counter[str]) -> _Row:
-    """A record as a sample; `times` counts how often each picture was named before."""
+    """A record as a sample; `times` counts how often each name was given before."""
     if isinstance(record, str):
         return _Row(key=f"line {line}", picture="", caption="", fault=record)
     name, text = (record.get(column) or "" for column in columns)
     if not isinstance(name, str) or not name.strip():
         return _Row(key=f"line {line}", picture="", caption="", fault="it names no picture")
-    times[name] += 1
-    key = name if times[name] == 1 else f"{name}#{times[name]}"
+    key = _unique(name, times)
     if not isinstance(text, str):
         return _Row(key=key, picture=name, caption="", fault="its caption is not text")
     return _Row(key=key, picture=name, caption=text)
+
+
+def _unique(name: str, times: Counter[str]) -> str:
+    """`name` the first time and `name#2` the next, if no picture is really called so."""
+    times[name] += 1
+    key = name
+    while times[name] > 1 and (key := f"{name}#{times[name]}") in times:
+        times[name] += 1
+    times[key] += key != name
+    return key
 
 
 def _size(path: Path) -> int | None:

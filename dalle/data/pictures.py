@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -122,20 +122,36 @@ def readable_pictures(
             yield index, found
 
 
-def split_indices(size: int, *, heldout_fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Indices to train on and indices set aside, chosen by a seeded permutation.
+def split_indices(
+    pictures: Sequence[Hashable], *, heldout_fraction: float, seed: int
+) -> tuple[list[int], list[int]]:
+    """Indices to train on and indices set aside, chosen by a seeded permutation of the pictures.
+
+    Args:
+        pictures: Which picture each sample shows; samples of one picture stay together.
+        heldout_fraction: Of the pictures, to set aside.
+        seed: Any integer.
 
     Raises:
         DataError: One of the two parts would be empty.
     """
-    heldout = round(size * heldout_fraction)
-    if not 0 < heldout < size:
+    samples_of: dict[Hashable, list[int]] = {}
+    for index, picture in enumerate(pictures):
+        samples_of.setdefault(picture, []).append(index)
+    groups = list(samples_of.values())
+    heldout = round(len(groups) * heldout_fraction)
+    if not 0 < heldout < len(groups):
         raise DataError(
-            f"setting aside {heldout_fraction:.1%} of {size} samples leaves {size - heldout} to "
-            f"train on and {heldout} to evaluate on; add samples or change heldout_fraction"
+            f"setting aside {heldout_fraction:.1%} of {len(groups)} pictures leaves "
+            f"{len(groups) - heldout} to train on and {heldout} to evaluate on; add pictures or "
+            "change heldout_fraction"
         )
-    order = np.random.default_rng(derive_seed(seed, "split")).permutation(size)
-    return sorted(order[heldout:].tolist()), sorted(order[:heldout].tolist())
+    order = np.random.default_rng(derive_seed(seed, "split")).permutation(len(groups))
+    aside, rest = (
+        sorted(index for group in part.tolist() for index in groups[group])
+        for part in np.split(order, [heldout])
+    )
+    return rest, aside
 
 
 def picture_sets(
@@ -158,9 +174,8 @@ def picture_sets(
         heldout_samples = open_samples(data.heldout)
         train, heldout = list(range(len(samples))), list(range(len(heldout_samples)))
     else:
-        train, heldout = split_indices(
-            len(samples), heldout_fraction=data.heldout_fraction, seed=seed
-        )
+        names = [samples.picture_name(index) for index in range(len(samples))]
+        train, heldout = split_indices(names, heldout_fraction=data.heldout_fraction, seed=seed)
     common: Any = {"px": data.image_px, "seed": seed, "captioned": captioned}
     crop: Crop = random_crop if data.augment == "paper" else "plain"
     return (

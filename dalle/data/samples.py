@@ -33,6 +33,13 @@ class SampleSet(Protocol):
             IndexError: `index` is not in 0 to the length.
         """
 
+    def picture_name(self, index: int) -> str:
+        """What the picture of sample `index` is called: alike where it has several captions.
+
+        Raises:
+            IndexError: `index` is not in 0 to the length.
+        """
+
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`, counted from 0.
 

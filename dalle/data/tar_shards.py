@@ -130,6 +130,10 @@ class TarShards:
             raise IndexError(f"index must be in 0 to {len(self) - 1}, got {index}")
         return self._keys[index]
 
+    def picture_name(self, index: int) -> str:
+        """Its key, as no two samples share a picture; see `dalle.data.samples.SampleSet`."""
+        return self.key(index)
+
     def _good_key(self, index: int) -> str:
         key = self.key(index)
         if index in self._faults:

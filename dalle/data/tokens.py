@@ -1,8 +1,9 @@
 """Token folders: captions and the image tokens of their pictures, encoded once.
 
 A folder holds `meta.json`, `tokens.u16` (little-endian, memory-mapped), `captions.txt` (one
-normalised caption a line), `captions.offsets.npy`, `tokenizer.json` and the dVAE that made the
-tokens in `vae/`. It appears under its name only when it is complete.
+normalised caption a line), `captions.offsets.npy`, `tokenizer.json`, the dVAE that made the tokens
+in `vae/` and, where pictures have several captions each, `same_picture.npy`. It appears under its
+name only when it is complete.
 
 Axes: n pictures, crops versions of each, h w grid rows and columns.
 """
@@ -14,7 +15,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +36,7 @@ META_FILE = "meta.json"
 TOKENS_FILE = "tokens.u16"
 CAPTIONS_FILE = "captions.txt"
 OFFSETS_FILE = "captions.offsets.npy"
+SAME_PICTURE_FILE = "same_picture.npy"
 TOKENIZER_FILE = "tokenizer.json"
 VAE_FOLDER = "vae"
 
@@ -102,6 +104,8 @@ class TokenWriter:
         self.crops = crops
         self.source = source
         self.captions: list[str] = []
+        self._numbers: dict[Hashable, int] = {}
+        self._picture_of: list[int] = []
         self.grid: tuple[int, int] | None = None
         self._file: BinaryIO | None = None
 
@@ -122,11 +126,19 @@ class TokenWriter:
         self._file.close()
         shutil.rmtree(self.partial, ignore_errors=True)
 
-    def add(self, caption: str, grids: np.ndarray) -> None:
-        """Append a picture: its normalised caption and its versions' grids, (crops, h, w)."""
+    def add(self, caption: str, grids: np.ndarray, *, picture: Hashable = None) -> None:
+        """Append a picture, or one more caption of a picture.
+
+        Args:
+            caption: Normalised.
+            grids: Of its versions, shape (crops, h, w).
+            picture: What it is called, alike for all captions of it; None is like no other.
+        """
         assert self._file is not None, "add is for use inside the with block"
         assert grids.shape[0] == self.crops, f"{grids.shape[0]} versions instead of {self.crops}"
         self.grid = (grids.shape[1], grids.shape[2])
+        name = ("unnamed", len(self.captions)) if picture is None else picture
+        self._picture_of.append(self._numbers.setdefault(name, len(self._numbers)))
         self.captions.append(caption)
         self._file.write(grids.astype("<u2").tobytes())
 
@@ -147,6 +159,8 @@ class TokenWriter:
         (self.partial / CAPTIONS_FILE).write_bytes(b"".join(lines))
         ends = np.cumsum([0, *(len(line) for line in lines)], dtype=np.int64)
         np.save(self.partial / OFFSETS_FILE, ends)
+        if len(self._numbers) < len(self.captions):
+            np.save(self.partial / SAME_PICTURE_FILE, np.array(self._picture_of, dtype=np.int64))
         tokenizer.save(self.partial / TOKENIZER_FILE)
         save_vae(self.partial / VAE_FOLDER, self.vae)
         meta = TokenMeta(
@@ -183,6 +197,9 @@ class TokenFolder:
             tokens = np.memmap(folder / TOKENS_FILE, dtype="<u2", mode="r")
             self._captions = np.memmap(folder / CAPTIONS_FILE, dtype=np.uint8, mode="r")
             self._offsets = np.load(folder / OFFSETS_FILE, mmap_mode="r", allow_pickle=False)
+            self._picture_of = np.arange(meta.pictures)
+            if (folder / SAME_PICTURE_FILE).exists():
+                self._picture_of = np.load(folder / SAME_PICTURE_FILE, allow_pickle=False)
         except (OSError, ValueError, EOFError) as err:
             raise _damaged(folder, err) from err
         if tokens.size != math.prod(shape):
@@ -190,6 +207,8 @@ class TokenFolder:
         self._tokens = tokens.reshape(shape)
         if self._offsets.shape != (meta.pictures + 1,) or self._offsets.dtype != np.int64:
             raise _damaged(folder, f"{OFFSETS_FILE} does not hold {meta.pictures + 1} offsets")
+        if self._picture_of.shape != (meta.pictures,):
+            raise _damaged(folder, f"{SAME_PICTURE_FILE} does not hold {meta.pictures} numbers")
         if self._offsets[0] != 0 or self._offsets[-1] != self._captions.size:
             raise _damaged(
                 folder, f"captions end at {self._offsets[-1]} of {self._captions.size} bytes"
@@ -200,10 +219,18 @@ class TokenFolder:
 
     @property
     def fingerprint(self) -> str:
-        """A hash that changes with the tokens, the captions, the dVAE and the tokenizer."""
+        """A hash that changes with the tokens, captions, pictures, dVAE and tokenizer."""
         digest = hashlib.sha256((self.folder / META_FILE).read_bytes())
         digest.update(file_sha256(self.folder / TOKENIZER_FILE).encode())
+        same_picture = self.folder / SAME_PICTURE_FILE
+        if same_picture.exists():
+            digest.update(file_sha256(same_picture).encode())
         return digest.hexdigest()
+
+    def picture_numbers(self) -> list[int]:
+        """Which picture each entry shows, by number: alike where it has several captions."""
+        numbers: list[int] = self._picture_of.tolist()
+        return numbers
 
     def caption(self, index: int) -> str:
         """Normalised caption of picture `index`.

@@ -231,10 +231,10 @@ class PromptTab:
 
         def steps() -> Iterator[Updates]:
             there = _there(given)
-            candidates = values[0]  # whatever a browser sent, until it is read
+            candidates, _, *others = values  # whatever a browser sent, until it is read
             if isinstance(candidates, int | float):
                 candidates = min(candidates, SHEET_CANDIDATES)
-            tasks, seeded = [], self.panel.settled((candidates, 1, *values[2:]))
+            tasks, seeded = [], self.panel.settled((candidates, 1, *others))
             for one in TRANSFORMS:
                 settings = self._settings(
                     seeded,

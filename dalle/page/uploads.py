@@ -15,6 +15,7 @@ from typing import IO
 
 from PIL import Image
 
+from dalle.data.images import why_unreadable
 from dalle.given_picture import reduced
 from dalle.page.decode import HEAD_BYTES, DecodeLimits
 from dalle.page.faults import PageFault
@@ -108,7 +109,7 @@ class Uploads:
     def _check_header(self, data: bytes) -> None:
         header = read_header(data)
         if header is None:
-            raise PageFault("the picture is damaged, or is not PNG, JPEG or WebP")
+            raise PageFault(why_unreadable(data))
         if header.width * header.height > self._limits.pixels:
             raise PageFault(
                 f"the picture has {header.width:,} x {header.height:,} pixels, more than "

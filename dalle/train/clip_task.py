@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from dalle.errors import DataError, ModelFormatError
 from dalle.folders import model_folder
 from dalle.seeds import derive_seed
 from dalle.sheets import picture_grid
-from dalle.train.caption_lengths import tell_of_cut_captions
+from dalle.train.caption_lengths import some_of, tell_of_cut_captions
 from dalle.train.pairs import Pair, PairGroups
 from dalle.train.task import Batch, Loss
 from vae.model import DiscreteVAE
@@ -105,7 +105,7 @@ class ClipTask:
         self._check_counts()
         self.heldout, self.heldout_captions = self._load_heldout()
         tell_of_cut_captions(
-            self.heldout_captions, self.tokenizer,
+            list(_readable_captions(train, some_of(len(train)))), self.tokenizer,
             room=run.model.text_len - 1,
             setting="model.text_len",
         )  # fmt: skip
@@ -386,13 +386,14 @@ def _tokenizer(run: TrainClip, pictures: PictureSet) -> CaptionTokenizer:
     if run.tokenizer is not None:
         return CaptionTokenizer.load(run.tokenizer)
     log.info("reading the captions of %d pictures for a vocabulary", len(pictures))
-    return CaptionTokenizer.train(_readable_captions(pictures), run.vocab_size)
+    every = range(len(pictures))
+    return CaptionTokenizer.train(_readable_captions(pictures, every), run.vocab_size)
 
 
-def _readable_captions(pictures: PictureSet) -> Iterator[str]:
-    """Captions of a set; unreadable ones are met again, and counted, in training."""
-    for index in pictures.indices:
+def _readable_captions(pictures: PictureSet, places: Sequence[int]) -> Iterator[str]:
+    """Some captions of a set; unreadable ones are met again, and counted, in training."""
+    for place in places:
         try:
-            yield pictures.samples[index].caption
+            yield pictures.samples[pictures.indices[place]].caption
         except DataError as err:
             log.debug("no caption: %s", err)

@@ -27,8 +27,8 @@ from vae.pixels import to_pixels
 
 log = logging.getLogger(__name__)
 
-Captioned = tuple[str, list[torch.Tensor]]
-"""A normalised caption and the versions of its picture, each (y, x, 3) uint8."""
+Captioned = tuple[str, str, list[torch.Tensor]]
+"""A picture's name, a normalised caption of it, and its versions, each (y, x, 3) uint8."""
 
 
 def tokenize(run: Tokenize) -> int:
@@ -53,10 +53,11 @@ def tokenize(run: Tokenize) -> int:
         torch.inference_mode(),
     ):
         for group in in_groups(bar, run.batch):
-            images = torch.stack([image for _, versions in group for image in versions])
+            images = torch.stack([image for _, _, versions in group for image in versions])
             grids = vae.encode(to_pixels(images.to(device))).cpu().numpy()  # b*crops h w
-            for number, (caption, _) in enumerate(group):
-                writer.add(caption, grids[number * run.crops : (number + 1) * run.crops])
+            for number, (name, caption, _) in enumerate(group):
+                versions = grids[number * run.crops : (number + 1) * run.crops]
+                writer.add(caption, versions, picture=name)
         if tokenizer is None:
             tokenizer = CaptionTokenizer.train(writer.captions, run.vocab_size)
         writer.finish(tokenizer, skipped=pictures.faults)
@@ -106,7 +107,8 @@ class Versions:
             except ValueError as err:
                 self._skip(Fault(key=found[0].key, reason=str(err)))
                 continue
-            yield caption, [version.image_u8 for version in found]
+            name = self.pictures.samples.picture_name(index)
+            yield name, caption, [version.image_u8 for version in found]
 
     def _skip(self, fault: Fault) -> None:
         """Count and name a picture that is left out, and stop when there are too many."""
@@ -114,7 +116,7 @@ class Versions:
         log.warning("skipped %s: %s", fault.key, fault.reason)
         if self.faults > self.max_bad_fraction * len(self.pictures):
             raise DataError(
-                f"{self.faults} of {len(self.pictures)} samples are unreadable, more than "
+                f"at least {self.faults} of {len(self.pictures)} samples are unreadable, more than "
                 f"max_bad_fraction ({self.max_bad_fraction}) allows; the last was {fault.key}: "
                 f"{fault.reason}. Mend the data, or raise max_bad_fraction"
             )

@@ -185,7 +185,9 @@ class TransformerTask:
         heldout_folder = folder
         if run.heldout_tokens is None:
             train, heldout = split_indices(
-                len(folder), heldout_fraction=run.heldout_fraction, seed=run.loop.seed
+                folder.picture_numbers(),
+                heldout_fraction=run.heldout_fraction,
+                seed=run.loop.seed,
             )
         else:
             heldout_folder = TokenFolder(run.heldout_tokens)

@@ -154,6 +154,21 @@ def test_a_split_at_random_leaves_nothing_together(
     assert ClipTask(clip_settings(tmp_path, data=data)).units_per_sample == 1
 
 
+def test_training_captions_that_are_cut_are_told(
+    tmp_path: Path, clip_settings: ClipSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Bug: only held-out captions were measured, which may be others."""
+    folders = {"train": "a fox " * 40, "heldout": "a fox"}
+    for name, caption in folders.items():
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            Image.new("RGB", (32, 32), (number * 50,) * 3).save(tmp_path / name / f"{number}.png")
+            (tmp_path / name / f"{number}.txt").write_text(caption)
+    data = DataConfig(train=tmp_path / "train", heldout=tmp_path / "heldout", image_px=32)
+    ClipTask(clip_settings(tmp_path / "run", data=data))
+    assert "3 of the 3 captions that were looked at have over 15 tokens" in caplog.text
+
+
 def test_captions_that_name_sides_are_never_shown_a_mirrored_picture(
     tmp_path: Path, clip_settings: ClipSettings
 ) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,9 @@ def test_other_settings_get_another_file(generate: Generate) -> None:
 def test_the_name_of_a_picture_is_its_own(tiny_pipeline: TextToImage) -> None:
     recipe = tiny_pipeline.generate("A  Fox!", candidates=1, seed=-3).images[0].recipe
     assert re.fullmatch(r"a-fox-[0-9a-f]{8}-s-3-i000\.png", file_name(recipe))
+    # Bug: "ein-f-chslein-gr-t-z-c".
+    recipe = replace(recipe, caption="Ein Füchslein grüßt Željko \u0080 🦊")
+    assert file_name(recipe).startswith("ein-fuchslein-grusst-zeljko-")
 
 
 def test_what_is_shown_of_a_caption_steers_no_terminal() -> None:

@@ -158,7 +158,7 @@ def test_bad_pictures_are_left_out_until_they_are_too_many(
         (pictures / f"{number:02}.png").write_bytes(b"torn")
     settings = Tokenize(data=pictures, vae=trained_vae, out=tmp_path / "out", image_px=32)
     if not allowed:
-        with pytest.raises(DataError, match=r"2 of 20 samples are unreadable, more than max_bad"):
+        with pytest.raises(DataError, match=r"at least 2 of 20 samples are unreadable, more than"):
             tokenize(settings)
         assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
         return
@@ -168,6 +168,27 @@ def test_bad_pictures_are_left_out_until_they_are_too_many(
     assert folder.caption(0) == "shade 1"
     assert "skipped 00.png: the picture is damaged" in caplog.text
     assert json.loads((tmp_path / "out" / "meta.json").read_text())["skipped"] == 1
+
+
+def test_captions_of_one_picture_are_set_aside_together(
+    trained_vae: Path, tmp_path: Path, transformer_settings: TransformerSettings
+) -> None:
+    """Bug: a held-out caption could be of a picture that was trained on."""
+    for number in range(6):
+        Image.new("RGB", (32, 32), (40 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    rows = [f"{number}.png,shade {number} in words {word}" for word in "abc" for number in range(6)]
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,caption", *rows, ""]))
+    tokens = tmp_path / "tokens"
+    assert tokenize(Tokenize(data=tmp_path, vae=trained_vae, out=tokens, image_px=32)) == 0
+    assert TokenFolder(tokens).picture_numbers() == 3 * [0, 1, 2, 3, 4, 5]
+    run = transformer_settings(
+        tokens=tokens, out=tmp_path / "run", heldout_fraction=0.34, sample_captions=()
+    )
+    task = TransformerTask(run)
+    trained = {TokenFolder(tokens).caption(index)[:7] for index in task.train_set.indices}
+    aside = {caption[:7] for caption in task.sheet_captions}
+    assert (len(trained), len(aside), len(task.heldout.keys)) == (4, 2, 6)
+    assert not trained & aside
 
 
 # ------------------------------------------------------------------------------------- fine-tuning

@@ -80,7 +80,11 @@ def header_only_png(width: int, height: int) -> bytes:
     ("data", "message"),
     [
         (b"", "damaged, or is not PNG, JPEG or WebP"),
-        (b"GIF89a" + bytes(20), "not PNG, JPEG or WebP"),
+        (b"GIF89a" + bytes(20), "the picture is a GIF, not PNG, JPEG or WebP; save it as one"),
+        (b"MM\0*" + bytes(20), "is a TIFF, not"),
+        (b"\0\0\0\x20ftypavif" + bytes(20), "is an AVIF, not"),
+        (b"<?xml version='1.0'?>\n<svg xmlns='http://www.w3.org/2000/svg'/>", "is an SVG, not"),
+        (b"\n<!DOCTYPE html><title>404</title>", "is a web page, not"),
         (header_only_png(9_000, 9_000), "9000x9000 pixels, over the limit of 40000000"),
         (header_only_png(20_000, 20_000), "400000000 pixels, over the limit of 40000000"),
         (header_only_png(1, 30_000), "too thin: 1x30000"),

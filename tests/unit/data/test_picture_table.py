@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from dalle.data.folder import PictureFolder
-from dalle.data.picture_table import PictureTable
 from dalle.data.samples import open_samples, samples_together
 from dalle.errors import DataError
 from tests.unit.data.sets import captions, png
@@ -79,19 +78,24 @@ def test_a_metadata_file_of_another_kind_changes_nothing(
     assert "its columns are 'camera', 'lens'" in caplog.text
 
 
-def test_pictures_that_are_named_twice_are_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """What is set aside by rows may show pictures that are trained on."""
-    write_pictures(tmp_path)
-    path = tmp_path / "a.jsonl"
-    path.write_text(table("jsonl"), encoding="utf-8")
-    PictureTable(path)
-    assert "names 2 pictures in 3 rows: where a part is set aside" in caplog.text
-    caplog.clear()
-    path.write_text("\n".join(table("jsonl").splitlines()[:2]), encoding="utf-8")
-    PictureTable(path)
-    assert not caplog.records
+def test_rows_of_one_picture_name_it_alike(tmp_path: Path) -> None:
+    """Bug: what was set aside by rows could show pictures that were trained on."""
+    path = tmp_path / "a.csv"
+    path.write_text("file,text\n1.png,a\n2.png,b\n./1.png,c\n,d\n,e\n", encoding="utf-8")
+    samples = open_samples(path)
+    names = [samples.picture_name(index) for index in range(5)]
+    assert names == ["1.png", "2.png", "1.png", "line 5", "line 6"]
+
+
+def test_no_two_rows_have_one_name(tmp_path: Path) -> None:
+    """Bug: the second row of a.png was called like a picture that was really called a.png#2."""
+    rows = ["a.png", "a.png", "a.png#2", "a.png", "b.png", "b.png#2", "b.png", "b.png"]
+    path = tmp_path / "a.csv"
+    path.write_text("file,text\n" + "".join(f"{name},x\n" for name in rows), encoding="utf-8")
+    samples = open_samples(path)
+    keys = [samples.key(index) for index in range(len(rows))]
+    assert len(set(keys)) == len(rows)
+    assert [key for key in keys if "b.png" in key] == ["b.png", "b.png#2", "b.png#3", "b.png#4"]
 
 
 @pytest.mark.parametrize(

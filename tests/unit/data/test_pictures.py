@@ -89,16 +89,25 @@ def test_what_cannot_be_read_is_named_instead_of_raised(tmp_path: Path) -> None:
 
 
 def test_a_split_is_a_seeded_partition() -> None:
-    train, heldout = split_indices(200, heldout_fraction=0.1, seed=0)
+    train, heldout = split_indices(range(200), heldout_fraction=0.1, seed=0)
     assert len(heldout) == 20
     assert sorted(train + heldout) == list(range(200))
-    assert (train, heldout) == split_indices(200, heldout_fraction=0.1, seed=0)
-    assert heldout != split_indices(200, heldout_fraction=0.1, seed=1)[1]
+    assert (train, heldout) == split_indices(range(200), heldout_fraction=0.1, seed=0)
+    assert heldout != split_indices(range(200), heldout_fraction=0.1, seed=1)[1]
     # Spread over the whole set, not its end: all twenty in one half has probability 2^-19.
     assert np.ptp(heldout) > 100
 
 
+def test_captions_of_one_picture_stay_together() -> None:
+    """Bug: held-out captions could be of pictures that were trained on."""
+    pictures = [index // 5 for index in range(500)]
+    train, heldout = split_indices(pictures, heldout_fraction=0.1, seed=0)
+    assert len(heldout) == 50
+    assert sorted(train + heldout) == list(range(500))
+    assert not {pictures[index] for index in train} & {pictures[index] for index in heldout}
+
+
 @pytest.mark.parametrize(("size", "fraction"), [(10, 0.01), (10, 0.99), (0, 0.5)])
 def test_a_split_with_an_empty_part_is_refused(size: int, fraction: float) -> None:
-    with pytest.raises(DataError, match=r"add samples or change heldout_fraction"):
-        split_indices(size, heldout_fraction=fraction, seed=0)
+    with pytest.raises(DataError, match=r"add pictures or change heldout_fraction"):
+        split_indices(range(size), heldout_fraction=fraction, seed=0)

@@ -17,6 +17,7 @@ from dalle.data.tokens import (
     CAPTIONS_FILE,
     META_FILE,
     OFFSETS_FILE,
+    SAME_PICTURE_FILE,
     TOKENS_FILE,
     TokenFolder,
     TokenWriter,
@@ -175,6 +176,24 @@ def test_a_folder_without_pictures_is_not_written(tmp_path: Path) -> None:
     ):
         writer.finish(tokenizer, skipped=9)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_captions_of_one_picture_are_known_as_such(tmp_path: Path, folder: Path) -> None:
+    assert TokenFolder(folder).picture_numbers() == list(range(len(CAPTIONS)))
+    assert not (folder / SAME_PICTURE_FILE).exists()
+    grids = random_grids(4, 1)
+    with TokenWriter(tmp_path / "several", tiny_vae(), crops=1, source="s") as writer:
+        for caption, picture, versions in zip("abcd", ["1", None, "2", "1"], grids, strict=True):
+            writer.add(caption, versions, picture=picture)
+        writer.finish(CaptionTokenizer.train(["a"], 257), skipped=0)
+    several = TokenFolder(tmp_path / "several")
+    assert several.picture_numbers() == [0, 1, 2, 0]
+    fingerprint = several.fingerprint
+    np.save(several.folder / SAME_PICTURE_FILE, np.array([0, 1, 2, 2]))
+    assert several.fingerprint != fingerprint
+    np.save(several.folder / SAME_PICTURE_FILE, np.array([0, 1, 2]))
+    with pytest.raises(DataError, match="does not hold 4 numbers"):
+        TokenFolder(several.folder)
 
 
 # ------------------------------------------------------------------------------------ torn folders
