@@ -5,8 +5,9 @@ Axes: b batch, c feature channels, h w grid rows and columns, k codebook size, e
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from einops import rearrange
@@ -27,6 +28,19 @@ class Quantized:
     """KL to the uniform prior, nats per cell; 0 where the quantiser has no posterior."""
     commitment: Tensor
     """Mean squared distance of features to their code; 0 where features are not codes."""
+
+
+class Others(Protocol):
+    """Processes that train the same quantiser, each on its part of a step."""
+
+    rank: int
+    """Place of this process among them."""
+
+    def add_up(self, tensors: Iterable[Tensor]) -> None:
+        """Replace tensors by their sums over all processes."""
+
+    def gather(self, mine: int) -> list[int]:
+        """What each process gives, in their order."""
 
 
 def gumbel_like(logits: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -89,7 +103,12 @@ class GumbelQuantizer(nn.Module):
         """Code vectors of `tokens` (b, h, w), shape (b, e, h, w)."""
         return rearrange(self.codebook[tokens], "b h w e -> b e h w")
 
-    def after_step(self, features: Tensor, generator: torch.Generator | None = None) -> None:
+    def after_step(
+        self,
+        features: Tensor,
+        generator: torch.Generator | None = None,
+        others: Others | None = None,
+    ) -> None:
         """Nothing: gradients alone train this codebook."""
 
 
@@ -155,26 +174,43 @@ class NearestQuantizer(nn.Module):
         return rearrange(self.codebook[tokens], "b h w e -> b e h w")
 
     @torch.no_grad()
-    def after_step(self, features: Tensor, generator: torch.Generator | None = None) -> None:
+    def after_step(
+        self,
+        features: Tensor,
+        generator: torch.Generator | None = None,
+        others: Others | None = None,
+    ) -> None:
         """Move the codebook towards the features that chose it, and revive dead codes.
 
         Args:
             features: Encoder output of the step, shape (b, c, h, w).
             generator: Chooses the features that dead codes are moved onto.
+            others: Processes with more features of the step; each must call this, with generators
+                in the same state, and comes to the same codebook.
         """
         projected = self.head(features.float())  # autocast may have left the features in bf16
         flat = rearrange(projected, "b e h w -> (b h w) e")
         chosen = rearrange(self._nearest(projected), "b h w -> (b h w)")
         counts = torch.zeros_like(self.counts).index_add_(0, chosen, torch.ones_like(flat[:, 0]))
         sums = torch.zeros_like(self.sums).index_add_(0, chosen, flat)
+        rows = [len(flat)]
+        before = 0
+        if others is not None:
+            others.add_up([counts, sums])
+            rows = others.gather(len(flat))
+            before = sum(rows[: others.rank])
         self.counts.lerp_(counts, 1 - self.EMA_DECAY)
         self.sums.lerp_(sums, 1 - self.EMA_DECAY)
 
         dead = (self.counts < self.REVIVE_BELOW).nonzero().flatten()
-        picks = torch.randint(
-            flat.shape[0], (dead.numel(),), generator=generator, device=flat.device
-        )
-        self.sums[dead] = flat[picks]
+        picks = torch.randint(sum(rows), (dead.numel(),), generator=generator, device=flat.device)
+        picks -= before
+        ours = (picks >= 0) & (picks < len(flat))
+        revived = flat.new_zeros(dead.numel(), flat.shape[1])
+        revived[ours] = flat[picks[ours]]
+        if others is not None:
+            others.add_up([revived])
+        self.sums[dead] = revived
         self.counts[dead] = 1.0
         self.codebook.copy_(self.sums / self.counts.unsqueeze(1))
 

@@ -58,8 +58,9 @@ class LoopConfig:
     """Samples per step; for CLIP on data that belong together in groups (`dalle data emoji
     --contrasts`), groups per step."""
     accumulate: int = 1
-    """Micro-batches that a step's samples are split into, to save memory. CLIP compares within a
-    micro-batch, so for it smaller ones make an easier task, and a worse model."""
+    """Micro-batches that a step's samples are split into, to save memory, or for several processes
+    to share. CLIP compares within a micro-batch, so for it smaller ones make an easier task, and a
+    worse model."""
     ema_decay: float = 0.999
     """Decay of the averaged weights, which are the ones published."""
     seed: int = 0

@@ -29,7 +29,15 @@ class StepBatches:
     """The micro-batches of steps `start` to `stop`, as a batch sampler for torch's DataLoader."""
 
     def __init__(
-        self, *, size: int, microbatch: int, accumulate: int, seed: int, start: int, stop: int
+        self,
+        *,
+        size: int,
+        microbatch: int,
+        accumulate: int,
+        seed: int,
+        start: int,
+        stop: int,
+        share: range | None = None,
     ) -> None:
         """Plan the draws.
 
@@ -40,6 +48,7 @@ class StepBatches:
             seed: Seed of every epoch's permutation.
             start: First step.
             stop: Step after the last one.
+            share: Which of a step's micro-batches to draw; None draws all of them.
 
         Raises:
             ValueError: The set is empty.
@@ -49,15 +58,17 @@ class StepBatches:
         self.size = size
         self.microbatch = microbatch
         self.seed = seed
-        self.first = start * accumulate
-        self.last = stop * accumulate
+        self.steps = range(start, stop)
+        self.accumulate = accumulate
+        self.share = range(accumulate) if share is None else share
 
     def __len__(self) -> int:
-        return self.last - self.first
+        return len(self.steps) * len(self.share)
 
     def __iter__(self) -> Iterator[list[Draw]]:
         epoch, order = -1, torch.empty(0)
-        for number in range(self.first, self.last):
+        numbers = (step * self.accumulate + micro for step in self.steps for micro in self.share)
+        for number in numbers:
             draws = []
             for position in range(number * self.microbatch, (number + 1) * self.microbatch):
                 if position // self.size != epoch:

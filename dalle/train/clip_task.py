@@ -36,6 +36,7 @@ from dalle.seeds import derive_seed
 from dalle.sheets import picture_grid
 from dalle.train.caption_lengths import some_of, tell_of_cut_captions
 from dalle.train.pairs import Pair, PairGroups
+from dalle.train.ranks import Ranks
 from dalle.train.task import Batch, Loss
 from vae.model import DiscreteVAE
 from vae.pixels import to_pixels
@@ -262,7 +263,7 @@ class ClipTask:
                 value = ClipLoss()(true, texts, scale)
         return value
 
-    def after_step(self, step: int, noise: torch.Generator) -> None:
+    def after_step(self, step: int, noise: torch.Generator, ranks: Ranks) -> None:
         """Keep the logit scale within bounds."""
         with torch.no_grad():
             self.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,14 +13,23 @@ from torch.utils.data import DataLoader, Dataset
 from dalle.config import LoopConfig
 from dalle.data.order import Draw, StepBatches
 from dalle.device import choose_device
-from dalle.errors import DalleError, TrainingError
+from dalle.errors import DalleError, DataError, TrainingError
 from dalle.seeds import generator
 from dalle.train.signals import ignore_signals
 from dalle.train.task import Batch, Task
 
+log = logging.getLogger(__name__)
 
-def step_batches(task: Task, loop: LoopConfig, *, start: int) -> Iterator[Batch]:
-    """The micro-batches of steps `start` to the last one, as a pure function of the seed."""
+
+def step_batches(task: Task, loop: LoopConfig, *, start: int, share: range) -> Iterator[Batch]:
+    """Micro-batches of steps `start` to the last one, as a pure function of the seed.
+
+    Args:
+        task: Whose samples.
+        loop: How many make a step.
+        start: First step.
+        share: Which of each step's micro-batches.
+    """
     order = StepBatches(
         size=len(task.dataset()),  # type: ignore[arg-type]  # torch's Dataset declares no __len__
         microbatch=loop.batch // loop.accumulate,
@@ -27,6 +37,7 @@ def step_batches(task: Task, loop: LoopConfig, *, start: int) -> Iterator[Batch]
         seed=loop.seed,
         start=start,
         stop=loop.steps,
+        share=share,
     )
     loader = DataLoader(
         MicroBatches(task),
@@ -95,6 +106,37 @@ def worker_deaths_explained(loop: LoopConfig) -> Iterator[None]:
         if not str(err).startswith("DataLoader worker (pid"):
             raise
         raise _died(loop, str(err)) from err
+
+
+class SampleCount:
+    """Samples read so far, and how many of them were unreadable.
+
+    Args:
+        max_bad_fraction: Part of all that may be.
+    """
+
+    def __init__(self, max_bad_fraction: float) -> None:
+        self.max_bad_fraction = max_bad_fraction
+        self.seen = 0
+        self.bad = 0
+
+    def add(self, good: int, faults: Sequence[tuple[str, str]]) -> None:
+        """Count a step's samples, and name those that could not be read, by key and reason.
+
+        Raises:
+            DataError: They are too many by now.
+        """
+        self.seen += good + len(faults)
+        self.bad += len(faults)
+        for key, reason in faults:
+            log.warning("skipped %s: %s", key, reason)
+        if too_many_bad(self.bad, self.seen, self.max_bad_fraction):
+            key, reason = faults[-1]
+            raise DataError(
+                f"{self.bad} of the {self.seen} samples read so far were unreadable, more than "
+                f"max_bad_fraction ({self.max_bad_fraction}) allows; the last was {key}: {reason}. "
+                "Mend the data, or raise max_bad_fraction"
+            )
 
 
 def too_many_bad(bad: int, seen: int, allowed: float) -> bool:

@@ -13,7 +13,7 @@ import copy
 import logging
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,14 +24,16 @@ from dalle.allocator import keep_freed_memory
 from dalle.config import LoopConfig, OptimConfig
 from dalle.console import bar_disabled
 from dalle.device import autocast_dtype, choose_device, gemm_rate
-from dalle.errors import DataError, TrainingError
+from dalle.errors import TrainingError
 from dalle.seeds import generator
 from dalle.train.compiling import compile_parts, require_compiler
-from dalle.train.loading import step_batches, too_many_bad, worker_deaths_explained
+from dalle.train.loading import SampleCount, step_batches, worker_deaths_explained
 from dalle.train.memory import memory_shortage_explained
 from dalle.train.metrics import SKIPPED_FILE, MetricsLog, Window, note_skipped
 from dalle.train.optim import build_optimizers, update_average
+from dalle.train.ranks import Ranks
 from dalle.train.schedules import ema_decay, learning_rate
+from dalle.train.shares import Share, combined
 from dalle.train.signals import StopRequest
 from dalle.train.state import (
     Progress,
@@ -61,6 +63,7 @@ class Trainer:
         optim: OptimConfig,
         out: Path,
         max_bad_fraction: float,
+        ranks: Ranks | None = None,
     ) -> None:
         """Move the task's model to its device and make its optimizers.
 
@@ -70,6 +73,7 @@ class Trainer:
             optim: Optimizer and schedule.
             out: Run folder; exists.
             max_bad_fraction: Training stops when more of the samples are unreadable.
+            ranks: This process among those that train; None if it is the only one.
 
         Raises:
             ValueError: The device asked for is not there, or the optimizer does not suit the model.
@@ -79,7 +83,8 @@ class Trainer:
         self.loop = loop
         self.optim = optim
         self.out = out
-        self.max_bad_fraction = max_bad_fraction
+        self.ranks = ranks or Ranks()
+        self.samples = SampleCount(max_bad_fraction)
         self.device = choose_device(loop.device)
         self.autocast = autocast_dtype(loop.precision, self.device)
         self.model = task.model.to(self.device)
@@ -90,10 +95,9 @@ class Trainer:
         self.optimizers = build_optimizers(self.model, optim)
         self.window = Window()
         self.peak_flops = self._measure_peak()
-        self.seen = 0
-        self.bad = 0
         self.skipped_in_a_row = 0
         self.rolled_back = False
+        self.saved = 0
 
     def run(self, *, resume: bool) -> int:
         """Train to the end, or until asked to stop.
@@ -111,48 +115,61 @@ class Trainer:
             DalleError: TensorBoard events are asked for and TensorBoard is not installed.
             OSError: The finished model could not be written.
         """
-        start = self._resume() if resume else 0
-        metrics = MetricsLog(self.out, tensorboard=self.loop.tensorboard, after=start)
+        start = self.saved = self._resume() if resume else 0
         log.info(
-            "training %s: %s parameters on %s, %s, steps %d to %d",
+            "training %s: %s parameters on %s%s, %s, steps %d to %d",
             self.task.name, f"{sum(p.numel() for p in self.model.parameters()):,}", self.device,
+            f" in {self.ranks.count} processes" if self.ranks.count > 1 else "",
             self.autocast or "fp32", start, self.loop.steps,
         )  # fmt: skip
         keep_freed_memory()
-        with worker_deaths_explained(self.loop), closing(metrics), StopRequest() as stop:
+        metrics = None
+        if self.ranks.first:
+            metrics = MetricsLog(self.out, tensorboard=self.loop.tensorboard, after=start)
+        with worker_deaths_explained(self.loop), ExitStack() as leaving, StopRequest() as stop:
+            if metrics is not None:
+                leaving.callback(metrics.close)
             # The signal of a death may also arrive while these are being left.
             with self._bar(start) as bar:
                 step = self._train(start, stop, bar, metrics)
             if step < self.loop.steps:
                 self._stopped(step)
                 return stop.exit_code
-        self.task.publish(self.average, self.out / "model")
-        log.info("finished: the model is in %s", self.out / "model")
+        if self.ranks.first:
+            self.task.publish(self.average, self.out / "model")
+            log.info("finished: the model is in %s", self.out / "model")
         return 0
 
-    def _train(self, step: int, stop: StopRequest, bar: tqdm[NoReturn], metrics: MetricsLog) -> int:
+    def _train(
+        self, step: int, stop: StopRequest, bar: tqdm[NoReturn], metrics: MetricsLog | None
+    ) -> int:
         """Steps from `step` on; returns the number made, saved if that is not all of them."""
-        batches = step_batches(self.task, self.loop, start=step)
-        self._make_up(step, metrics)
-        saved = step
-        while step < self.loop.steps and not stop.requested:
+        share = self.ranks.share(self.loop.accumulate)
+        batches = step_batches(self.task, self.loop, start=step, share=share)
+        if metrics is not None:
+            self._make_up(step, metrics)
+        while step < self.loop.steps and not stop.agreed(self.ranks):
             with self.window.timed(), memory_shortage_explained(step, self.task, self.loop):
                 self._step(step, batches)
             step += 1
             bar.update()
-            if self._due(step, self.loop.log_every):
-                self._log(step, bar, metrics)
-            if self._due(step, self.loop.save_every):
-                # Before anything that only looks: an error there costs no steps.
-                self._save(step)
-                saved = step
-            if self._due(step, self.loop.eval_every):
-                self._evaluate(step, metrics)
-            if self._due(step, self.loop.sample_every):
-                self._draw_samples(step)
-        if saved != step:
+            if metrics is not None:
+                self._after_step(step, bar, metrics)
+        if metrics is not None and self.saved != step:
             self._save(step)
         return step
+
+    def _after_step(self, step: int, bar: tqdm[NoReturn], metrics: MetricsLog) -> None:
+        """Log, save, evaluate and draw what is due after `step` steps."""
+        if self._due(step, self.loop.log_every):
+            self._log(step, bar, metrics)
+        if self._due(step, self.loop.save_every):
+            # Before anything that only looks: an error there costs no steps.
+            self._save(step)
+        if self._due(step, self.loop.eval_every):
+            self._evaluate(step, metrics)
+        if self._due(step, self.loop.sample_every):
+            self._draw_samples(step)
 
     def _make_up(self, step: int, metrics: MetricsLog) -> None:
         """Look at the weights that a process saved, and ended before it had looked at them."""
@@ -202,34 +219,36 @@ class Trainer:
                 group["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
         self.model.train()
-        means, keys = self._add_gradients(step, batches)
-        if not keys:
-            self._skip(step, "none of its samples could be read", keys)
+        found = combined(self.ranks.gather(self._add_gradients(step, batches)))
+        self.samples.add(len(found.keys), found.faults)
+        if not found.keys:
+            self._skip(step, "none of its samples could be read", [])
             return
+        means = found.means()
+        self.ranks.add_up_gradients(self.model)
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip_norm))
         if not (math.isfinite(means["loss"]) and math.isfinite(norm)):
-            self._skip(step, f"loss {means['loss']}, gradient norm {norm}", keys)
+            self._skip(step, f"loss {means['loss']}, gradient norm {norm}", found.keys)
             return
         self.skipped_in_a_row = 0
         for optimizer in self.optimizers:
             optimizer.step()
-        self.task.after_step(step, generator(self.loop.seed, "after", step, device=self.device))
+        noise = generator(self.loop.seed, "after", step, device=self.device)
+        self.task.after_step(step, noise, self.ranks)
         update_average(self.average, self.model, ema_decay(self.loop.ema_decay, step))
         self.window.add({**means, "grad_norm": norm})
 
-    def _add_gradients(
-        self, step: int, batches: Iterator[Batch]
-    ) -> tuple[dict[str, float], list[str]]:
-        """Gradients of a step's micro-batches; returns their mean metrics and their samples."""
-        keys: list[str] = []
+    def _add_gradients(self, step: int, batches: Iterator[Batch]) -> Share:
+        """Gradients of this process' micro-batches of a step, and what was found in them."""
+        found = Share()
         sums: dict[str, torch.Tensor] = {}
-        filled = 0
-        for micro in range(self.loop.accumulate):
-            batch = self._admit(next(batches))
+        for micro in self.ranks.share(self.loop.accumulate):
+            batch = next(batches)
+            found.faults += batch.faults
             if not batch.keys:
                 continue
-            filled += 1
-            keys += batch.keys
+            found.filled += 1
+            found.keys += batch.keys
             noise = generator(self.loop.seed, "noise", step, micro, device=self.device)
             with self._precision():
                 loss = self.task.loss(batch.to(self.device), step, noise)
@@ -237,29 +256,16 @@ class Trainer:
             for name, value in {"loss": loss.value, **loss.metrics}.items():
                 # Read below, where a GPU has all work of the step before it.
                 sums[name] = sums.get(name, 0) + value.detach().double()
-        return {name: float(total) / filled for name, total in sums.items()}, keys
-
-    def _admit(self, batch: Batch) -> Batch:
-        """Count what could not be loaded, and stop when it is too much."""
-        self.seen += len(batch.keys) + len(batch.faults)
-        self.bad += len(batch.faults)
-        for key, reason in batch.faults:
-            log.warning("skipped %s: %s", key, reason)
-        if too_many_bad(self.bad, self.seen, self.max_bad_fraction):
-            key, reason = batch.faults[-1]
-            raise DataError(
-                f"{self.bad} of the {self.seen} samples read so far were unreadable, more than "
-                f"max_bad_fraction ({self.max_bad_fraction}) allows; the last was {key}: {reason}. "
-                "Mend the data, or raise max_bad_fraction"
-            )
-        return batch
+        found.sums = {name: float(total) for name, total in sums.items()}
+        return found
 
     def _skip(self, step: int, reason: str, keys: list[str]) -> None:
         """Leave out the update of a step; too many in a row lead back once, then stop the run."""
         self.skipped_in_a_row += 1
         self.window.skip()
         log.warning("step %d skipped: %s", step, reason)
-        note_skipped(self.out, step, reason, keys)
+        if self.ranks.first:
+            note_skipped(self.out, step, reason, keys)
         if self.skipped_in_a_row < MAX_SKIPPED_IN_A_ROW or (keys and self._roll_back(step)):
             return
         raise TrainingError(
@@ -300,7 +306,7 @@ class Trainer:
             f"{self.task.unit}_per_s": throughput,
             **self._flops(window.steps_per_s()),
             "skipped_steps": float(window.skipped),
-            "bad_samples": float(self.bad),
+            "bad_samples": float(self.samples.bad),
         }
         metrics.write(step, values)
         loss = values.get("loss", math.nan)
@@ -313,7 +319,7 @@ class Trainer:
         """Operations per second of large products here, which MFU is a share of."""
         if not self.task.flops_per_sample:
             return math.inf
-        return gemm_rate(self.autocast or torch.float32, self.device)
+        return self.ranks.count * gemm_rate(self.autocast or torch.float32, self.device)
 
     def _flops(self, steps_per_s: float) -> dict[str, float]:
         """The model's operations per second, for tasks that count them."""
@@ -340,6 +346,7 @@ class Trainer:
 
     def _save(self, step: int) -> None:
         """Write a checkpoint, unless there is nothing to keep yet or nothing worth keeping."""
+        self.saved = step
         for name, tensor in (*self.model.state_dict().items(), *self.average.state_dict().items()):
             if not tensor.isfinite().all():
                 raise TrainingError(
@@ -351,8 +358,8 @@ class Trainer:
         progress = Progress(
             step=step,
             data=self.task.data_fingerprint,
-            seen=self.seen,
-            bad=self.bad,
+            seen=self.samples.seen,
+            bad=self.samples.bad,
             skipped_in_a_row=self.skipped_in_a_row,
             rolled_back=self.rolled_back,
             window=self.window.state(),
@@ -381,7 +388,7 @@ class Trainer:
                 f"{checkpoint} was written, so the run cannot go on as if nothing had happened; "
                 "put them back, or start a new run"
             )
-        self.seen, self.bad = progress.seen, progress.bad
+        self.samples.seen, self.samples.bad = progress.seen, progress.bad
         self.skipped_in_a_row = progress.skipped_in_a_row
         self.rolled_back = progress.rolled_back
         self.window.restore(progress.window)

@@ -18,6 +18,7 @@ from dalle.errors import TrainingError
 from dalle.flags import dump
 from dalle.train.clip_task import ClipTask
 from dalle.train.loop import Trainer
+from dalle.train.ranks import Ranks, joined
 from dalle.train.state import has_checkpoints
 from dalle.train.transformer_task import TransformerTask
 from dalle.train.vae_task import VaeTask
@@ -44,13 +45,14 @@ def train_vae(run: TrainVae) -> int:
         TrainingError: The run folder is in use or holds another run, or training went wrong.
         OSError: The run folder or the finished model cannot be written.
     """
-    with _run_folder(run):
+    with joined(run.loop) as ranks, _run_folder(run, ranks):
         trainer = Trainer(
             VaeTask(run),
             loop=run.loop,
             optim=run.optim,
             out=run.out,
             max_bad_fraction=run.data.max_bad_fraction,
+            ranks=ranks,
         )
         return trainer.run(resume=run.resume)
 
@@ -64,10 +66,15 @@ def train_transformer(run: TrainTransformer) -> int:
         TrainingError: The run folder is in use or holds another run, or training went wrong.
         OSError: The run folder or the finished model cannot be written.
     """
-    with _run_folder(run):
+    with joined(run.loop) as ranks, _run_folder(run, ranks):
         # Token folders hold no unreadable samples: tokenize left them out.
         trainer = Trainer(
-            TransformerTask(run), loop=run.loop, optim=run.optim, out=run.out, max_bad_fraction=0.0
+            TransformerTask(run),
+            loop=run.loop,
+            optim=run.optim,
+            out=run.out,
+            max_bad_fraction=0.0,
+            ranks=ranks,
         )
         return trainer.run(resume=run.resume)
 
@@ -81,22 +88,26 @@ def train_clip(run: TrainClip) -> int:
         TrainingError: The run folder is in use or holds another run, or training went wrong.
         OSError: The run folder or the finished model cannot be written.
     """
-    with _run_folder(run):
+    with joined(run.loop) as ranks, _run_folder(run, ranks):
         trainer = Trainer(
             ClipTask(run),
             loop=run.loop,
             optim=run.optim,
             out=run.out,
             max_bad_fraction=run.data.max_bad_fraction,
+            ranks=ranks,
         )
         return trainer.run(resume=run.resume)
 
 
 @contextmanager
-def _run_folder(run: AnyRun) -> Iterator[None]:
-    """Hold the run's folder for this process, with the resolved config and versions in it."""
+def _run_folder(run: AnyRun, ranks: Ranks) -> Iterator[None]:
+    """Hold the run's folder for its first process, with the resolved config and versions in it."""
     out = run.out
     out.mkdir(parents=True, exist_ok=True)
+    if not ranks.first:
+        yield
+        return
     if not run.resume and has_checkpoints(out / "checkpoints"):
         raise TrainingError(
             f"run folder {out} holds an earlier run; go on with it (--resume true), or give "

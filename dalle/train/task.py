@@ -12,6 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from dalle.train.ranks import Ranks
+
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
@@ -75,8 +77,12 @@ class Task(Protocol):
     def loss(self, batch: Batch, step: int, noise: torch.Generator) -> Loss:
         """Objective of a micro-batch; every random number comes from `noise`."""
 
-    def after_step(self, step: int, noise: torch.Generator) -> None:
-        """Whatever must happen to the model after its optimizer step."""
+    def after_step(self, step: int, noise: torch.Generator, ranks: Ranks) -> None:
+        """Whatever must happen to the model after its optimizer step.
+
+        Where several processes train, each has seen its own micro-batches, and must come to the
+        same end.
+        """
 
     def window_metrics(self) -> dict[str, float]:
         """Numbers over the steps since the last call, such as codebook usage."""

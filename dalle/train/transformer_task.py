@@ -30,6 +30,7 @@ from dalle.seeds import derive_seed
 from dalle.sequence import fit_caption, joint_loss, null_caption, text_targets
 from dalle.sheets import picture_grid
 from dalle.train.caption_lengths import some_of, tell_of_cut_captions
+from dalle.train.ranks import Ranks
 from dalle.train.start import start_from
 from dalle.train.task import Batch, Loss
 from dalle.transformer import JointTransformer
@@ -234,7 +235,7 @@ class TransformerTask:
         metrics = {"text_loss": result.text_loss, "image_loss": result.image_loss}
         return Loss(value=result.loss, metrics=metrics)
 
-    def after_step(self, step: int, noise: torch.Generator) -> None:
+    def after_step(self, step: int, noise: torch.Generator, ranks: Ranks) -> None:
         """Nothing: the optimizer did it all."""
 
     def window_metrics(self) -> dict[str, float]:

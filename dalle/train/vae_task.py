@@ -23,6 +23,7 @@ from dalle.errors import DataError, ModelFormatError
 from dalle.folders import model_folder
 from dalle.seeds import derive_seed
 from dalle.sheets import picture_grid
+from dalle.train.ranks import Ranks
 from dalle.train.schedules import half_cosine
 from dalle.train.task import Batch, Loss
 from vae.fidelity import Fidelity
@@ -79,6 +80,8 @@ class VaeTask:
         )
         self.counts = torch.zeros(run.model.codebook_size, dtype=torch.int64)
         """How often each code occurred since the last log line."""
+        self.newest = torch.zeros_like(self.counts)
+        """The same, of what this process alone has seen since the last update."""
         self.features: list[Tensor] = []
         """Encoder output of each micro-batch of step `features_step`, if a codebook follows it."""
         self.features_step = -1
@@ -136,22 +139,29 @@ class VaeTask:
     def _count(self, tokens: Tensor) -> None:
         codes = tokens.flatten()
         # Where the tokens are, so that a GPU need not be waited for.
-        self.counts = self.counts.to(codes.device).index_add_(0, codes, torch.ones_like(codes))
+        self.newest = self.newest.to(codes.device).index_add_(0, codes, torch.ones_like(codes))
 
-    def after_step(self, step: int, noise: torch.Generator) -> None:
+    def after_step(self, step: int, noise: torch.Generator, ranks: Ranks) -> None:
         """Let a nearest-code codebook follow the features of the whole step."""
+        newest = self.newest.to(next(self.model.parameters()).device)
+        ranks.add_up([newest])
+        self.counts = self.counts.to(newest.device) + newest
+        self.newest.zero_()
         if self.decoder_only or not self.model.quantizer.FOLLOWS_FEATURES:
             return
-        assert step == self.features_step, "after_step follows the losses of its step"
-        self.model.quantizer.after_step(torch.cat(self.features), noise)
+        if step != self.features_step:  # none of this process' pictures could be read
+            self.features = [newest.new_zeros(0, self.model.quantizer.head.in_channels, 1, 1)]
+        self.model.quantizer.after_step(torch.cat(self.features), noise, ranks)
         self.features = []
 
     def window_metrics(self) -> dict[str, float]:
         """Codebook usage and perplexity since the last call, with a warning when they are low."""
-        if not self.counts.any():  # no picture of the window could be read
+        counts = self._all_counts()
+        if not counts.any():  # no picture of the window could be read
             return {}
-        health = codebook_health(self.counts)
+        health = codebook_health(counts)
         self.counts.zero_()
+        self.newest.zero_()
         if health.usage < self.objective.min_usage:
             log.warning(
                 "only %.1f%% of the codebook is in use (objective.min_usage is %.1f%%); %s",
@@ -168,7 +178,11 @@ class VaeTask:
 
     def window(self) -> dict[str, Any]:
         """How often each code occurred since the last log line."""
-        return {"counts": self.counts.tolist()}
+        return {"counts": self._all_counts().tolist()}
+
+    def _all_counts(self) -> Tensor:
+        """With those of skipped steps, which no update has followed."""
+        return self.counts.cpu() + self.newest.cpu()
 
     def restore_window(self, window: Mapping[str, Any]) -> None:
         """Go on counting from what `window` returned."""

@@ -15,6 +15,7 @@ from dalle.data.order import Draw
 from dalle.data.pictures import split_indices
 from dalle.errors import DataError
 from dalle.seeds import generator
+from dalle.train.ranks import Ranks
 from dalle.train.task import Batch
 from dalle.train.vae_task import VaeTask
 from tests.pictures import write_red_squares
@@ -109,7 +110,7 @@ def test_the_codebook_follows_every_micro_batch_of_the_step(vae_run: VaeRun) -> 
         for step in range(2):
             for part in parts:
                 task.loss(batch_of(task, *part), step, noise())
-            task.after_step(step, noise())
+            task.after_step(step, noise(), Ranks())
         tables.append(task.model.quantizer.get_buffer("codebook").clone())
     torch.testing.assert_close(tables[0], tables[1])
 
@@ -121,7 +122,7 @@ def test_features_are_kept_only_for_a_codebook_that_follows_them(vae_run: VaeRun
         for part in ((0, 1), (2, 3)):
             task.loss(batch_of(task, *part), 0, noise())
         assert len(task.features) == kept
-        task.after_step(0, noise())
+        task.after_step(0, noise(), Ranks())
         assert task.features == []
 
 
@@ -132,7 +133,7 @@ def test_features_of_a_step_that_was_skipped_are_not_followed(vae_run: VaeRun) -
         if skipped:
             task.loss(batch_of(task, 5, 6), 0, noise())
         task.loss(batch_of(task, 0, 1), 1, noise())
-        task.after_step(1, noise())
+        task.after_step(1, noise(), Ranks())
         tables.append(task.model.quantizer.get_buffer("codebook").clone())
     assert torch.equal(*tables)
 

@@ -1,0 +1,196 @@
+"""Training in several processes, as torchrun starts them: the same numbers, stops and deaths."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from dalle.cli import main
+from dalle.config import TrainClip, TrainTransformer, TrainVae
+from dalle.flags import dump
+from dalle.train.metrics import read_metrics
+from dalle.train.runs import train_transformer, train_vae
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 240
+"""How long a command may take to get somewhere; machines may be busy."""
+
+pytestmark = pytest.mark.skipif(
+    not torch.distributed.is_gloo_available(), reason="torch was built without gloo"
+)
+
+Settings = TrainVae | TrainTransformer | TrainClip
+
+
+def torchrun(settings: Settings, verb: str, *words: str) -> subprocess.Popen[str]:
+    """Two processes that train together, a process group of their own."""
+    config = settings.out.with_suffix(".yaml")
+    config.write_text(dump(settings))
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
+            *("-m", "dalle", "train", verb, "--config", str(config), *words),
+        ],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit status and stderr of a command; none of its processes is left behind."""
+    try:
+        _, stderr = process.communicate(timeout=PATIENCE_S)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return process.returncode, stderr
+
+
+def numbers(out: Path) -> list[dict[str, float]]:
+    """The metrics of a run, without its speeds."""
+    return [
+        {name: value for name, value in line.items() if not name.endswith("_per_s")}
+        for line in read_metrics(out / "metrics.jsonl")
+    ]
+
+
+def assert_same_training(one: Path, two: Path) -> None:
+    first, second = numbers(one), numbers(two)
+    assert [line.keys() for line in first] == [line.keys() for line in second]
+    for line, other in zip(first, second, strict=True):
+        assert other == pytest.approx(line, rel=1e-4, abs=1e-6)
+    for path in (one / "model").glob("*.safetensors"):
+        weights, others = load_file(path), load_file(two / "model" / path.name)
+        assert weights.keys() == others.keys()
+        for name, tensor in weights.items():
+            torch.testing.assert_close(others[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Twenty pictures, of which one cannot be read."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(20):
+        shade = (12 * number, 255 - 12 * number, number % 3 * 120)
+        Image.new("RGB", (32, 32), shade).save(folder / f"{number:02}.png")
+    (folder / "07.png").write_bytes(b"torn")
+    return folder
+
+
+def test_two_processes_learn_what_one_does(
+    pictures: Path, tmp_path: Path, vae_settings: Callable[..., TrainVae]
+) -> None:
+    """The nearest codes follow the features of both, and revive those of both."""
+    alone = vae_settings(tmp_path / "alone", "nearest")
+    data = replace(alone.data, train=pictures, max_bad_fraction=0.5)
+    alone = replace(alone, data=data)
+    assert train_vae(alone) == 0
+    together = replace(alone, out=tmp_path / "together")
+    status, stderr = ended(torchrun(together, "vae"))
+    assert status == 0, stderr
+    assert "in 2 processes" in stderr
+    assert stderr.count("finished: the model is in") == 1, "one of them speaks for both"
+    assert "skipped 07.png: the picture is damaged" in stderr, "whichever of them had it"
+    assert numbers(together.out)[0]["bad_samples"] > 0
+    assert_same_training(alone.out, together.out)
+
+
+def test_a_signal_stops_both_and_one_process_may_go_on(
+    tokens: Path, tmp_path: Path, transformer_settings: Callable[..., TrainTransformer]
+) -> None:
+    changes: dict[str, Any] = {"steps": 60, "save_every": 1000, "eval_every": 60, "log_every": 20}
+    unbroken = transformer_settings(tmp_path / "unbroken", tokens, loop_changes=changes)
+    assert train_transformer(unbroken) == 0
+    stopped = replace(unbroken, out=tmp_path / "stopped")
+    process = torchrun(stopped, "transformer")
+    try:
+        wait_until(process, lambda: (stopped.out / "metrics.jsonl").exists())
+        # A job scheduler signals the whole group, torchrun among them.
+        os.killpg(process.pid, signal.SIGTERM)
+    finally:
+        status, stderr = ended(process)
+    assert status != 0
+    step = re.search(r"stopped after step (\d+); go on with the same command", stderr)
+    assert step, stderr
+    saved = [path.name for path in (stopped.out / "checkpoints").iterdir()]
+    assert saved == [f"step-{int(step[1]):08}"]
+    assert 0 < int(step[1]) < 60, "it was not over before the signal came"
+    assert not (stopped.out / "lock").exists()
+    words = ["train", "transformer", "--config", str(tmp_path / "stopped.yaml"), "--resume", "true"]
+    assert main(words) == 0
+    assert_same_training(unbroken.out, stopped.out)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs Linux to find a rank's process")
+def test_a_process_that_dies_ends_the_others(
+    tokens: Path, tmp_path: Path, transformer_settings: Callable[..., TrainTransformer]
+) -> None:
+    changes: dict[str, Any] = {"steps": 100_000, "save_every": 5, "eval_every": 100_000}
+    run = transformer_settings(tmp_path / "run", tokens, loop_changes=changes)
+    process = torchrun(run, "transformer")
+    try:
+        checkpoints = run.out / "checkpoints"
+        wait_until(process, lambda: any(checkpoints.glob("step-????????")))
+        os.kill(rank_process(process.pid, 1), signal.SIGKILL)
+    finally:
+        status, stderr = ended(process)
+    assert status != 0
+    assert "error: another process of this run has ended or cannot be reached" in stderr
+    assert any((path / "manifest.json").exists() for path in checkpoints.glob("step-????????"))
+
+
+def test_what_cannot_be_shared_out_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    tokens: Path,
+    tmp_path: Path,
+    transformer_settings: Callable[..., TrainTransformer],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = transformer_settings(tmp_path / "run", tokens)
+    config = tmp_path / "run.yaml"
+    config.write_text(dump(settings))
+    for name, value in {"RANK": "0", "WORLD_SIZE": "3", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["train", "transformer", "--config", str(config)]) == 2
+    assert (
+        "3 processes share a step's micro-batches, so loop.accumulate must be divisible by 3, "
+        "got 2; give --loop.accumulate 3 or a multiple of it"
+    ) in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def wait_until(process: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not reached():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "the run does not get there"
+        time.sleep(0.02)
+
+
+def rank_process(launcher: int, rank: int) -> int:
+    """The process of a rank among the children of torchrun."""
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    for child in map(int, children):
+        environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+        if f"RANK={rank}".encode() in environment:
+            return child
+    raise AssertionError(f"torchrun has no child of rank {rank}")
