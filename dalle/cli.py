@@ -65,6 +65,12 @@ def _data_check(settings: config.DataCheck) -> int:
     return run(settings)
 
 
+def _data_convert(settings: config.DataConvert) -> int:
+    from dalle.data.convert import run
+
+    return run(settings)
+
+
 def _data_drawn(settings: config.DataDrawn) -> int:
     from dalle.drawn_command import run
 
@@ -165,6 +171,12 @@ def _eval_model(settings: config.EvalModel) -> int:
 VERBS = (
     Verb(words="data emoji", settings=config.DataEmoji, handler=_data_emoji),
     Verb(words="data check", settings=config.DataCheck, handler=_data_check, positional="data"),
+    Verb(
+        words="data convert",
+        settings=config.DataConvert,
+        handler=_data_convert,
+        positional="data",
+    ),
     Verb(words="data drawn", settings=config.DataDrawn, handler=_data_drawn),
     Verb(words="train vae", settings=config.TrainVae, handler=_train_vae),
     Verb(words="tokenize", settings=config.Tokenize, handler=_tokenize),

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dalle.config.benchmark import Bench, BenchPart
 from dalle.config.making import (
     DataCheck,
+    DataConvert,
     DataDrawn,
     DataEmoji,
     SceneMixture,
@@ -51,6 +52,7 @@ __all__ = [
     "ClipObjectiveConfig",
     "DataCheck",
     "DataConfig",
+    "DataConvert",
     "DataDrawn",
     "DataEmoji",
     "Demo",

@@ -114,6 +114,30 @@ class DataCheck:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataConvert:
+    """`dalle data convert`: Parquet files that hold pictures and captions, to a plain folder."""
+
+    data: Path
+    """A Parquet file, or a folder of them, such as a data set downloaded from the Hugging Face
+    Hub."""
+    out: Path
+    """Folder to write: the picture files, and metadata.jsonl with their captions."""
+    split: str | None = None
+    """Which split, where the folder holds several: what stands before -00000-of-00007."""
+    image_column: str | None = None
+    """Column of pictures; None takes one that is called image or alike."""
+    caption_column: str | None = None
+    """Column of captions, one text or a list of texts a row; None takes caption or text."""
+    limit: int | None = None
+    """Convert the first rows only."""
+
+    def __post_init__(self) -> None:
+        """Refuse to convert nothing."""
+        if self.limit is not None:
+            require_positive(self, "limit")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataDrawn:
     """`dalle data drawn`: let a model draw captions of a data set, as hard negatives for CLIP."""
 

@@ -44,6 +44,8 @@ _FOREIGN = (
 """What files of other kinds begin with: a download may be called .png and be none."""
 _AS_BYTES = re.DOTALL | re.IGNORECASE
 
+_STARTS = ((rb"\x89PNG\r\n", ".png"), (rb"\xff\xd8\xff", ".jpg"), (rb"RIFF.{4}WEBP", ".webp"))
+
 
 def open_rgb(
     data: bytes, *, max_pixels: int = 40_000_000, enough_px: int | None = None
@@ -82,6 +84,13 @@ def open_rgb(
         return _to_rgb(_upright(image))
     except _DECODER_ERRORS as err:
         raise DataError(f"the picture is damaged: {err}") from err
+
+
+def picture_suffix(data: bytes) -> str | None:
+    """The ending that a file of these bytes should have; None if they begin like no picture."""
+    return next(
+        (suffix for start, suffix in _STARTS if re.match(start, data[:16], re.DOTALL)), None
+    )
 
 
 def why_unreadable(data: bytes) -> str:
