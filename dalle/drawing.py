@@ -21,16 +21,18 @@ from dalle.config import SamplingConfig
 from dalle.engine import Engine, Engines
 from dalle.errors import DalleError
 from dalle.given_picture import enough_px, read_picture, reduced
-from dalle.image_prompt import CropMode, Layout, prepare
+from dalle.ground import Box
+from dalle.image_prompt import CropMode, Layout, Region, prepare, region_cells
 from dalle.image_prompt import keep_rows as rows_to_keep
 from dalle.image_tokenizer import ImageTokenizer
+from dalle.model_config import TO_DRAW
 from dalle.picture import GeneratedImage, Recipe
-from dalle.previews import Previews, undrawn
+from dalle.previews import UNDRAWN, Previews, undrawn
 from dalle.prompts import check_prompt
 from dalle.request import ImageOptions, Request
 from dalle.results import PromptShown
 from dalle.sampling import Drawn, sample_tokens
-from dalle.sequence import fit_caption, null_caption
+from dalle.sequence import fit_caption, kept_first, null_caption
 
 log = logging.getLogger(__name__)
 """Quotes captions, so the web page silences it."""
@@ -41,12 +43,21 @@ Picture = Image.Image | bytes | Path | str
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePrompt:
-    """The upper rows of a picture, as tokens that are kept exactly."""
+    """What is kept of a picture, as tokens that stay exactly as they are."""
 
     tokens: Tensor
-    """Shape (r), int64, raster order, whole rows."""
+    """Shape (r), int64, raster order: whole rows from the top, or the whole grid with `TO_DRAW` in
+    the place of each token that is to be drawn."""
     shown: PromptShown | None = None
     """What became of the given picture; None where it was one of the model's own."""
+
+
+def without(grid: Tensor, cells: Box) -> Tensor:
+    """A token grid, shape (h, w), of which the tokens in `cells` are to be drawn."""
+    left, top, right, bottom = cells
+    grid = grid.clone()
+    grid[top:bottom, left:right] = TO_DRAW
+    return grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,24 +112,29 @@ class Drawer:
 
     def rows_left(self, prompt: ImagePrompt | None) -> int:
         """Rows of the grid that are drawn after `prompt`."""
-        kept = 0 if prompt is None else len(prompt.tokens) // self.transformer.sequence.grid_w
-        return self.rows - kept
+        kept = 0 if prompt is None else kept_first(prompt.tokens)
+        return self.rows - kept // self.transformer.sequence.grid_w
 
     def read_image(
         self,
         picture: Picture,
         *,
-        keep_rows: float | int = 0.5,
+        keep_rows: float | int | None = None,
         layout: Layout = "top-half",
         crop: CropMode = "center",
+        region: Region | None = None,
     ) -> ImagePrompt:
-        """The tokens of the upper part of a given picture; see `dalle.image_prompt.prepare`.
+        """The tokens of what is kept of a given picture; see `dalle.image_prompt.prepare`.
 
         Raises:
             DataError: The picture cannot be read.
-            TypeError: It is none, or `keep_rows` no number.
-            ValueError: A setting is out of range.
+            TypeError: It is none, or `keep_rows` or `region` no numbers.
+            ValueError: A setting is out of range, or two of them exclude each other.
         """
+        if region is not None and keep_rows is not None:
+            raise ValueError(
+                f"keep_rows {keep_rows} and region {region} both say what is drawn; give one"
+            )
         prepared = prepare(
             reduced(read_picture(picture), enough_px(self.image_px)),
             image_px=self.image_px,
@@ -126,18 +142,26 @@ class Drawer:
             crop=crop,
             rows=keep_rows,
             stride=self.vae.config.stride,
+            region=region,
         )
-        grid = self.image_tokenizer.encode(prepared.whole)[: prepared.rows]  # r w
+        grid = self.image_tokenizer.encode(prepared.whole)  # h w
+        if prepared.region is None:
+            grid = grid[: prepared.rows]
         seen = prepared.image  # with no rows kept there is nothing to see
-        if prepared.rows:
+        if len(grid):
             (upper,) = self.image_tokenizer.decode(rearrange(grid, "h w -> 1 h w"))
             seen = undrawn(self.image_px)
             seen.paste(upper, (0, 0))
+            if prepared.region is not None:
+                seen.paste(UNDRAWN, prepared.drawn_box)
+                grid = without(grid, prepared.region)
         shown = PromptShown(
             image=prepared.image,
             seen=seen,
             rows=prepared.rows,
             rows_in_all=self.rows,
+            outline=prepared.outline,
+            region=None if prepared.region is None else prepared.drawn_box,
             notes=prepared.notes,
             whole=prepared.whole if layout == "top-half" else None,
         )
@@ -280,8 +304,21 @@ class Drawer:
         rows = rows_to_keep(keep_rows, grid_h=self.rows)
         return ImagePrompt(tokens=torch.from_numpy(picture.tokens[:rows].reshape(-1)))  # (h w)
 
+    def all_but(self, picture: GeneratedImage, region: Region) -> ImagePrompt:
+        """A picture that this model drew but for a region, its tokens as they are.
+
+        Raises:
+            TypeError: `region` is not four numbers.
+            ValueError: It is out of range.
+            DalleError: Another model drew the picture.
+        """
+        self.check_ours(picture.recipe)
+        cells = region_cells(region, grid=self.image_tokenizer.grid)
+        grid = without(torch.from_numpy(picture.tokens), cells)
+        return ImagePrompt(tokens=rearrange(grid, "h w -> (h w)"))
+
     def given_rows(self, recipe: Recipe) -> ImagePrompt:
-        """The rows that the picture of `recipe` went on from; none if it was drawn as a whole.
+        """What the picture of `recipe` went on from; nothing if it was drawn as a whole.
 
         Raises:
             DalleError: The recipe belongs to another model, whose tokens mean something else.
@@ -289,7 +326,7 @@ class Drawer:
         """
         self.check_ours(recipe)
         sequence = self.transformer.sequence
-        recipe.kept_rows((sequence.grid_h, sequence.grid_w), codes=sequence.image_vocab)
+        recipe.drawn_cells((sequence.grid_h, sequence.grid_w), codes=sequence.image_vocab)
         return ImagePrompt(tokens=torch.tensor(recipe.prompt, dtype=torch.int64))
 
     def check_ours(self, recipe: Recipe) -> None:

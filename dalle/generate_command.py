@@ -20,7 +20,7 @@ from dalle.console import bar_disabled
 from dalle.drawing import ImagePrompt
 from dalle.errors import DalleError
 from dalle.given_picture import read_picture
-from dalle.image_prompt import seam_preview
+from dalle.image_prompt import Region, seam_preview
 from dalle.labels import NO_CAPTION, file_name, score_text, short_hash, shown
 from dalle.picture import GeneratedImage, Recipe, read_recipe, save_png
 from dalle.pipeline import TextToImage
@@ -141,18 +141,32 @@ def _results(
         prompt = None
         if given is not None:
             prompt = model.read_image(
-                given, keep_rows=settings.rows, layout=settings.prompt_layout, crop=settings.crop
-            )
+                given, keep_rows=settings.rows, layout=settings.prompt_layout, crop=settings.crop,
+                region=_region(settings),
+            )  # fmt: skip
         for caption in settings.captions or (None,):
             yield _draw(model, caption, prompt, settings=settings, sampling=sampling)
         return
     if settings.vary is None:
         yield CaptionResult(caption=recipe.caption, images=(model.redraw(recipe),))
     else:
-        prompt = model.first_rows(model.redraw(recipe, ranker="none"), settings.rows)
+        earlier = model.redraw(recipe, ranker="none")
+        prompt = (
+            model.first_rows(earlier, settings.rows or 0)
+            if (region := _region(settings)) is None
+            else model.all_but(earlier, region)
+        )
         sampling = settings.sampling(recipe.sampling)
         for caption in settings.captions or (recipe.caption or None,):
             yield _draw(model, caption, prompt, settings=settings, sampling=sampling)
+
+
+def _region(settings: Generate) -> Region | None:
+    """What is drawn of a given picture, where that is not all below its kept rows."""
+    if settings.region is None:
+        return None
+    left, top, right, bottom = settings.region
+    return left, top, right, bottom
 
 
 def _listed_results(
@@ -282,10 +296,8 @@ def _save_sheet(written: _Written, folder: Path) -> Path:
 
 
 def _save_prompt(prompt: PromptShown, folder: Path) -> Path:
-    """The given picture, its kept part outlined, beside what the model saw of it."""
-    kept_px = prompt.image.height * prompt.rows // prompt.rows_in_all
-    box = (0, 0, prompt.image.width, kept_px)
-    pictures = [seam_preview(prompt.image, box), seam_preview(prompt.seen, box)]
+    """The given picture, what is kept or drawn outlined, beside what the model saw of it."""
+    pictures = [seam_preview(image, prompt.outline) for image in (prompt.image, prompt.seen)]
     path = folder / f"prompt-{short_hash(prompt.image.tobytes().hex())}.png"
     _write(picture_grid(pictures, columns=2, labels=["as given", "as the model sees it"]), path)
     return path
@@ -321,6 +333,7 @@ def _prompt_entry(prompt: PromptShown, folder: Path) -> dict[str, Any]:
         "file": str(_save_prompt(prompt, folder)),
         "rows": prompt.rows,
         "rows_in_all": prompt.rows_in_all,
+        "region": prompt.region,
         "notes": list(prompt.notes),
     }
 
@@ -342,9 +355,11 @@ def _summary(report: dict[str, Any], sheet: Path | None) -> str:
             for image in entry["images"]
         ]
     if (prompt := report.get("prompt")) is not None:
-        lines.append(
-            f"kept {prompt['rows']} of {prompt['rows_in_all']} rows of tokens: {prompt['file']}"
-        )
+        kept = f"kept {prompt['rows']} of {prompt['rows_in_all']} rows of tokens"
+        if prompt["region"] is not None:
+            left, top, right, bottom = prompt["region"]
+            kept = f"drew {right - left} x {bottom - top} px at {left}, {top} and kept the rest"
+        lines.append(f"{kept}: {prompt['file']}")
         lines += [f"  {note}" for note in prompt["notes"]]
     if sheet is not None:
         lines.append(f"all together: {sheet}")

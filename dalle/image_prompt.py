@@ -1,8 +1,9 @@
-"""A given picture made into an image prompt: cut or fitted, and cut off at a row of tokens.
+"""A given picture made into an image prompt: cut or fitted, and a part of it left to be drawn.
 
 Two layouts. `top-half` takes the picture for the model's own and keeps its upper rows, so that the
-model completes it. `place-on-top` fits the whole picture into those rows, so that the model draws
-another version below: the two-panel pictures of training, which `dalle.transforms` words.
+model completes it, or all of it but a region, which the model fills. `place-on-top` fits the whole
+picture into the upper rows, so that the model draws another version below: the two-panel pictures
+of training, which `dalle.transforms` words.
 
 Sizes are (height, width), boxes (left, top, right, bottom) with right and bottom just outside, both
 in pixels.
@@ -11,20 +12,26 @@ in pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from dalle.config.ranges import check_region
 from dalle.ground import Box, Rgb, find_ground
 
 Layout = Literal["top-half", "place-on-top"]
 CropMode = Literal["center", "top", "pad"]
+Region = tuple[float, float, float, float]
+"""Left, top, right and bottom of a part of a picture, as parts of its width and height."""
 
 UNDRAWN: Rgb = (128, 128, 128)
 """What stands where the model has yet to draw."""
 
+_ROUNDING = 1e-6
+"""By how much of a token a region may miss a border and still end there: a third is not exact."""
 # A panel's drawing is 14 units long in a half that is 16 units high (dalle.data.emoji.grammar).
 _PANEL_SHARE = 14 / 16
 _PREVIEW_PX = 256
@@ -44,16 +51,20 @@ class PreparedPrompt:
     depends on the pixels below, and there training never had grey.
     """
     rows: int
-    """Token rows that are kept."""
-    kept_px: int
-    """Pixel rows that are kept."""
+    """Whole token rows that are kept at the top."""
+    region: Box | None
+    """The cells of the token grid that are drawn where only a region is; None where all rows below
+    the kept ones are."""
+    drawn_box: Box
+    """The part of `image` that is drawn."""
     notes: tuple[str, ...]
     """What was rounded, cut off or filled in, each a clause for the person."""
 
     @property
-    def kept_box(self) -> Box:
-        """The kept part of `image`."""
-        return (0, 0, self.image.width, self.kept_px)
+    def outline(self) -> Box:
+        """What a person should see a line around: the kept rows, or the region that is drawn."""
+        _, top, right, _ = self.drawn_box
+        return (0, 0, right, top) if self.region is None else self.drawn_box
 
 
 def keep_rows(requested: float | int | None, *, grid_h: int) -> int:
@@ -88,6 +99,34 @@ def keep_rows(requested: float | int | None, *, grid_h: int) -> int:
     return int(requested)
 
 
+def region_cells(region: Sequence[float], *, grid: tuple[int, int]) -> Box:
+    """The cells of the token grid that a region touches, however little of them.
+
+    Args:
+        region: Left, top, right and bottom, as parts of the picture's width and height.
+        grid: Rows and columns of the token grid.
+
+    Raises:
+        TypeError: `region` is not four numbers.
+        ValueError: It reaches outside, holds nothing, or leaves nothing to keep.
+    """
+    check_region(region)
+    left, top, right, bottom = map(float, region)
+    height, width = grid
+    cells = (
+        math.floor(left * width + _ROUNDING),
+        math.floor(top * height + _ROUNDING),
+        math.ceil(right * width - _ROUNDING),
+        math.ceil(bottom * height - _ROUNDING),
+    )
+    if cells == (0, 0, width, height):
+        raise ValueError(
+            "region is the whole picture, so that nothing of it is kept; make it smaller, or leave "
+            "the picture out"
+        )
+    return cells
+
+
 def prepare(
     image: Image.Image,
     *,
@@ -96,12 +135,13 @@ def prepare(
     crop: CropMode,
     rows: float | int | None,
     stride: int,
+    region: Sequence[float] | None = None,
 ) -> PreparedPrompt:
     """The prompt that a picture becomes.
 
     `top-half` cuts the picture to the model's proportions (`center`, or `top`, which keeps its
     upper edge) or pads it (`pad`, with the colour of its rim where that is even, otherwise white),
-    resizes it and keeps the upper rows.
+    resizes it and keeps the upper rows, or all but `region`.
 
     `place-on-top` never cuts. Even margins are trimmed, so that a subject is as large as in the
     training's panels however much room its picture leaves around it; the rest is fitted, centred,
@@ -114,18 +154,25 @@ def prepare(
         crop: How it gets the canvas's proportions; read by `top-half` only.
         rows: How much is kept, as `keep_rows` takes it.
         stride: Pixels per token, along each side.
+        region: What is drawn, as `region_cells` takes it, all else being kept; with `top-half`
+            only, and `rows` is not read then.
 
     Raises:
-        TypeError: `rows` is no number.
-        ValueError: `image` is not RGB, `layout` or `crop` unknown, `rows` out of range, or nothing
-            is kept in `place-on-top`.
+        TypeError: `rows` is no number, or `region` not four.
+        ValueError: `image` is not RGB, `layout` or `crop` unknown, `rows` or `region` out of range,
+            or nothing is kept in `place-on-top`.
     """
     _check("layout", layout, get_args(Layout))
     _check("crop", crop, get_args(CropMode))
     if image.mode != "RGB":
         raise ValueError(f"image must be RGB, got mode {image.mode}; open it with read_picture")
-    grid_h = image_px[0] // stride
-    kept = keep_rows(rows, grid_h=grid_h)
+    grid_h, grid_w = image_px[0] // stride, image_px[1] // stride
+    cells: Box | None = None
+    if region is not None:
+        if layout == "place-on-top":
+            raise ValueError("region is drawn in a picture as it is, not below one: use top-half")
+        cells = region_cells(region, grid=(grid_h, grid_w))
+    kept = keep_rows(rows, grid_h=grid_h) if cells is None else cells[1]
     if layout == "place-on-top":
         if kept == 0:
             raise ValueError(
@@ -135,14 +182,17 @@ def prepare(
         whole, notes = _place_on_top(image, image_px, kept_px=kept * stride)
     else:
         whole, notes = _fill(image, image_px, crop=crop)
+    left, top, right, bottom = cells or (0, kept, grid_w, grid_h)
+    drawn_box = (left * stride, top * stride, right * stride, bottom * stride)
     shown = whole.copy()
-    shown.paste(UNDRAWN, (0, kept * stride, shown.width, shown.height))
+    shown.paste(UNDRAWN, drawn_box)
     return PreparedPrompt(
         image=shown,
         whole=whole,
         rows=kept,
-        kept_px=kept * stride,
-        notes=(*_rounding(rows, kept, grid_h), *notes),
+        region=cells,
+        drawn_box=drawn_box,
+        notes=(*(_rounding(rows, kept, grid_h) if cells is None else ()), *notes),
     )
 
 
@@ -218,7 +268,7 @@ def seam_preview(image: Image.Image, box: Box) -> Image.Image:
 
     Args:
         image: RGB picture, such as a prompt's, a finished one, or the one a person gave.
-        box: The part to outline, such as `PreparedPrompt.kept_box`; nothing if it is empty.
+        box: The part to outline, such as `PreparedPrompt.outline`; nothing if it is empty.
     """
     zoom = math.ceil(_PREVIEW_PX / max(image.size))
     # Nearest keeps pixels honest: the preview must not look smoother than the picture.

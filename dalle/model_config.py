@@ -12,6 +12,10 @@ from typing import Literal
 LayerMask = Literal["dense", "row", "column", "conv"]
 
 
+TO_DRAW = -1
+"""Stands in an image prompt for a token that is to be drawn, where others behind it are kept."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SequenceConfig:
     """Layout of the joint sequence: `text_len` caption tokens, then `grid_h * grid_w` image tokens.

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from dalle.config import MAX_CANDIDATES, SamplingConfig, WeightType, check_seed
+from dalle.model_config import TO_DRAW
 from dalle.schema import build_config
 from dalle.whole_file import write_whole
 
@@ -46,7 +47,8 @@ class Recipe:
     model: str
     """Fingerprint of the model folder."""
     prompt: tuple[int, ...] = ()
-    """Image tokens that were given rather than drawn, in raster order."""
+    """Image tokens that were given rather than drawn, in raster order: whole rows from the top, or
+    the whole grid with -1 for each token of a rectangle that was drawn."""
     dtype: WeightType = "fp32"
     """Type of the weights that drew it."""
     compiled: bool = False
@@ -54,8 +56,8 @@ class Recipe:
     device: str = "cpu"
     """Kind of device, as torch calls it: each has random numbers of its own."""
 
-    def kept_rows(self, grid: tuple[int, int], *, codes: int) -> int:
-        """How many rows of the token grid were given rather than drawn.
+    def drawn_cells(self, grid: tuple[int, int], *, codes: int) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom, in cells of the token grid, of what was drawn.
 
         A recipe comes from a file that anybody may have written: what it says was given must fit
         the model before it is used.
@@ -65,20 +67,29 @@ class Recipe:
             codes: Size of the model's codebook.
 
         Raises:
-            ValueError: `prompt` is not whole rows, leaves none to draw, or holds other codes.
+            ValueError: What `prompt` leaves to draw is nothing or no rectangle, or it holds other
+                codes.
         """
-        rows, rest = divmod(len(self.prompt), grid[1])
-        if rest or rows >= grid[0]:
-            raise ValueError(
-                f"prompt must be whole rows of {grid[1]} tokens, at most {grid[0] - 1} of them, "
-                f"got {len(self.prompt)} tokens"
-            )
-        if self.prompt and not 0 <= min(self.prompt) <= max(self.prompt) < codes:
+        height, width = grid
+        kept = [token for token in self.prompt if token != TO_DRAW]
+        if kept and not 0 <= min(kept) <= max(kept) < codes:
             raise ValueError(
                 f"prompt must hold tokens from 0 to {codes - 1:,}, got "
-                f"{_shown(min(self.prompt))} to {_shown(max(self.prompt))}"
+                f"{_shown(min(kept))} to {_shown(max(kept))}"
             )
-        return rows
+        rows, rest = divmod(len(self.prompt), width)
+        if not rest and rows < height and len(kept) == len(self.prompt):
+            return (0, rows, width, height)
+        if not rest and rows == height and 0 < len(kept) < len(self.prompt):
+            drawn = np.array(self.prompt).reshape(grid) == TO_DRAW  # h w
+            down, across = np.nonzero(drawn)
+            left, top, right, bottom = across.min(), down.min(), across.max() + 1, down.max() + 1
+            if drawn[top:bottom, left:right].all():
+                return (int(left), int(top), int(right), int(bottom))
+        raise ValueError(
+            f"prompt must be at most {height - 1} whole rows of {width} tokens, or the whole grid "
+            f"with {TO_DRAW} for each token of a rectangle, got {len(self.prompt)} tokens"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

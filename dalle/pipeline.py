@@ -20,6 +20,7 @@ from dalle.data.order import in_groups
 from dalle.device import choose_device
 from dalle.drawing import Drawer, ImagePrompt, Picture, Prepared
 from dalle.folders import model_folder
+from dalle.image_prompt import Region
 from dalle.picture import GeneratedImage, Recipe
 from dalle.ranked import in_order, named_ranker, ranked, ranker_of
 from dalle.request import DrawOptions, ImageOptions, Request, check_request, split_options
@@ -148,7 +149,8 @@ class TextToImage:
 
         Args:
             captions: What to draw; None is the null caption, which says nothing.
-            image: A picture to go on from: its upper rows are kept, the others drawn.
+            image: A picture to go on from: its upper rows, or all of it but a region, are kept, the
+                rest is drawn.
             candidates: Pictures drawn for each caption, at least 1.
             keep: Best pictures returned for each caption; None returns all candidates, ranked.
             seed: A picture depends on its caption, this, its candidate index and the sampling
@@ -163,7 +165,9 @@ class TextToImage:
                 with `image` also, as `dalle.image_prompt.prepare` reads them,
                 `keep_rows`: a fraction of the height or a number of token rows (default 0.5);
                 `layout`: `top-half` (default) or `place-on-top`;
-                `crop`: `center` (default), `top` or `pad`.
+                `crop`: `center` (default), `top` or `pad`;
+                `region`: left, top, right and bottom of what is drawn, each from 0 to 1, instead of
+                all below `keep_rows`.
 
         Raises:
             TypeError: A caption is not a string, or a setting is of another type or unknown.
@@ -238,16 +242,16 @@ class TextToImage:
         return self._stream(prepared, request)
 
     def read_image(self, picture: Picture, **options: Unpack[ImageOptions]) -> ImagePrompt:
-        """The upper part of a given picture, to go on from as `image`: read once, used often.
+        """What is kept of a given picture, to go on from as `image`: read once, used often.
 
         Args:
             picture: PNG, JPEG or WebP, or a picture that Pillow holds.
-            **options: `keep_rows`, `layout` and `crop`, as in `generate`.
+            **options: `keep_rows`, `layout`, `crop` and `region`, as in `generate`.
 
         Raises:
             DataError: The picture cannot be read.
-            TypeError: It is none, or `keep_rows` no number.
-            ValueError: A setting is out of range.
+            TypeError: It is none, or `keep_rows` or `region` no numbers.
+            ValueError: A setting is out of range, or two of them exclude each other.
         """
         return self._drawer.read_image(picture, **options)
 
@@ -257,16 +261,24 @@ class TextToImage:
         Its tokens are taken as they are, where a picture from elsewhere passes through the dVAE.
 
         Raises:
-            TypeError: `keep_rows` is no number.
-            ValueError: It is out of range.
+            TypeError, ValueError: `keep_rows` is no number, or out of range.
             DalleError: Another model drew the picture.
         """
         return self._drawer.first_rows(picture, keep_rows)
 
-    def given_rows(self, recipe: Recipe) -> ImagePrompt:
-        """The rows that the picture of `recipe` went on from, to go on from again as `image`.
+    def all_but(self, picture: GeneratedImage, region: Region) -> ImagePrompt:
+        """A picture that this model drew, its tokens as they are, but for a region to draw anew.
 
-        The recipe holds their tokens, so the picture that they came from is not needed.
+        Raises:
+            TypeError, ValueError: `region` is not four numbers, or out of range.
+            DalleError: Another model drew the picture.
+        """
+        return self._drawer.all_but(picture, region)
+
+    def given_rows(self, recipe: Recipe) -> ImagePrompt:
+        """What the picture of `recipe` went on from, to go on from again as `image`.
+
+        The recipe holds the tokens, so the picture that they came from is not needed.
 
         Raises:
             DalleError: The recipe belongs to another model.

@@ -13,7 +13,7 @@ from dalle.config import (
     check_seed,
     override_sampling,
 )
-from dalle.image_prompt import CropMode, Layout
+from dalle.image_prompt import CropMode, Layout, Region
 from dalle.rerank import LikelihoodRanker, Ranker
 
 
@@ -23,6 +23,7 @@ class DrawOptions(SamplingOptions, total=False):
     keep_rows: float | int | None
     layout: Layout | None
     crop: CropMode | None
+    region: Region | None
 
 
 def split_options(options: DrawOptions) -> tuple[SamplingOptions, ImageOptions]:
@@ -38,9 +39,10 @@ def split_options(options: DrawOptions) -> tuple[SamplingOptions, ImageOptions]:
 class ImageOptions(TypedDict, total=False):
     """The options that a given picture is read by; see `dalle.image_prompt.prepare`."""
 
-    keep_rows: float | int
+    keep_rows: float | int | None
     layout: Layout
     crop: CropMode
+    region: Region | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from PIL import Image
 
+from dalle.ground import Box
 from dalle.picture import GeneratedImage
 
 Painter = Callable[[slice], tuple[Image.Image, ...]]
@@ -23,11 +24,15 @@ class PromptShown:
     seen: Image.Image
     """The same part as the model saw it, through its dVAE."""
     rows: int
-    """Rows of the token grid that were kept."""
+    """Whole rows of the token grid that were kept at the top."""
     rows_in_all: int
     """Rows of the whole grid."""
     notes: tuple[str, ...]
     """What was rounded, cut off or filled in, each a clause."""
+    outline: Box
+    """In pixels, what a person should see a line around: the kept rows, or the drawn region."""
+    region: Box | None = None
+    """In pixels, what was drawn where only a region was; None where all below the kept rows was."""
     whole: Image.Image | None = None
     """The picture with nothing hidden: the original of a completion. None where all of it was
     fitted into the kept part, so that there is nothing to complete."""

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from dalle.config import SamplingConfig
-from dalle.model_config import SequenceConfig
+from dalle.model_config import TO_DRAW, SequenceConfig
 from dalle.seeds import generator
-from dalle.sequence import null_caption
+from dalle.sequence import kept_first, null_caption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +27,9 @@ class Drawn:
     Attributes:
         tokens: Image tokens so far, the prompt's included, shape (c, g, rows_done * w), int64.
         rows_done: Complete rows of the grid, 1 to h.
-        log_probability: Mean natural logarithm of the probability of the tokens drawn so far,
-            by the model as it is (temperature 1, no filter, no guidance), shape (c, g), float32.
+        log_probability: Mean natural logarithm of the probability of the tokens from the first
+            drawn one on, by the model as it is (temperature 1, no filter, no guidance), shape
+            (c, g), float32. Kept ones behind it count too: they tell how well the drawn ones fit.
     """
 
     tokens: Tensor
@@ -198,8 +199,12 @@ def choose(
     if len(logits) > captions:
         scores = guide(conditional, logits[captions:], sampling.guidance_scale)
     drawn = draw(scores, noise, sampling)
-    log_probability = conditional.log_softmax(-1).gather(-1, drawn[..., None]).squeeze(-1)
-    return drawn, log_probability
+    return drawn, log_probability_of(drawn, conditional)
+
+
+def log_probability_of(tokens: Tensor, logits: Tensor) -> Tensor:
+    """Natural logarithms of the probabilities of `tokens` (...) by scores (..., v), float32."""
+    return logits.log_softmax(-1).gather(-1, tokens[..., None]).squeeze(-1)
 
 
 class Decoder(Protocol):
@@ -247,7 +252,8 @@ def sample_tokens(
         candidates: Index of each candidate to draw for every caption (g of them).
         seed: Any integer.
         sampling: Temperature, filters and guidance.
-        image_prompt: First image tokens, shape (c, r), 0 <= r < m; they are kept as they are.
+        image_prompt: First image tokens, shape (c, r), 0 <= r <= m; they are kept as they are,
+            but for those that are `TO_DRAW`, in the same places for all captions.
         chooser: What takes tokens from scores.
 
     Returns:
@@ -286,15 +292,20 @@ def _check_request(
             f"image_prompt must have one row for each of the {len(text_ids)} captions, got shape "
             f"{tuple(image_prompt.shape)}"
         )
-    if image_prompt.shape[1] >= sequence.image_len:
+    to_draw = image_prompt == TO_DRAW
+    if (to_draw != to_draw[:1]).any():
+        raise ValueError("image_prompt must leave the same places of all captions to be drawn")
+    length = image_prompt.shape[1]
+    if length > sequence.image_len or (length == sequence.image_len and not to_draw.any()):
         raise ValueError(
             f"image_prompt must leave some of the {sequence.image_len} image tokens to draw, got "
-            f"{image_prompt.shape[1]}; give fewer rows"
+            f"{length}; give fewer rows"
         )
-    if ((image_prompt < 0) | (image_prompt >= sequence.image_vocab)).any():
+    kept = image_prompt[~to_draw]
+    if ((kept < 0) | (kept >= sequence.image_vocab)).any():
         raise ValueError(
             f"image_prompt must hold tokens from 0 to {sequence.image_vocab - 1}, got "
-            f"{image_prompt.min()} to {image_prompt.max()}; encode it with this model's dVAE"
+            f"{kept.min()} to {kept.max()}; encode it with this model's dVAE"
         )
 
 
@@ -312,7 +323,10 @@ def _draw_rows(
     null = null_caption(sequence).to(text_ids.device).expand_as(text_ids)
     # The null caption, guided away from itself, is itself.
     guided = sampling.guidance_scale != 1 and not torch.equal(text_ids, null)
-    captions, prompt_len = image_prompt.shape
+    captions, prompt_len = len(image_prompt), kept_first(image_prompt[0])
+    behind = image_prompt[:, prompt_len:]  # kept tokens among those that are drawn
+    is_kept = (behind[0] != TO_DRAW).tolist()
+    image_prompt = image_prompt[:, :prompt_len]
     tokens = text_ids.new_empty(captions, len(streams), sequence.image_len)  # c g m
     tokens[:, :, :prompt_len] = image_prompt[:, None]
     log_probability = torch.zeros(tokens.shape[:2], device=tokens.device)  # c g
@@ -328,7 +342,12 @@ def _draw_rows(
         if position == prompt_len or column == 0:
             shape = (sequence.grid_w, sequence.image_vocab)
             row_noise = gumbel_noise(shape, streams)  # g w k
-        drawn, gained = chooser(logits, row_noise[:, column], captions, sampling)  # c g
+        place = position - prompt_len
+        if place < len(is_kept) and is_kept[place]:
+            drawn = behind[:, place, None].expand(-1, len(streams))  # c g
+            gained = log_probability_of(drawn, logits[:captions])
+        else:
+            drawn, gained = chooser(logits, row_noise[:, column], captions, sampling)  # c g
         tokens[:, :, position] = drawn
         log_probability += gained
         if column == sequence.grid_w - 1:

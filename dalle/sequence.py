@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, nll_loss
 
 from dalle.captions import CaptionTokenizer
-from dalle.model_config import SequenceConfig
+from dalle.model_config import TO_DRAW, SequenceConfig
 
 _NOT_SCORED = -100
 
@@ -133,6 +133,12 @@ def fit_caption(
     """
     fitted, was_cut = tokenizer.fit(ids, config.text_len)
     return pad_caption(fitted, config), was_cut
+
+
+def kept_first(image_prompt: Tensor) -> int:
+    """How many tokens of an image prompt, shape (r), come before the first that is to be drawn."""
+    to_draw = (image_prompt == TO_DRAW).nonzero()
+    return int(to_draw[0]) if len(to_draw) else len(image_prompt)
 
 
 def null_caption(config: SequenceConfig) -> Tensor:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import numbers
+from collections.abc import Sequence
+from typing import Any
 
 
 def require_positive(owner: object, *names: str) -> None:
@@ -67,3 +70,24 @@ def require_vocabulary(owner: object) -> None:
     size = getattr(owner, "vocab_size")  # noqa: B009 - the owners share no type
     if size < 257:
         raise ValueError(f"vocab_size must be at least 257 (256 bytes and one merge), got {size}")
+
+
+def check_region(region: Sequence[Any]) -> None:
+    """Refuse what is no part of a picture: left, top, right and bottom, each from 0 to 1.
+
+    Raises:
+        TypeError: `region` is not four numbers.
+        ValueError: It reaches outside, or holds nothing.
+    """
+    are_numbers = isinstance(region, Sequence) and all(
+        isinstance(edge, numbers.Real) and not isinstance(edge, bool) for edge in region
+    )
+    if not are_numbers or len(region) != 4:
+        raise TypeError(f"region must be four numbers, left, top, right, bottom, got {region!r}")
+    left, top, right, bottom = region
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):  # NaN is not either
+        raise ValueError(
+            "region must be left, top, right and bottom as parts of the picture, each from 0 to 1 "
+            "and the first two less than the others, such as 0 0 0.5 1 for its left half, got "
+            f"{' '.join(f'{float(edge):g}' for edge in region)}"
+        )

@@ -12,7 +12,7 @@ Dtype = Literal["auto", "fp32", "bf16", "int8"]
 
 MAX_CANDIDATES = 4096
 """More candidates of one caption than anybody has drawn; guards against a slip of the hand."""
-_BESIDE = ("image", "candidates", "keep", "seed", "ranker", "keep_rows", "layout", "crop")
+_BESIDE = ("image", "candidates", "keep", "seed", "ranker", "keep_rows", "layout", "crop", "region")
 """What calls take beside sampling options; mistyped, it arrives among these."""
 LEAST_ABOVE_0 = 1e-30
 """Smallest temperature and mass above 0: what single precision would round to 0 is refused."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from dalle.config.ranges import require_positive
+from dalle.config.ranges import check_region, require_positive
 from dalle.config.sampling import (
     Dtype,
     SamplingConfig,
@@ -117,6 +117,9 @@ class Generate:
     keep_rows: float | None = None
     """How much of --image or --vary is kept: a part of the height (under 1), or a number of token
     rows; None is half."""
+    region: tuple[float, ...] | None = None
+    """What is drawn of --image or --vary, instead of all below the kept rows: left, top, right and
+    bottom, each from 0 to 1; 0 0 0.5 1 is the left half."""
     prompt_layout: Literal["top-half", "place-on-top"] = "top-half"
     """Keep the upper rows of --image, or fit all of it into them."""
     crop: Literal["center", "top", "pad"] = "center"
@@ -161,6 +164,8 @@ class Generate:
             field.name for field in fields(self) if getattr(self, field.name) != field.default
         }
         self.check_typed(changed)
+        if self.region is not None:
+            self._check_region(self.region)
         if self.keep_rows is not None:
             if self.image is None and self.vary is None:
                 raise ValueError(
@@ -172,6 +177,22 @@ class Generate:
                     "keep_rows must be a part of the height under 1, or a whole number of token "
                     f"rows, got {self.keep_rows:g}"
                 )
+
+    def _check_region(self, region: tuple[float, ...]) -> None:
+        """Refuse a region that is none, or of nothing, or beside what says what is drawn, too."""
+        if len(region) != 4:
+            raise ValueError(f"region must be left, top, right and bottom, got {list(region)}")
+        check_region(region)
+        if self.image is None and self.vary is None:
+            raise ValueError(
+                f"region {list(region)} says what is drawn of a picture; give one with --image or "
+                "--vary"
+            )
+        if self.keep_rows is not None or self.prompt_layout == "place-on-top":
+            raise ValueError(
+                f"region {list(region)} says what is drawn, all else being kept; leave keep_rows "
+                "and prompt_layout out"
+            )
 
     def check_typed(self, names: Set[str]) -> None:
         """Refuse settings that would change nothing, also where they say what the default does.
@@ -203,10 +224,10 @@ class Generate:
             )
 
     @property
-    def rows(self) -> float | int:
+    def rows(self) -> float | int | None:
         """How much of a given picture is kept, as the API takes it."""
         if self.keep_rows is None:
-            return 0.5
+            return None if self.region is not None else 0.5
         return self.keep_rows if 0 < self.keep_rows < 1 else int(self.keep_rows)
 
     @property

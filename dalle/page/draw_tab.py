@@ -177,8 +177,10 @@ class DrawTab:
         """The rows that the next drawing goes on from, and the widget that leaves them out."""
         if begun is None:
             return {self.begun: None, self.goes_on: gr.update(value=False, visible=False)}
-        rows = "the first row" if begun.rows == 1 else f"the first {begun.rows} rows"
-        label = f"Keep {rows} of tokens, which the restored picture was given"
+        kept = "the first row" if begun.rows == 1 else f"the first {begun.rows} rows"
+        if begun.region is not None:
+            kept = "all but a part"
+        label = f"Keep {kept} of tokens, which the restored picture was given"
         return {self.begun: begun, self.goes_on: gr.update(value=True, visible=True, label=label)}
 
     @property

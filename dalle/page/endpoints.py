@@ -99,31 +99,35 @@ class Endpoints:
         request: gr.Request,
         picture: FileData,
         caption: str | None = None,
-        keep_rows: float = 0.5,
+        keep_rows: float | None = None,
         layout: Literal["top-half", "place-on-top"] = "top-half",
         crop: Literal["center", "top", "pad"] = "center",
         candidates: int = 16,
         keep: int | None = None,
         seed: int = 0,
+        region: list[float] | None = None,
     ) -> dict[str, Any]:
-        """Keep the upper rows of a picture and draw the rest, with a caption or freely without one.
+        """Keep a part of a picture and draw the rest, with a caption or freely without one.
 
         Args:
             picture: PNG, JPEG or WebP file, uploaded.
             caption: What the whole picture should show; null draws freely.
-            keep_rows: A part of the height under 1, or a whole number of token rows.
+            keep_rows: How much is kept at the top: a part of the height under 1, or a whole number
+                of token rows; null is half.
             layout: Keep the upper rows, or fit the whole picture into them.
             crop: How the picture becomes square, with the layout top-half.
             candidates: Pictures drawn, of which the best are returned.
             keep: Best pictures returned, at most as many as candidates; null takes up to 4.
             seed: The same seed and settings draw the same pictures.
+            region: Left, top, right and bottom of what is drawn, each from 0 to 1, instead of all
+                below keep_rows.
 
         Returns:
             As generate does.
         """
         settings = self._settings(
             caption=caption, image=_name(picture), keep_rows=keep_rows, layout=layout, crop=crop,
-            candidates=candidates, keep=keep, seed=seed,
+            candidates=candidates, keep=keep, seed=seed, region=region,
         )  # fmt: skip
         with self._service.admission.enter(client_of(request)) as ticket:
             image = self._read(picture, ticket)

@@ -1,8 +1,8 @@
-"""The tab that goes on from a given picture: its upper part is kept, the rest is drawn."""
+"""The tab that goes on from a given picture: a part of it is kept, the rest is drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,12 @@ import gradio as gr
 from dalle.image_prompt import prepare, seam_preview
 from dalle.page import tiles
 from dalle.page.asking import client_of
-from dalle.page.drawn import Collection, Drawn, Earlier
+from dalle.page.drawn import Collection, Drawn
 from dalle.page.easel import Easel, Shared, Updates
 from dalle.page.faults import PageFault, guarded
 from dalle.page.given import Given, given_picture
 from dalle.page.html import html
 from dalle.page.service import Task
-from dalle.page.settings import DrawSettings
 from dalle.page.variations import varying
 from dalle.page.widgets import SettingsPanel
 from dalle.transforms import TRANSFORMS, transform_caption
@@ -25,9 +24,15 @@ from dalle.transforms import TRANSFORMS, transform_caption
 CANDIDATES, KEEP = 16, 9
 SHEET_CANDIDATES = 4
 """Most candidates of each transform when all are drawn."""
-ON_TOP = "Whole picture on top"
-LAYOUTS = {"Keep its top": "top-half", ON_TOP: "place-on-top"}
+TOP, ALL_BUT, ON_TOP = "Keep its top", "All but a part", "Whole picture on top"
+LAYOUTS = {TOP: "top-half", ALL_BUT: "top-half", ON_TOP: "place-on-top"}
 CROPS = {"Cut the centre": "center", "Cut from the top": "top", "Pad": "pad"}
+EDGES = (
+    ("from column", 1, 1), ("from row", 0, 1), ("up to column", 1, 3), ("up to row", 0, 3),
+)  # fmt: skip
+"""Sliders of the part that is drawn: words, axis of the token grid, and quarters of it at first."""
+SHAPE = 3 + len(EDGES)
+"""Widgets that say what is kept of the picture."""
 NO_TRANSFORM = "none"
 EXAMPLE = Path(__file__).parent / "examples" / "fox.png"
 BLANK = (
@@ -58,13 +63,21 @@ class PromptTab:
                 with gr.Row(elem_classes="chosen-actions"):
                     self.example = gr.Button("Try a fox", size="sm", min_width=100)
                 self.layout = gr.Radio(
-                    list(LAYOUTS), value="Keep its top", label="What is kept", min_width=200
+                    list(LAYOUTS), value=TOP, label="What is kept", min_width=200
                 )
                 self.rows = gr.Slider(
                     0, facts.grid[0] - 1, facts.grid[0] // 2, step=1, buttons=[],
                     label="Kept rows of tokens",
                     info=f"Of {facts.grid[0]}; each is {facts.stride} pixels high",
                 )  # fmt: skip
+                with gr.Group(visible=False) as self.part:
+                    self.edges = [
+                        gr.Slider(
+                            0, facts.grid[axis], facts.grid[axis] * share // 4, step=1, buttons=[],
+                            label=f"Drawn {words}", min_width=120,
+                        )
+                        for words, axis, share in EDGES
+                    ]  # fmt: skip
                 self.crop = gr.Radio(list(CROPS), value="Cut the centre", label="To make it square")
                 self.kept = html(BLANK)
             with gr.Column(scale=3, min_width=320, elem_classes="left"):
@@ -103,15 +116,23 @@ class PromptTab:
         easel, panel = self.easel, self.panel
         easel.connect()
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        shape = [self.layout, self.crop, self.rows]
+        shape = [self.layout, self.crop, self.rows, *self.edges]
         self.picture.change(
             self._read, [self.picture, self.given, *shape], [self.given, self.kept],
             concurrency_limit=4, **quiet,
         )  # fmt: skip
         gr.on(
-            [self.layout.change, self.crop.change, self.rows.change],
+            [self.layout.change, self.crop.change, self.rows.change]
+            + [edge.change for edge in self.edges],
             self._show, [self.given, *shape], self.kept, queue=False, trigger_mode="always_last",
             **quiet,
+        )  # fmt: skip
+        self.layout.change(
+            lambda layout: {
+                self.rows: gr.update(visible=layout != ALL_BUT),
+                self.part: gr.update(visible=layout == ALL_BUT),
+            },
+            self.layout, [self.rows, self.part], queue=False, **quiet,
         )  # fmt: skip
         self.example.click(lambda: str(EXAMPLE), None, self.picture, queue=False, **quiet)
         words = [self.transform, self.subject]
@@ -143,9 +164,7 @@ class PromptTab:
         request: gr.Request,
         path: str | None,
         before: Given | None,
-        layout: str,
-        crop: str,
-        rows: float,
+        *shape: Any,
     ) -> Updates:
         """Decode a new picture, once, and show what is kept of it."""
         if path is None:
@@ -156,31 +175,47 @@ class PromptTab:
                 with admission.enter(client_of(request)) as ticket, ticket.aside():
                     image = self.service.uploads.read(path)
                 given = Given(picture=image, name=Path(path).name).named_like(before)
-                return {self.given: given, self.kept: self._show(given, layout, crop, rows)}
+                return {self.given: given, self.kept: self._show(given, *shape)}
         except PageFault as fault:
             note = tiles.status(str(fault), tone="fault")
             return {self.given: None, self.kept: note}
 
-    def _show(self, given: Given | None, layout: str, crop: str, rows: float) -> str:
-        """The part of the picture that is kept, outlined."""
+    def _show(self, given: Given | None, *shape: Any) -> str:
+        """The picture with what is drawn in grey, and what is kept or drawn outlined."""
         if given is None:
             return BLANK
         facts = self.service.facts
+        asked = self._kept(shape)
         try:
             prepared = prepare(
                 given.picture,
                 image_px=facts.image_px,
-                layout=LAYOUTS.get(layout, layout),  # type: ignore[arg-type]
-                crop=CROPS.get(crop, crop),  # type: ignore[arg-type]
-                rows=int(rows),
+                layout=asked["layout"],
+                crop=asked["crop"],
+                rows=None if (rows := asked.get("keep_rows")) is None else int(rows),
                 stride=facts.stride,
+                region=asked.get("region"),
             )
-        except ValueError as err:
+        except (TypeError, ValueError) as err:
             return tiles.status(str(err), tone="notice")
         notes = "; ".join(prepared.notes)
-        shown = seam_preview(prepared.image, prepared.kept_box)
-        alt = f"The picture as the model is given it; the upper {int(rows)} rows are kept"
-        return tiles.framed(shown, alt, notes)
+        shown = seam_preview(prepared.image, prepared.outline)
+        what = f"the upper {prepared.rows} rows are kept"
+        if prepared.region is not None:
+            what = "all but the outlined part is kept"
+        return tiles.framed(shown, f"The picture as the model is given it; {what}", notes)
+
+    def _kept(self, shape: Sequence[Any]) -> dict[str, Any]:
+        """What the widgets of the given picture ask for."""
+        layout, crop, rows, *edges = shape
+        asked = {"layout": LAYOUTS.get(layout, layout), "crop": CROPS.get(crop, crop)}
+        if layout != ALL_BUT:
+            return {**asked, "keep_rows": rows}
+        grid = self.service.facts.grid
+        sizes = [grid[axis] for _, axis, _ in EDGES]
+        if all(isinstance(edge, int | float) for edge in edges):
+            edges = [edge / size for edge, size in zip(edges, sizes, strict=True)]
+        return {**asked, "region": edges}
 
     def _word(self, transform: str, subject: str) -> Updates:
         """The caption that a transform is asked for with."""
@@ -198,17 +233,14 @@ class PromptTab:
         self,
         request: gr.Request,
         given: Given | None,
-        layout: str,
-        crop: str,
-        rows: float,
-        caption: str,
-        earlier: Earlier,
         *values: Any,
     ) -> Iterator[Updates]:
+        shape, (caption, earlier, *asked) = values[:SHAPE], values[SHAPE:]
+
         def steps() -> Iterator[Updates]:
             there = _there(given)
-            settings = self._settings(
-                values, name=there.name, layout=layout, crop=crop, rows=rows, caption=caption
+            settings = self.panel.read(
+                asked, caption=caption, image=there.name, **self._kept(shape)
             )
             task = Task(settings=settings, picture=there.picture)
             shown = self.panel.showing_seed(settings)
@@ -220,29 +252,23 @@ class PromptTab:
         self,
         request: gr.Request,
         given: Given | None,
-        layout: str,
-        crop: str,
-        rows: float,
-        subject: str,
-        earlier: Earlier,
         *values: Any,
     ) -> Iterator[Updates]:
-        del layout, crop  # a transform always has the whole picture on top
+        (_, _, rows, *_), (subject, earlier, *asked) = values[:SHAPE], values[SHAPE:]
 
         def steps() -> Iterator[Updates]:
             there = _there(given)
-            candidates, _, *others = values  # whatever a browser sent, until it is read
+            candidates, _, *others = asked  # whatever a browser sent, until it is read
             if isinstance(candidates, int | float):
                 candidates = min(candidates, SHEET_CANDIDATES)
             tasks, seeded = [], self.panel.settled((candidates, 1, *others))
             for one in TRANSFORMS:
-                settings = self._settings(
+                settings = self.panel.read(
                     seeded,
-                    name=there.name,
-                    layout="place-on-top",
-                    crop="center",
-                    rows=rows,
                     caption=_transformed(one.name, subject),
+                    image=there.name,
+                    keep_rows=rows,
+                    layout="place-on-top",  # as a transform always has it
                 )
                 tasks.append(Task(settings=settings, picture=there.picture))
             shown = {**self.panel.showing_seed(tasks[0].settings), self.layout: ON_TOP}
@@ -254,38 +280,23 @@ class PromptTab:
 
         yield from self.easel.guarded(steps)
 
-    def _settings(
-        self,
-        values: Any,
-        *,
-        name: str,
-        layout: str,
-        crop: str,
-        rows: float,
-        caption: str,
-    ) -> DrawSettings:
-        return self.panel.read(
-            values,
-            caption=caption,
-            image=name,
-            keep_rows=rows,
-            layout=LAYOUTS.get(layout, layout),
-            crop=CROPS.get(crop, crop),
-        )
-
     def showing(self, drawn: Drawn) -> Updates:
         """The widgets as they were for `drawn`, if it was drawn here."""
         settings = drawn.settings[0]
-        layouts = {value: name for name, value in LAYOUTS.items()}
+        layouts = {"top-half": TOP, "place-on-top": ON_TOP}
         crops = {value: name for name, value in CROPS.items()}
         updates: Updates = {
             self.caption: settings.caption or "",
-            self.layout: layouts[settings.layout],
+            self.layout: layouts[settings.layout] if settings.region is None else ALL_BUT,
             self.crop: crops[settings.crop],
             **self.panel.filled(settings),
         }
         if type(settings.keep_rows) is int:
             updates[self.rows] = settings.keep_rows
+        if settings.region is not None:
+            grid = self.service.facts.grid
+            for slider, part, (_, axis, _) in zip(self.edges, settings.region, EDGES, strict=True):
+                updates[slider] = round(part * grid[axis])
         if drawn.picture is not None and settings.image is not None:
             given = Given(picture=drawn.picture, name=settings.image)
             updates |= {self.picture: drawn.picture, self.given: given}
@@ -295,7 +306,8 @@ class PromptTab:
     def restored_parts(self) -> list[Any]:
         """The components that `showing` changes."""
         return [
-            *(self.caption, self.layout, self.crop, self.rows, self.picture, self.given),
+            *(self.caption, self.layout, self.crop, self.rows, *self.edges),
+            *(self.picture, self.given),
             *self.panel.inputs,
         ]
 

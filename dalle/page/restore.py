@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from dalle.image_prompt import Region
 from dalle.page.facts import ModelFacts
 from dalle.page.faults import PageFault
 from dalle.page.limits import Limits
@@ -35,25 +36,29 @@ def read_settings(path: object, limits: Limits) -> Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Begun:
-    """The rows that an earlier picture went on from, to go on from again."""
+    """What an earlier picture went on from, to go on from again."""
 
     recipe: Recipe
     """Holds their tokens."""
     file: str
-    """Name of that picture's file; the rows are its first, so code to copy takes them from it."""
+    """Name of that picture's file, which has kept it, so that code to copy takes it from there."""
     rows: int
-    """How many, at least 1."""
+    """Whole rows at the top."""
+    region: Region | None = None
+    """What was drawn, where that is not all below them."""
 
     def task(self, settings: DrawSettings) -> Task:
-        """Draw `settings` below these rows.
+        """Draw `settings` below these rows, or in this region.
 
         Raises:
             PageFault: The caption is blank, where that picture has one: there is no command that
-                draws its rows without it.
+                goes on from it without.
         """
         if settings.caption is None and self.recipe.caption:
             raise PageFault("a caption must not be empty; write what to draw, such as 'a fox'")
-        settings = replace(settings, vary=self.file, keep_rows=self.rows, own_caption=True)
+        settings = replace(
+            settings, vary=self.file, keep_rows=self.rows, region=self.region, own_caption=True
+        )
         return Task(settings=settings, begun=self.recipe)
 
 
@@ -61,13 +66,18 @@ def begun_by(recipe: Recipe, facts: ModelFacts, *, file: str) -> Begun | None:
     """What the picture of `recipe` went on from; None if it was drawn as a whole.
 
     Raises:
-        PageFault: Its rows do not fit the model.
+        PageFault: It does not fit the model.
     """
     try:
-        rows = recipe.kept_rows(facts.grid, codes=facts.codebook_size)
+        drawn = recipe.drawn_cells(facts.grid, codes=facts.codebook_size)
     except ValueError as err:
         raise PageFault(f"the picture's settings do not fit this model: {err}") from err
-    return Begun(recipe=recipe, file=file, rows=rows) if rows else None
+    height, width = facts.grid
+    left, top, right, bottom = drawn
+    region = (left / width, top / height, right / width, bottom / height)
+    if drawn == (0, top, width, height):
+        return Begun(recipe=recipe, file=file, rows=top) if top else None
+    return Begun(recipe=recipe, file=file, rows=top, region=region)
 
 
 def settings_of(recipe: Recipe, *, model: str = "emoji") -> DrawSettings:

@@ -275,7 +275,8 @@ class _Job:
         options: dict[str, Any] = {**settings.options(), "keep": None}
         if prompt is not None:
             # Already read, so there is nothing left to say about how.
-            options = {name: options[name] for name in options if name not in _PROMPT_OPTIONS}
+            read = settings.image_options()
+            options = {name: options[name] for name in options if name not in read}
         try:
             frames = self._model.stream(settings.caption, image=prompt, **options)
         except ValueError as err:  # such as a ranker that this model has not
@@ -297,18 +298,15 @@ class _Job:
         """What a task goes on from."""
         settings = task.settings
         if task.own is not None:
+            if settings.region is not None:
+                return self._model.all_but(task.own, settings.region)
             return self._model.first_rows(task.own, settings.keep_rows)
         try:
             if task.begun is not None:
                 return self._model.given_rows(task.begun)
             if task.picture is None:
                 return None
-            return self._model.read_image(
-                task.picture,
-                keep_rows=settings.keep_rows,
-                layout=settings.layout,
-                crop=settings.crop,
-            )
+            return self._model.read_image(task.picture, **settings.image_options())
         except (ValueError, DalleError) as err:  # such as a layout that needs more rows
             raise PageFault(str(err)) from err
 
@@ -334,6 +332,3 @@ class _Job:
     @property
     def _seconds(self) -> float:
         return time.monotonic() - self._started
-
-
-_PROMPT_OPTIONS = frozenset({"keep_rows", "layout", "crop"})

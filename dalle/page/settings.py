@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, get_args
 
 from dalle.config import SamplingConfig, check_seed, override_sampling
-from dalle.image_prompt import CropMode, Layout
+from dalle.image_prompt import CropMode, Layout, Region, region_cells
 from dalle.image_prompt import keep_rows as rows_kept
 from dalle.page.faults import PageFault
 from dalle.page.limits import Limits
@@ -42,6 +42,7 @@ class Asked(TypedDict, total=False):
     keep_rows: object
     layout: object
     crop: object
+    region: object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,14 +72,17 @@ class DrawSettings:
     """How `image` is laid out; see `dalle.image_prompt`."""
     crop: CropMode = "center"
     """How `image` is cut; see `dalle.image_prompt`."""
+    region: Region | None = None
+    """What is drawn of a given picture, instead of all below `keep_rows`: left, top, right and
+    bottom, each from 0 to 1."""
     model: str = "emoji"
     """Name of a bundled model, or a model folder."""
 
     def options(self) -> dict[str, Any]:
         """The keywords of `TextToImage.generate` and `stream`, but for caption and picture.
 
-        `keep_rows`, `layout` and `crop` are among them only with `image`: pictures of the model's
-        own go through `TextToImage.first_rows`, which takes `keep_rows` itself.
+        `keep_rows` or `region`, `layout` and `crop` are among them only with `image`: pictures of
+        the model's own go through `TextToImage.first_rows` or `all_but`, which take them.
         """
         options: dict[str, Any] = {
             "candidates": self.candidates,
@@ -90,8 +94,13 @@ class DrawSettings:
         if self.ranker is not None:
             options["ranker"] = self.ranker
         if self.image is not None:
-            options |= {"keep_rows": self.keep_rows, "layout": self.layout, "crop": self.crop}
+            options |= self.image_options()
         return options
+
+    def image_options(self) -> dict[str, Any]:
+        """The keywords of `TextToImage.read_image`."""
+        what = {"keep_rows": self.keep_rows} if self.region is None else {"region": self.region}
+        return {**what, "layout": self.layout, "crop": self.crop}
 
 
 def draw_settings(
@@ -99,7 +108,7 @@ def draw_settings(
     *,
     default: SamplingConfig,
     codebook_size: int,
-    grid_h: int,
+    grid: tuple[int, int],
     model: str = "emoji",
     **asked: Unpack[Asked],
 ) -> DrawSettings:
@@ -113,7 +122,7 @@ def draw_settings(
         limits: The page's limits.
         default: The model's recommended sampling settings.
         codebook_size: Codes of the model's codebook, the most that `top_k` can keep.
-        grid_h: Rows of the model's token grid.
+        grid: Rows and columns of the model's token grid.
         model: The model's name or folder, as snippets should name it.
         **asked: The values, of any type.
 
@@ -139,7 +148,8 @@ def draw_settings(
         ranker=_choice("ranker", asked.get("ranker"), RANKERS, None),
         image=image,
         vary=vary,
-        keep_rows=_keep_rows(asked.get("keep_rows"), grid_h=grid_h),
+        keep_rows=_keep_rows(asked.get("keep_rows"), grid_h=grid[0]),
+        region=_region(asked, grid),
         layout=_choice("layout", asked.get("layout"), get_args(Layout), "top-half"),
         crop=_choice("crop", asked.get("crop"), get_args(CropMode), "center"),
         model=model,
@@ -240,6 +250,22 @@ def _keep_rows(value: object, *, grid_h: int) -> float | int:
         ) from err
     assert number is not None, "only None itself is no number"
     return number
+
+
+def _region(asked: Asked, grid: tuple[int, int]) -> Region | None:
+    region = asked.get("region")
+    if region is None:
+        return None
+    if asked.get("layout") == "place-on-top" or asked.get("keep_rows") is not None:
+        raise PageFault("region says what is drawn by itself; leave keep_rows and the layout out")
+    if not isinstance(region, list | tuple):
+        raise PageFault(f"region must be four numbers, got {_shown(region)}")
+    try:
+        region_cells(region, grid=grid)
+    except (TypeError, ValueError) as err:
+        raise PageFault(f"{err!s:.300}") from err
+    left, top, right, bottom = map(float, region)
+    return left, top, right, bottom
 
 
 def _choice(name: str, value: object, known: tuple[Choice, ...], default: Choice | None) -> Any:

@@ -31,9 +31,11 @@ def as_python(settings: DrawSettings, dtype: WeightType) -> str:
         lines[2] = "from dalle import TextToImage, read_recipe"
         lines += [
             f"earlier = model.redraw(read_recipe(Path({settings.vary!r})))",
-            f"first_rows = model.first_rows(earlier, {settings.keep_rows!r})",
+            f"kept = model.first_rows(earlier, {settings.keep_rows!r})"
+            if settings.region is None
+            else f"kept = model.all_but(earlier, {settings.region!r})",
         ]
-        options = {"image": "first_rows", **options}
+        options = {"image": "kept", **options}
     lines += ["drawn = model.generate(", f"    {settings.caption!r},"]
     lines += [f"    {name}={value}," for name, value in options.items()]
     lines += [
@@ -77,15 +79,18 @@ def as_command_line(settings: DrawSettings, dtype: WeightType) -> str:
 
 def _picture_flags(settings: DrawSettings) -> list[str]:
     """Flags of the picture that is gone on from, if there is one."""
+    kept = [f"--keep-rows={settings.keep_rows!r}"]
+    if settings.region is not None:
+        kept = [f"--region={list(settings.region)}"]
     if settings.image is not None:
         return [
             f"--image={settings.image}",
-            f"--keep-rows={settings.keep_rows!r}",
-            f"--prompt-layout={settings.layout}",
+            *kept,
+            *([f"--prompt-layout={settings.layout}"] if settings.region is None else []),
             *([f"--crop={settings.crop}"] if settings.layout == "top-half" else []),
         ]
     if settings.vary is not None:
-        return [f"--vary={settings.vary}", f"--keep-rows={settings.keep_rows!r}"]
+        return [f"--vary={settings.vary}", *kept]
     return []
 
 

@@ -146,7 +146,7 @@ def check(facts: ModelFacts, limits: Limits, asked: Mapping[str, Any]) -> DrawSe
         limits,
         default=facts.sampling,
         codebook_size=facts.codebook_size,
-        grid_h=facts.grid[0],
+        grid=facts.grid,
         model=facts.name,
         **asked,
     )

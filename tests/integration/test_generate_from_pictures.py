@@ -52,6 +52,31 @@ def test_a_picture_is_completed_without_a_caption(generate: Generate, given: Pat
         assert shown.width == 4 * (128 + 8) + 8, "what was given, two completions, the original"
 
 
+def test_a_region_of_a_picture_is_drawn_anew(
+    generate: Generate, given: Path, tmp_path: Path
+) -> None:
+    words = ("--candidates", "2", "--region", "0.5", "0", "1", "0.5")
+    status, out, err = generate(FOX, "--image", str(given), *words)
+    assert (status, err) == (0, "")
+    assert "drew 8 x 8 px at 8, 0 and kept the rest: " in out
+    status, out, _ = generate(FOX, "--image", str(given), *words, "--json")
+    assert status == 0
+    report = json.loads(out)
+    assert report["prompt"]["region"] == [8, 0, 16, 8]
+    first = Path(report["captions"][0]["images"][0]["file"])
+    again = tmp_path / "again"
+    status, out, _ = generate("--like", str(first), "--out", str(again), "--json")
+    assert status == 0
+    assert pixels(Path(json.loads(out)["captions"][0]["images"][0]["file"])) == pixels(first)
+    status, out, _ = generate(
+        "two apples", "--vary", str(first), "--region", "[0, 0.5, 1, 1]", "--json", "--out",
+        str(again), "--candidates", "1", "--seed", "9",
+    )  # fmt: skip
+    assert status == 0
+    other = read_recipe(Path(json.loads(out)["captions"][0]["images"][0]["file"]))
+    assert (other.caption, other.prompt[8:]) == ("two apples", (-1,) * 8)
+
+
 def test_variations_keep_the_first_rows(generate: Generate, tmp_path: Path) -> None:
     _, out, _ = generate(FOX, "--candidates", "1", "--seed", "3", "--json")
     first = Path(json.loads(out)["captions"][0]["images"][0]["file"])

@@ -92,8 +92,8 @@ def test_rows_that_are_no_number_are_refused(requested: Any) -> None:
 def test_a_picture_of_the_models_size_is_taken_as_it_is() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     found = made(Image.fromarray(noise), rows=5)
-    assert (found.rows, found.kept_px) == (5, 20)
-    assert found.kept_box == (0, 0, 64, 20)
+    assert (found.rows, found.drawn_box[1]) == (5, 20)
+    assert found.outline == (0, 0, 64, 20)
     assert (array(found.whole) == noise).all()
     assert (array(found.image)[:20] == noise[:20]).all()
     assert (array(found.image)[20:] == UNDRAWN).all()
@@ -140,7 +140,7 @@ def test_padding_is_white_where_the_rim_is_not_even() -> None:
 
 def test_canvases_need_not_be_square() -> None:
     found = made(stripes(upright=False), image_px=(32, 96), stride=8, rows=0.3)
-    assert (found.rows, found.kept_px, found.image.size) == (1, 8, (96, 32))
+    assert (found.rows, found.drawn_box[1], found.image.size) == (1, 8, (96, 32))
     assert found.notes == ("0.3 of 4 rows is 1 row",)
     assert (array(found.whole)[16, [5, 48, 90]] == [RED, GREEN, BLUE]).all()
 
@@ -266,9 +266,11 @@ def test_any_picture_fits_any_model(
         stride=stride, layout=layout, crop=crop, rows=rows,
     )  # fmt: skip
     assert found.image.size == found.whole.size == (grid[1] * stride, grid[0] * stride)
-    assert (found.rows, found.kept_px) == (rows, rows * stride)
-    assert (array(found.image)[found.kept_px :] == UNDRAWN).all()
-    assert (array(found.image)[: found.kept_px] == array(found.whole)[: found.kept_px]).all()
+    assert (found.rows, found.drawn_box[1]) == (rows, rows * stride)
+    assert (array(found.image)[found.drawn_box[1] :] == UNDRAWN).all()
+    assert (
+        array(found.image)[: found.drawn_box[1]] == array(found.whole)[: found.drawn_box[1]]
+    ).all()
 
 
 def test_the_given_picture_is_left_alone() -> None:

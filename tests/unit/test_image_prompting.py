@@ -151,7 +151,7 @@ def test_a_large_picture_has_the_same_tokens_by_whatever_way(tiny_pipeline: Text
 def test_what_is_no_picture_is_refused(tiny_pipeline: TextToImage, tmp_path: Path) -> None:
     bad = tmp_path / "not-a-picture.png"
     bad.write_bytes(b"GIF89a")
-    with pytest.raises(DataError, match="damaged, or is not PNG, JPEG or WebP"):
+    with pytest.raises(DataError, match="is a GIF, not PNG, JPEG or WebP"):
         tiny_pipeline.generate(FOX, image=bad)
     with pytest.raises(DataError, match=r"missing\.png"):
         tiny_pipeline.generate(FOX, image=tmp_path / "missing.png")

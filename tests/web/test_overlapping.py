@@ -76,6 +76,6 @@ def draw_elsewhere(service: Service) -> list[Progress]:
     facts = service.facts
     settings = draw_settings(
         service.limits, default=facts.sampling, codebook_size=facts.codebook_size,
-        grid_h=facts.grid[0], caption="a fox", candidates=1,
+        grid=facts.grid, caption="a fox", candidates=1,
     )  # fmt: skip
     return list(service.draw([Task(settings=settings)], client="somebody", key="prompt me"))

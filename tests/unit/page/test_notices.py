@@ -45,7 +45,7 @@ def test_a_stopped_job_still_says_what_was_cut(
     service = service_of(tiny_model, tiny_pipeline, tmp_path)
     facts = service.facts
     settings = draw_settings(
-        Limits(), default=facts.sampling, codebook_size=facts.codebook_size, grid_h=facts.grid[0],
+        Limits(), default=facts.sampling, codebook_size=facts.codebook_size, grid=facts.grid,
         caption="a fox on a blue background " * 6, candidates=40,
     )  # fmt: skip
     steps = service.draw([Task(settings=settings)], client="me", key="tab")

@@ -98,13 +98,14 @@ def test_a_picture_drawn_as_a_whole_begins_with_nothing(
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        ((1,) * 5, "whole rows of 4 tokens, at most 3 of them, got 5 tokens"),
-        ((1,) * 16, "at most 3 of them, got 16 tokens"),
+        ((1,) * 5, "at most 3 whole rows of 4 tokens, or the whole grid with -1 .* got 5 tokens"),
+        ((1,) * 16, "at most 3 whole rows .* got 16 tokens"),
         ((1, 2, 3, 32), "must hold tokens from 0 to 31, got 1 to 32"),
-        ((1, 2, 3, -1), "must hold tokens from 0 to 31, got -1 to 3"),
+        ((1, 2, 3, -2), "must hold tokens from 0 to 31, got -2 to 3"),
+        ((1, 2, 3, -1), "at most 3 whole rows .* got 4 tokens"),
         ((1, 2, 3, 10**40), r"must hold tokens from 0 to 31, got 1 to 1000"),
     ],
-    ids=["part of a row", "everything", "too large", "negative", "huge"],
+    ids=["part of a row", "everything", "too large", "negative", "part", "huge"],
 )
 def test_forged_rows_are_refused(
     prompt: tuple[int, ...],

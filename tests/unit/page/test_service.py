@@ -31,7 +31,7 @@ def settings_for(facts: ModelFacts, caption: str = "a fox", **asked: Any) -> Dra
         Limits(),
         default=facts.sampling,
         codebook_size=facts.codebook_size,
-        grid_h=facts.grid[0],
+        grid=facts.grid,
         **{"caption": caption, "candidates": 3, **asked},
     )
 

@@ -23,7 +23,7 @@ MODEL = SamplingConfig(temperature=0.8, top_k=None, top_p=0.85, guidance_scale=1
 
 def asked(**values: Any) -> DrawSettings:
     values.setdefault("caption", "a fox")
-    return draw_settings(LIMITS, default=MODEL, codebook_size=32, grid_h=4, **values)
+    return draw_settings(LIMITS, default=MODEL, codebook_size=32, grid=(4, 4), **values)
 
 
 def test_what_is_left_out_is_the_models_and_the_pages_choice() -> None:
@@ -32,7 +32,7 @@ def test_what_is_left_out_is_the_models_and_the_pages_choice() -> None:
     assert (settings.candidates, settings.keep, settings.seed) == (16, 4, 0)
     assert settings == asked(candidates=None, keep=None, seed=None, top_k=None, ranker=None)
     small = draw_settings(
-        Limits(candidates=3), default=MODEL, codebook_size=32, grid_h=4, caption="a fox"
+        Limits(candidates=3), default=MODEL, codebook_size=32, grid=(4, 4), caption="a fox"
     )
     assert (small.candidates, small.keep) == (3, 3), "no more than the page allows"
     assert asked(candidates=2).keep == 2
@@ -112,7 +112,7 @@ FIELDS = (
 def test_whatever_is_sent_is_drawable_or_refused(values: dict[str, Any]) -> None:
     """The pipeline's own door must never be the one that refuses."""
     try:
-        settings = draw_settings(LIMITS, default=MODEL, codebook_size=32, grid_h=4, **values)
+        settings = draw_settings(LIMITS, default=MODEL, codebook_size=32, grid=(4, 4), **values)
     except PageFault:
         return
     options = settings.options()

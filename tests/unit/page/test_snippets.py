@@ -95,6 +95,19 @@ def test_a_command_names_the_given_picture(keep_rows: float | int, rows: float |
     assert (found.vary, found.rows, found.captions) == (Path("own.png"), rows, ())
 
 
+def test_a_command_names_the_region_that_is_drawn() -> None:
+    region = (0.0, 0.25, 0.5, 1.0)
+    found = typed(as_command_line(settings(image="fox.png", region=region, crop="pad"), DTYPE))
+    assert (found.image, found.region, found.crop) == (Path("fox.png"), region, "pad")
+    found = typed(as_command_line(settings(vary="own.png", region=region), DTYPE))
+    assert (found.vary, found.region, found.rows) == (Path("own.png"), region, None)
+    program = as_python(settings(vary="own.png", region=region), DTYPE)
+    assert "kept = model.all_but(earlier, (0.0, 0.25, 0.5, 1.0))" in program
+    assert "region=(0.0, 0.25, 0.5, 1.0)" in as_python(
+        settings(image="a.png", region=region), DTYPE
+    )
+
+
 # ------------------------------------------------------------------------------- what they draw
 
 
