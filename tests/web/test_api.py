@@ -82,6 +82,10 @@ def test_up_to_four_pictures_are_kept_unless_said(client: Client) -> None:
 def test_complete_transform_and_rank_take_uploads(client: Client, uploaded: Any) -> None:
     whole = client.predict(uploaded, candidates=1, keep=1, api_name="/complete")
     assert whole["caption"] == ""
+    part = {"region": [0.5, 0.5, 1, 1], "caption": "a fox", "candidates": 1}
+    answer = client.predict(uploaded, **part, api_name="/complete")
+    with Image.open(answer["images"][0]["file"]) as image:
+        assert json.loads(image.info["parameters"])["prompt"].count(-1) == 64
     sketch = client.predict(
         uploaded, to="sketch", subject="fox", candidates=1, keep=1, api_name="/transform"
     )

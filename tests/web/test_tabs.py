@@ -40,6 +40,22 @@ def test_an_uploaded_picture_is_completed(page: Page) -> None:
     assert page.locator(".chosen:visible h2").inner_text() == "(no caption)"
 
 
+def test_a_part_of_a_picture_is_drawn_anew(page: Page) -> None:
+    open_tab(page, "Image prompt")
+    page.get_by_role("button", name="Try a fox").click()
+    page.get_by_alt_text(re.compile("the upper 8 rows are kept")).wait_for()
+    page.get_by_role("radio", name="All but a part").check()
+    page.get_by_alt_text(re.compile("all but the outlined part is kept")).wait_for()
+    page.get_by_label("Kept rows of tokens").first.wait_for(state="hidden")
+    for label, value in {"from row": 10, "up to row": 13, "from column": 9}.items():
+        set_number(page, f"Drawn {label}", value)
+    use_settings(page, candidates=1)
+    page.get_by_role("button", name="Complete").click()
+    wait_for_status(page, DRAWN)
+    page.get_by_text("Copy as Python or command line").filter(visible=True).click()
+    page.get_by_text("--region=[0.5625, 0.625, 0.75, 0.8125]").filter(visible=True).wait_for()
+
+
 def test_a_transform_writes_the_caption(page: Page) -> None:
     open_tab(page, "Image prompt")
     page.get_by_role("button", name="Try a fox").click()

@@ -82,6 +82,12 @@ def test_numbers_come_as_sliders_and_json_send_them() -> None:
         ({"keep_rows": -1}, "keep_rows must be"),
         ({"keep_rows": math.nan}, "keep_rows must be .*, got nan"),
         ({"keep_rows": "half"}, "keep_rows must be a number, got 'half'"),
+        ({"region": [0, 0, 1, 1]}, "region is the whole picture"),
+        ({"region": [0, 0, 2, 1]}, "each from 0 to 1"),
+        ({"region": [0, "a", 1, 1]}, "region must be four numbers, left, top, right, bottom, got"),
+        ({"region": "left"}, "region must be four numbers, got 'left'"),
+        ({"region": [0, 0, 0.5, 1], "keep_rows": 2}, "leave keep_rows and the layout out"),
+        ({"region": [0, 0, 0.5, 1], "layout": "place-on-top"}, "leave keep_rows and the layout"),
         ({"image": "a.png", "vary": "b.png"}, "one picture to go on from, not two"),
         ({"image": 3}, "image must be a picture's file, got 3"),
         ({"image": "/"}, "image must be a picture's file"),
@@ -104,7 +110,7 @@ JUNK: st.SearchStrategy[object] = st.one_of(
 )  # fmt: skip
 FIELDS = (
     "caption", "candidates", "keep", "seed", "temperature", "top_k", "top_p", "guidance_scale",
-    "ranker", "image", "vary", "keep_rows", "layout", "crop",
+    "ranker", "image", "vary", "keep_rows", "layout", "crop", "region",
 )  # fmt: skip
 
 
@@ -135,6 +141,13 @@ def test_a_given_picture_is_named_without_the_servers_folders() -> None:
     assert settings.image == "fox.png"
     assert settings.options()["layout"] == "top-half"
     assert "layout" not in asked(vary="fox.png").options()
+
+
+def test_a_region_takes_the_place_of_rows() -> None:
+    options = asked(image="fox.png", region=[0, 0, 0.5, 1]).options()
+    assert options["region"] == (0.0, 0.0, 0.5, 1.0)
+    assert "keep_rows" not in options
+    assert "region" not in asked(vary="fox.png", region=[0, 0, 0.5, 1]).options()
 
 
 def test_captions_stay_as_they_were_written() -> None:
