@@ -112,13 +112,13 @@ class Endpoints:
         Args:
             picture: PNG, JPEG or WebP file, uploaded.
             caption: What the whole picture should show; null draws freely.
-            keep_rows: Kept at the top: a part of the height under 1, or a number of token rows; null is half.
+            keep_rows: Kept at the top: a part of the height, or token rows; null is half.
             layout: Keep the upper rows, or fit the whole picture into them.
             crop: How the picture becomes square, with the layout top-half.
             candidates: Pictures drawn, of which the best are returned.
             keep: Best pictures returned, at most as many as candidates; null takes up to 4.
             seed: The same seed and settings draw the same pictures.
-            region: Left, top, right and bottom of what is drawn, from 0 to 1, instead of all below rows.
+            region: Left, top, right, bottom of what is drawn, 0 to 1; null is all below.
 
         Returns:
             As generate does.

@@ -5,10 +5,12 @@
 
     python docs/results/figures.py best emoji docs/results/emoji-cpu-best.png
     python docs/results/figures.py completions emoji docs/results/emoji-transforms/completions.png
+    python docs/results/figures.py regions emoji docs/results/emoji-cpu-regions.png
 
 The sheet is unselected: one candidate for each of 32 fixed captions, seed 0, candidate 0. `best`
 shows for the same captions what `dalle generate` would: the first of 16 as the model ranks them.
 `completions` is the figure of Image GPT: upper halves, completed without a caption, unselected.
+`regions` takes the model's own first pictures, and draws a part of each anew: the first of 32.
 
 emoji-cpu-dvae-curve.png, the first decoder's `curves`, cannot be drawn again: its vae.jsonl was not
 kept.
@@ -86,6 +88,18 @@ COMPLETED = (
 COMPLETIONS = 6
 """Candidates 0 on, in the order in which they were drawn."""
 
+REGIONS = (
+    ("a dog next to a pizza", (0.0, 0.0, 0.5, 1.0), "an apple next to a pizza"),
+    ("a fox above a car", (0.0, 0.0, 1.0, 0.5), "a cat above a car"),
+    ("an owl", (0.125, 0.1875, 0.875, 0.5625), "an owl with sunglasses"),
+    ("a pizza", (0.375, 0.375, 0.75, 0.75), "a pizza"),
+    ("a fox on a blue background", (0.125, 0.0625, 0.9375, 0.9375), "a dog on a blue background"),
+    ("two apples", (0.5, 0.0, 1.0, 1.0), "an apple next to a banana"),
+    ("a pig", (0.5, 0.0, 1.0, 1.0), "a pig"),
+    ("a robot", (0.0, 0.0, 1.0, 0.375), "a robot with a hat"),
+)
+"""What is drawn first, the part of it that is drawn anew, and the caption for that."""
+
 COLUMNS = 8
 
 _VAE_CURVES = {"reconstruction": "training", "heldout_reconstruction": "held out"}
@@ -144,7 +158,7 @@ STAGES = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw one figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("figure", choices=("curves", "sheet", "best", "completions"))
+    parser.add_argument("figure", choices=("curves", "sheet", "best", "completions", "regions"))
     parser.add_argument(
         "source", help="folder of the runs' metrics (transformer.jsonl, ...), or a model"
     )
@@ -154,6 +168,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         draw_curves(Path(chosen.source), chosen.out)
     elif chosen.figure == "completions":
         draw_completions(chosen.source, chosen.out)
+    elif chosen.figure == "regions":
+        draw_regions(chosen.source, chosen.out)
     else:
         draw_sheet(chosen.source, chosen.out, candidates=16 if chosen.figure == "best" else 1)
     return 0
@@ -182,6 +198,19 @@ def draw_completions(model: str, out: Path) -> None:
         rows.append(f"{name} on {background}")
     columns = ["given", *(f"no. {number}" for number in range(COMPLETIONS)), "original"]
     labelled_grid(pictures, columns=columns, rows=rows).save(out)
+
+
+def draw_regions(model: str, out: Path) -> None:
+    """Pictures, the part of each that is drawn anew, and what comes of it: two cases to a row."""
+    drawer = TextToImage.from_pretrained(model)
+    pictures, labels = [], []
+    for before, region, after in REGIONS:
+        given = drawer.generate(before, candidates=16, keep=1).images[0].image
+        drawn = drawer.generate(after, image=given, region=region, candidates=32, keep=1).results[0]
+        assert drawn.prompt is not None, "a result that goes on from a picture holds it"
+        pictures += [given, drawn.prompt.image, drawn.images[0].image]
+        labels += [before, "grey is drawn anew", after]
+    picture_grid(pictures, columns=6, labels=labels).save(out)
 
 
 def draw_curves(folder: Path, out: Path) -> None:
