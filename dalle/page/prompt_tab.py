@@ -27,11 +27,9 @@ SHEET_CANDIDATES = 4
 TOP, ALL_BUT, ON_TOP = "Keep its top", "All but a part", "Whole picture on top"
 LAYOUTS = {TOP: "top-half", ALL_BUT: "top-half", ON_TOP: "place-on-top"}
 CROPS = {"Cut the centre": "center", "Cut from the top": "top", "Pad": "pad"}
-EDGES = (
-    ("from column", 1, 1), ("from row", 0, 1), ("up to column", 1, 3), ("up to row", 0, 3),
-)  # fmt: skip
-"""Sliders of the part that is drawn: words, axis of the token grid, and quarters of it at first."""
-SHAPE = 3 + len(EDGES)
+AXES = (1, 0, 1, 0)
+"""Axes of the token grid on which a region's left, top, right and bottom lie."""
+SHAPE = 3 + len(AXES)
 """Widgets that say what is kept of the picture."""
 NO_TRANSFORM = "none"
 EXAMPLE = Path(__file__).parent / "examples" / "fox.png"
@@ -71,13 +69,13 @@ class PromptTab:
                     info=f"Of {facts.grid[0]}; each is {facts.stride} pixels high",
                 )  # fmt: skip
                 with gr.Group(visible=False) as self.part:
-                    self.edges = [
-                        gr.Slider(
-                            0, facts.grid[axis], facts.grid[axis] * share // 4, step=1, buttons=[],
-                            label=f"Drawn {words}", min_width=120,
-                        )
-                        for words, axis, share in EDGES
-                    ]  # fmt: skip
+                    with gr.Row():
+                        left = self._edge("From column", facts.grid[1], 1)
+                        right = self._edge("To column", facts.grid[1], 3)
+                    with gr.Row():
+                        top = self._edge("From row", facts.grid[0], 1)
+                        bottom = self._edge("To row", facts.grid[0], 3)
+                self.edges = [left, top, right, bottom]
                 self.crop = gr.Radio(list(CROPS), value="Cut the centre", label="To make it square")
                 self.kept = html(BLANK)
             with gr.Column(scale=3, min_width=320, elem_classes="left"):
@@ -110,6 +108,12 @@ class PromptTab:
                     facts, limits, ranks=ranks, candidates=CANDIDATES, keep=KEEP
                 )
                 self.easel.code_parts()
+
+    @staticmethod
+    def _edge(label: str, cells: int, quarters: int) -> gr.Slider:
+        """A slider for one edge of the part that is drawn, which begins in the middle."""
+        begin = cells * quarters // 4
+        return gr.Slider(0, cells, begin, step=1, buttons=[], label=label, min_width=130)
 
     def connect(self) -> None:
         """Let the widgets act."""
@@ -212,9 +216,8 @@ class PromptTab:
         if layout != ALL_BUT:
             return {**asked, "keep_rows": rows}
         grid = self.service.facts.grid
-        sizes = [grid[axis] for _, axis, _ in EDGES]
         if all(isinstance(edge, int | float) for edge in edges):
-            edges = [edge / size for edge, size in zip(edges, sizes, strict=True)]
+            edges = [edge / grid[axis] for edge, axis in zip(edges, AXES, strict=True)]
         return {**asked, "region": edges}
 
     def _word(self, transform: str, subject: str) -> Updates:
@@ -295,7 +298,7 @@ class PromptTab:
             updates[self.rows] = settings.keep_rows
         if settings.region is not None:
             grid = self.service.facts.grid
-            for slider, part, (_, axis, _) in zip(self.edges, settings.region, EDGES, strict=True):
+            for slider, part, axis in zip(self.edges, settings.region, AXES, strict=True):
                 updates[slider] = round(part * grid[axis])
         if drawn.picture is not None and settings.image is not None:
             given = Given(picture=drawn.picture, name=settings.image)

@@ -47,8 +47,8 @@ def test_a_part_of_a_picture_is_drawn_anew(page: Page) -> None:
     page.get_by_role("radio", name="All but a part").check()
     page.get_by_alt_text(re.compile("all but the outlined part is kept")).wait_for()
     page.get_by_label("Kept rows of tokens").first.wait_for(state="hidden")
-    for label, value in {"from row": 10, "up to row": 13, "from column": 9}.items():
-        set_number(page, f"Drawn {label}", value)
+    for label, value in {"From row": 10, "To row": 13, "From column": 9}.items():
+        set_number(page, label, value)
     use_settings(page, candidates=1)
     page.get_by_role("button", name="Complete").click()
     wait_for_status(page, DRAWN)
