@@ -61,8 +61,10 @@ class _Facts:
         default_factory=lambda: defaultdict(list)
     )
     """Names of samples by what is wrong with them, and whether their picture can be read."""
+    pictures: set[str] = field(default_factory=set)
+    """Those that can be read."""
     captions_of: Counter[str] = field(default_factory=Counter)
-    """How many readable samples show each picture."""
+    """How many captions each of them has."""
     sizes: list[tuple[int, int]] = field(default_factory=list)
     captions: Counter[str] = field(default_factory=Counter)
     squares: dict[bytes, str] = field(default_factory=dict)
@@ -79,9 +81,10 @@ class _Facts:
         if look.caption is not None:
             self.captions[look.caption] += 1
         if look.size is not None:
-            self.captions_of[look.picture] += 1
-            if self.captions_of[look.picture] > 1:
+            self.captions_of[look.picture] += look.caption is not None
+            if look.picture in self.pictures:
                 return  # what is the picture's own was counted with its first caption
+            self.pictures.add(look.picture)
             self.sizes.append(look.size)
             first = self.squares.setdefault(look.square, look.key)
             if first != look.key:

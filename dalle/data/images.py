@@ -33,16 +33,15 @@ _DECODER_ERRORS = (
 )  # fmt: skip
 
 _FOREIGN = (
-    (rb"GIF8", "a GIF"),
-    (rb"BM", "a BMP"),
+    (rb"GIF8[79]a", "a GIF"),
+    (rb"BM.{4}\0{4}", "a BMP"),
     (rb"II\*\0|MM\0\*", "a TIFF"),
     (rb".{4}ftyp(avif|avis)", "an AVIF"),
     (rb".{4}ftyp(heic|heix|mif1|msf1)", "a HEIC"),
-    (rb"\s*(<\?xml.*)?<svg", "an SVG"),
-    (rb"\s*<(!doctype )?html", "a web page"),
+    (rb"(?i)(\xef\xbb\xbf)?\s*(<\?xml.*)?<svg", "an SVG"),
+    (rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype )?html", "a web page"),
 )
 """What files of other kinds begin with: a download may be called .png and be none."""
-_AS_BYTES = re.DOTALL | re.IGNORECASE
 
 _STARTS = ((rb"\x89PNG\r\n", ".png"), (rb"\xff\xd8\xff", ".jpg"), (rb"RIFF.{4}WEBP", ".webp"))
 
@@ -96,7 +95,7 @@ def picture_suffix(data: bytes) -> str | None:
 def why_unreadable(data: bytes) -> str:
     """What is wrong with the bytes of a picture in none of `FORMATS`."""
     head = data[:1024]
-    kind = next((name for start, name in _FOREIGN if re.match(start, head, _AS_BYTES)), None)
+    kind = next((name for start, name in _FOREIGN if re.match(start, head, re.DOTALL)), None)
     if kind is None:
         return "the picture is damaged, or is not PNG, JPEG or WebP"
     return f"the picture is {kind}, not PNG, JPEG or WebP; save it as one of these"

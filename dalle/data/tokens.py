@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -193,11 +193,12 @@ class TokenFolder:
         self.meta = _read_meta(folder)
         meta = self.meta
         shape = (meta.pictures, meta.crops, meta.grid_h, meta.grid_w)
+        self._picture_of: np.ndarray | None
         try:
             tokens = np.memmap(folder / TOKENS_FILE, dtype="<u2", mode="r")
             self._captions = np.memmap(folder / CAPTIONS_FILE, dtype=np.uint8, mode="r")
             self._offsets = np.load(folder / OFFSETS_FILE, mmap_mode="r", allow_pickle=False)
-            self._picture_of = np.arange(meta.pictures)
+            self._picture_of = None
             if (folder / SAME_PICTURE_FILE).exists():
                 self._picture_of = np.load(folder / SAME_PICTURE_FILE, allow_pickle=False)
         except (OSError, ValueError, EOFError) as err:
@@ -207,7 +208,7 @@ class TokenFolder:
         self._tokens = tokens.reshape(shape)
         if self._offsets.shape != (meta.pictures + 1,) or self._offsets.dtype != np.int64:
             raise _damaged(folder, f"{OFFSETS_FILE} does not hold {meta.pictures + 1} offsets")
-        if self._picture_of.shape != (meta.pictures,):
+        if self._picture_of is not None and self._picture_of.shape != (meta.pictures,):
             raise _damaged(folder, f"{SAME_PICTURE_FILE} does not hold {meta.pictures} numbers")
         if self._offsets[0] != 0 or self._offsets[-1] != self._captions.size:
             raise _damaged(
@@ -227,8 +228,10 @@ class TokenFolder:
             digest.update(file_sha256(same_picture).encode())
         return digest.hexdigest()
 
-    def picture_numbers(self) -> list[int]:
+    def picture_numbers(self) -> Sequence[int]:
         """Which picture each entry shows, by number: alike where it has several captions."""
+        if self._picture_of is None:
+            return range(len(self))
         numbers: list[int] = self._picture_of.tolist()
         return numbers
 

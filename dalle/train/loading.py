@@ -130,7 +130,7 @@ class SampleCount:
         self.bad += len(faults)
         for key, reason in faults:
             log.warning("skipped %s: %s", key, reason)
-        if too_many_bad(self.bad, self.seen, self.max_bad_fraction):
+        if faults and too_many_bad(self.bad, self.seen, self.max_bad_fraction):
             key, reason = faults[-1]
             raise DataError(
                 f"{self.bad} of the {self.seen} samples read so far were unreadable, more than "

@@ -99,6 +99,8 @@ def test_shards_and_tables_are_checked_alike(
     assert report(tmp_path, capsys)["captioned"] == 3
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     table = tmp_path / "a.csv"
+    table.write_text("image,caption\na.png,\na.png,two\n")
+    assert report(table, capsys)["several_captions"] == 0
     table.write_text("image,caption\na.png,one\na.png,two\n\n,three\n")
     found = report(table, capsys)
     assert (found["samples"], found["pictures"], found["captioned"]) == (3, 1, 2)

@@ -87,7 +87,7 @@ def test_rows_that_hold_no_picture_are_named_and_left_out(
         2: "it has no picture",
         3: "it names a picture and does not hold it; write such a table as CSV or JSON lines",
         4: "the picture is a GIF, not PNG, JPEG or WebP",
-        5: "it has no picture",
+        5: "its picture has 0 bytes, and must have 1 to ",
         6: "it has no caption (None)",
     }.items():
         assert f"skipped row {number} of a.parquet: {reason}" in said
@@ -103,6 +103,81 @@ def test_columns_of_other_names_and_a_limit(tmp_path: Path) -> None:
     named = ["--image_column", "photo", "--caption_column", "caption", "--limit", "3"]
     assert main([*words, *named]) == 0
     assert [caption for _, caption in found(tmp_path / "out")] == ["a", "b", "c"]
+
+
+def test_a_limit_counts_over_all_files(tmp_path: Path) -> None:
+    """Bug: where no bar was shown, each file had the limit for itself."""
+    for part in range(3):
+        cells = [{"bytes": picture(10 * part + number)} for number in range(4)]
+        write(tmp_path / "in" / f"{part:04d}.parquet", cells, list("abcd"))
+    words = ["--quiet", "data", "convert", str(tmp_path / "in"), "--out", str(tmp_path / "out")]
+    assert main([*words, "--limit", "6"]) == 0
+    assert "".join(caption for _, caption in found(tmp_path / "out")) == "abcdab"
+
+
+def test_a_picture_that_comes_again_is_one_picture(tmp_path: Path) -> None:
+    """Bug: one file a row, so that captions of a picture could be on both sides of a split."""
+    cells = [{"bytes": picture(number)} for number in (1, 2, 1, 1)]
+    write(tmp_path / "a.parquet", cells, list("abcd"))
+    assert main(["data", "convert", str(tmp_path / "a.parquet"), "--out", str(tmp_path / "o")]) == 0
+    samples = open_samples(tmp_path / "o")
+    assert [samples.picture_name(index)[-5] for index in range(4)] == ["0", "1", "0", "0"]
+
+
+def test_a_caption_that_is_no_text_costs_its_row_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bug: it ended the conversion, and took everything with it."""
+    captions = pa.array([b"a fox", b"a \xff", b"an owl"]).cast(pa.string(), safe=False)
+    images = pa.array([picture(number) for number in range(3)])
+    pq.write_table(pa.table({"image": images, "text": captions}), tmp_path / "a.parquet")
+    assert main(["data", "convert", str(tmp_path / "a.parquet"), "--out", str(tmp_path / "o")]) == 0
+    assert [caption for _, caption in found(tmp_path / "o")] == ["a fox", "an owl"]
+    assert "skipped row 2 of a.parquet: its caption is not UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("files", "split", "wanted"),
+    [
+        (["default/train/0000", "default/train/0001", "default/test/0000"], "train", "01"),
+        (["data/train-00000-of-00002", "data/train-00001-of-00002"], None, "01"),
+        (["00000", "00001", "part"], ".", "01"),
+        (["part-00000-c7", "part-00001-c7"], None, "01"),
+        (["a/train-00000-of-00001", "b/train-00000-of-00001"], "b/train", "1"),
+        (["a/train-00000-of-00001", "b/train-00000-of-00001"], "train", "has several splits"),
+        (["a/train-00000-of-00001", "b/train-00000-of-00001"], None, "a/train, b/train"),
+    ],
+)
+def test_files_of_one_folder_and_name_are_a_split(
+    files: list[str], split: str | None, wanted: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    for number, name in enumerate(files):
+        path = tmp_path / "in" / f"{name}.parquet"
+        write(path, [{"bytes": picture(number)}], [str(number)])
+    words = ["data", "convert", str(tmp_path / "in"), "--out", str(tmp_path / "out")]
+    status = main(words if split is None else [*words, "--split", split])
+    if wanted.isdigit():
+        assert status == 0
+        assert "".join(caption for _, caption in found(tmp_path / "out")) == wanted
+    else:
+        assert status == 1
+        assert wanted in capsys.readouterr().err
+
+
+def test_a_later_file_must_have_the_columns_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "in" / "0.parquet", [{"bytes": picture(1)}], ["a"])
+    pq.write_table(pa.table({"image": [b"x"], "caption": ["a"]}), tmp_path / "in" / "1.parquet")
+    words = ["data", "convert", str(tmp_path / "in"), "--out", str(tmp_path / "out")]
+    assert main(words) == 1
+    assert "1.parquet has no column 'text', as the first file has" in capsys.readouterr().err
+    assert (
+        main(["data", "convert", str(tmp_path / "in" / "0.parquet"), *words[3:], "--split", "x"])
+        == 2
+    )
+    assert "split 'x' chooses among the files of a folder" in capsys.readouterr().err
 
 
 def test_splits_are_converted_one_by_one(

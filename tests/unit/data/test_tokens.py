@@ -179,7 +179,7 @@ def test_a_folder_without_pictures_is_not_written(tmp_path: Path) -> None:
 
 
 def test_captions_of_one_picture_are_known_as_such(tmp_path: Path, folder: Path) -> None:
-    assert TokenFolder(folder).picture_numbers() == list(range(len(CAPTIONS)))
+    assert list(TokenFolder(folder).picture_numbers()) == list(range(len(CAPTIONS)))
     assert not (folder / SAME_PICTURE_FILE).exists()
     grids = random_grids(4, 1)
     with TokenWriter(tmp_path / "several", tiny_vae(), crops=1, source="s") as writer:
