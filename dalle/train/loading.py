@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import multiprocessing
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from dalle.data.order import Draw, StepBatches
 from dalle.device import choose_device
 from dalle.errors import DalleError, DataError, TrainingError
 from dalle.seeds import generator
+from dalle.train.ranks import LOADER_DEATH
 from dalle.train.signals import ignore_signals
 from dalle.train.task import Batch, Task
 
@@ -102,8 +104,11 @@ def worker_deaths_explained(loop: LoopConfig) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as err:
-        if not str(err).startswith("DataLoader worker (pid"):
+    except BaseException as err:
+        # Those that are left ignore the signals by which Python ends them, and would be waited for.
+        for process in multiprocessing.active_children():
+            process.kill()
+        if not (isinstance(err, RuntimeError) and str(err).startswith(LOADER_DEATH)):
             raise
         raise _died(loop, str(err)) from err
 

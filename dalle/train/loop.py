@@ -13,7 +13,7 @@ import copy
 import logging
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,13 +23,14 @@ from tqdm import tqdm
 from dalle.allocator import keep_freed_memory
 from dalle.config import LoopConfig, OptimConfig
 from dalle.console import bar_disabled
-from dalle.device import autocast_dtype, choose_device, gemm_rate
+from dalle.device import autocast_dtype, choose_device
 from dalle.errors import TrainingError
 from dalle.seeds import generator
 from dalle.train.compiling import compile_parts, require_compiler
 from dalle.train.loading import SampleCount, step_batches, worker_deaths_explained
 from dalle.train.memory import memory_shortage_explained
 from dalle.train.metrics import SKIPPED_FILE, MetricsLog, Window, note_skipped
+from dalle.train.mfu import Mfu
 from dalle.train.optim import build_optimizers, update_average
 from dalle.train.ranks import Ranks
 from dalle.train.schedules import ema_decay, learning_rate
@@ -94,10 +95,18 @@ class Trainer:
             compile_parts(self.model)
         self.optimizers = build_optimizers(self.model, optim)
         self.window = Window()
-        self.peak_flops = self._measure_peak()
+        self.mfu = Mfu(
+            flops_per_step=loop.batch * task.flops_per_sample,
+            dtype=self.autocast or torch.float32,
+            device=self.device,
+            devices=self.ranks.count,
+        )
         self.skipped_in_a_row = 0
         self.rolled_back = False
         self.saved = 0
+        self.trained = [one for one in self.model.parameters() if one.requires_grad]
+        self.stop = StopRequest()
+        self.agreed = False
 
     def run(self, *, resume: bool) -> int:
         """Train to the end, or until asked to stop.
@@ -123,32 +132,35 @@ class Trainer:
             self.autocast or "fp32", start, self.loop.steps,
         )  # fmt: skip
         keep_freed_memory()
+        self.ranks.require_same(
+            self.model,
+            settings=repr((start, self.loop, self.optim)),
+            data=self.task.data_fingerprint,
+        )
         metrics = None
         if self.ranks.first:
             metrics = MetricsLog(self.out, tensorboard=self.loop.tensorboard, after=start)
-        with worker_deaths_explained(self.loop), ExitStack() as leaving, StopRequest() as stop:
-            if metrics is not None:
-                leaving.callback(metrics.close)
+        closed = nullcontext() if metrics is None else closing(metrics)
+        with worker_deaths_explained(self.loop), closed, self.stop:
             # The signal of a death may also arrive while these are being left.
             with self._bar(start) as bar:
-                step = self._train(start, stop, bar, metrics)
+                step = self._train(start, bar, metrics)
             if step < self.loop.steps:
                 self._stopped(step)
-                return stop.exit_code
+                return self.stop.exit_code
         if self.ranks.first:
             self.task.publish(self.average, self.out / "model")
             log.info("finished: the model is in %s", self.out / "model")
         return 0
 
-    def _train(
-        self, step: int, stop: StopRequest, bar: tqdm[NoReturn], metrics: MetricsLog | None
-    ) -> int:
+    def _train(self, step: int, bar: tqdm[NoReturn], metrics: MetricsLog | None) -> int:
         """Steps from `step` on; returns the number made, saved if that is not all of them."""
         share = self.ranks.share(self.loop.accumulate)
         batches = step_batches(self.task, self.loop, start=step, share=share)
         if metrics is not None:
             self._make_up(step, metrics)
-        while step < self.loop.steps and not stop.agreed(self.ranks):
+        alone = self.ranks.count == 1
+        while step < self.loop.steps and not (self.stop.requested and (alone or self.agreed)):
             with self.window.timed(), memory_shortage_explained(step, self.task, self.loop):
                 self._step(step, batches)
             step += 1
@@ -166,6 +178,8 @@ class Trainer:
         if self._due(step, self.loop.save_every):
             # Before anything that only looks: an error there costs no steps.
             self._save(step)
+        if self.ranks.count > 1 and self.stop.requested:
+            return  # torchrun is impatient; a resumed run makes up for it
         if self._due(step, self.loop.eval_every):
             self._evaluate(step, metrics)
         if self._due(step, self.loop.sample_every):
@@ -198,13 +212,9 @@ class Trainer:
 
     def _bar(self, step: int) -> tqdm[NoReturn]:
         return tqdm(
-            total=self.loop.steps,
-            initial=step,
-            desc=self.task.name,
-            unit="step",
-            dynamic_ncols=True,
-            disable=bar_disabled(),
-        )
+            total=self.loop.steps, initial=step, desc=self.task.name, unit="step",
+            dynamic_ncols=True, disable=bar_disabled(),
+        )  # fmt: skip
 
     def _precision(self) -> AbstractContextManager[object]:
         if self.autocast is None:
@@ -221,11 +231,13 @@ class Trainer:
         self.model.train()
         found = combined(self.ranks.gather(self._add_gradients(step, batches)))
         self.samples.add(len(found.keys), found.faults)
+        if found.signal and self.ranks.count > 1:
+            self.stop.signal, self.agreed = found.signal, True
         if not found.keys:
             self._skip(step, "none of its samples could be read", [])
             return
         means = found.means()
-        self.ranks.add_up_gradients(self.model)
+        self.ranks.add_up_gradients(self.trained, found.graded)
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip_norm))
         if not (math.isfinite(means["loss"]) and math.isfinite(norm)):
             self._skip(step, f"loss {means['loss']}, gradient norm {norm}", found.keys)
@@ -257,6 +269,8 @@ class Trainer:
                 # Read below, where a GPU has all work of the step before it.
                 sums[name] = sums.get(name, 0) + value.detach().double()
         found.sums = {name: float(total) for name, total in sums.items()}
+        found.graded = [parameter.grad is not None for parameter in self.trained]
+        found.signal = self.stop.signal or 0
         return found
 
     def _skip(self, step: int, reason: str, keys: list[str]) -> None:
@@ -284,9 +298,11 @@ class Trainer:
             Whether there was such a checkpoint, and the run had not gone back before.
         """
         checkpoint = None if self.rolled_back else newest_good(self.out / "checkpoints")
+        checkpoint = self.ranks.gather(checkpoint)[0]
         if checkpoint is None:
             return False
         load_state(checkpoint, self._trained())
+        self.ranks.gather(None)  # the first one may delete it once all have read it
         self.rolled_back, self.skipped_in_a_row = True, 0
         log.warning(
             "%d steps in a row were skipped, so step %d is followed by the next samples with the "
@@ -304,28 +320,14 @@ class Trainer:
             **self.task.window_metrics(),
             "lr": float(self.optimizers[0].param_groups[0]["lr"]),
             f"{self.task.unit}_per_s": throughput,
-            **self._flops(window.steps_per_s()),
+            **self.mfu.values(window.steps_per_s()),
             "skipped_steps": float(window.skipped),
             "bad_samples": float(self.samples.bad),
         }
         metrics.write(step, values)
         loss = values.get("loss", math.nan)
         text = f"loss {loss:.3f}, {throughput:,.0f} {self.task.unit}/s"
-        if "flops_per_s" in values:
-            text += f", {values['flops_per_s'] / self.peak_flops:.0%} MFU"
-        bar.set_postfix_str(text)
-
-    def _measure_peak(self) -> float:
-        """Operations per second of large products here, which MFU is a share of."""
-        if not self.task.flops_per_sample:
-            return math.inf
-        return self.ranks.count * gemm_rate(self.autocast or torch.float32, self.device)
-
-    def _flops(self, steps_per_s: float) -> dict[str, float]:
-        """The model's operations per second, for tasks that count them."""
-        if not self.task.flops_per_sample:
-            return {}
-        return {"flops_per_s": steps_per_s * self.loop.batch * self.task.flops_per_sample}
+        bar.set_postfix_str(text + self.mfu.text(window.steps_per_s()))
 
     @torch.inference_mode()
     def _evaluate(self, step: int, metrics: MetricsLog) -> None:

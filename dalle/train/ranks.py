@@ -7,6 +7,7 @@ writes everything and looks at held-out data; the others wait for it.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +28,8 @@ Item = TypeVar("Item")
 
 PATIENCE = timedelta(hours=2)
 """How long processes wait for each other: the first one may evaluate and draw meanwhile."""
+LOADER_DEATH = "DataLoader worker (pid"
+"""How torch begins to tell that a process that loads data was killed."""
 BUCKET_BYTES = 64 << 20
 """Gradients that are sent together."""
 
@@ -74,33 +77,52 @@ class Ranks:
         """
         if self.count == 1:
             return
-        with _deaths_explained():
-            for bucket in _buckets(tensors):
-                flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+        for bucket in _buckets(tensors):
+            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+            with _deaths_explained():
                 dist.all_reduce(flat)
-                parts = flat.split([tensor.numel() for tensor in bucket])
-                for tensor, part in zip(bucket, parts, strict=True):
-                    tensor.copy_(part.view_as(tensor))
+            parts = flat.split([tensor.numel() for tensor in bucket])
+            for tensor, part in zip(bucket, parts, strict=True):
+                tensor.copy_(part.view_as(tensor))
 
-    def add_up_gradients(self, model: nn.Module) -> None:
+    def add_up_gradients(self, trained: Sequence[nn.Parameter], graded: Sequence[bool]) -> None:
         """Give each process the gradients of all.
+
+        Args:
+            trained: The same weights in each.
+            graded: Which of them have gradients in any process. One none of whose samples could be
+                read has none, and adds zeros; what has one nowhere stays without.
 
         Raises:
             TrainingError: Another process has ended.
         """
         if self.count == 1:
             return
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        # A process none of whose samples could be read has no gradients, and must not hold up
-        # the others; what has one nowhere stays without.
-        there = self.gather([parameter.grad is not None for parameter in trained])
         gradients = []
-        for parameter, anywhere in zip(trained, map(any, zip(*there, strict=True)), strict=True):
+        for parameter, anywhere in zip(trained, graded, strict=True):
             if anywhere:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
                 gradients.append(parameter.grad)
         self.add_up(gradients)
+
+    def require_same(self, model: nn.Module, **facts: str) -> None:
+        """Refuse to train together where processes differ in weights, or in any of `facts`.
+
+        Raises:
+            TrainingError: They do, or another process has ended.
+        """
+        if self.count == 1:
+            return
+        facts["weights"] = _digest(model)
+        first, *others = self.gather(facts)
+        for rank, one in enumerate(others, 1):
+            for name, value in first.items():
+                if one[name] != value:
+                    raise TrainingError(
+                        f"process {rank} has other {name} than the first, so they cannot train one "
+                        "model: start them by one command, with the same version and files"
+                    )
 
 
 @contextmanager
@@ -120,10 +142,17 @@ def joined(loop: LoopConfig) -> Iterator[Ranks]:
     if loop.accumulate % count:
         raise ValueError(
             f"{count} processes share a step's micro-batches, so loop.accumulate must be divisible "
-            f"by {count}, got {loop.accumulate}; give --loop.accumulate {count} or a multiple of it"
+            f"by {count}, got {loop.accumulate}; start fewer, or give a new run --loop.accumulate "
+            f"{count} or a multiple of it"
         )
+    if not dist.is_available() or not dist.is_gloo_available():
+        raise ValueError("this build of torch has no gloo, by which processes train together")
     backend = "gloo"
     if choose_device(loop.device).type == "cuda":
+        if not dist.is_nccl_available():
+            raise ValueError(
+                "this build of torch has no NCCL, by which GPUs train together; train on one"
+            )
         backend = "cpu:gloo,cuda:nccl"
         local = int(os.environ.get("LOCAL_RANK", "0"))
         if local >= torch.cuda.device_count():
@@ -132,14 +161,25 @@ def joined(loop: LoopConfig) -> Iterator[Ranks]:
                 f"{torch.cuda.device_count()}; start as many with --nproc-per-node"
             )
         torch.cuda.set_device(local)
-    with _deaths_explained():
+    try:
         dist.init_process_group(backend, timeout=PATIENCE)
+    except RuntimeError as err:
+        raise TrainingError(f"the processes of this run do not find each other: {err}") from err
     ranks = Ranks(dist.get_rank(), count)
     if not ranks.first:
         logging.getLogger("dalle").setLevel(logging.ERROR)
     yield ranks
     # Not where training failed: whoever still waits would be waited for.
     dist.destroy_process_group()
+
+
+def _digest(model: nn.Module) -> str:
+    """A hash of the weights, whatever their layout in memory."""
+    digest = hashlib.blake2b()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _buckets(tensors: Iterable[Tensor]) -> Iterator[Sequence[Tensor]]:
@@ -165,9 +205,14 @@ def _deaths_explained() -> Iterator[None]:
     """
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as err:
+        # The death of a process that loads data arrives in whatever is done just then.
+        if str(err).startswith(LOADER_DEATH):
+            raise
         found = str(err).partition("\n")[0].partition(". ")[0]
         raise TrainingError(
-            "another process of this run has ended or cannot be reached; see what it said, and "
-            f"resume from the newest checkpoint ({found})"
+            "another process of this run has ended or cannot be reached; see what it said, then go "
+            f"on with the same command and --resume true if there is a checkpoint ({found})"
         ) from err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -18,13 +18,17 @@ class Share:
     """Names of the samples in them."""
     faults: list[tuple[str, str]] = field(default_factory=list)
     """Key of each unreadable sample, and what is wrong with it."""
+    graded: list[bool] = field(default_factory=list)
+    """Which of the trained weights have gradients of them."""
+    signal: int = 0
+    """Number of the signal that asks for an end; 0 if none came."""
 
     def means(self) -> dict[str, float]:
         """Metrics as means over the micro-batches that held anything."""
         return {name: total / self.filled for name, total in self.sums.items()}
 
 
-def combined(shares: Iterable[Share]) -> Share:
+def combined(shares: Sequence[Share]) -> Share:
     """All micro-batches of `shares` as one."""
     whole = Share()
     for share in shares:
@@ -33,4 +37,6 @@ def combined(shares: Iterable[Share]) -> Share:
         whole.filled += share.filled
         whole.keys += share.keys
         whole.faults += share.faults
+        whole.signal = max(whole.signal, share.signal)
+    whole.graded = [any(one) for one in zip(*(share.graded for share in shares), strict=True)]
     return whole

@@ -7,8 +7,6 @@ import threading
 from types import FrameType
 from typing import Any
 
-from dalle.train.ranks import Ranks
-
 
 class StopRequest:
     """While entered, SIGINT and SIGTERM only leave a note; the loop decides when to stop.
@@ -19,21 +17,17 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self.stopped_by = 0
         self.previous: dict[int, Any] = {}
 
-    def agreed(self, ranks: Ranks) -> bool:
-        """Whether a signal came to any process of a run, so that all stop after the same step."""
-        self.stopped_by = max(ranks.gather(self.signal or 0))
-        return self.stopped_by > 0
+    @property
+    def requested(self) -> bool:
+        """Whether a signal came."""
+        return self.signal is not None
 
     @property
     def exit_code(self) -> int:
-        """128 plus the number of the signal that was agreed on, as shells report it; 0 if none was.
-
-        That is 130 for Ctrl-C and 143 for SIGTERM.
-        """
-        return 128 + self.stopped_by if self.stopped_by else 0
+        """128 plus the signal's number, as shells report it: 130 for Ctrl-C, 143 for SIGTERM."""
+        return 0 if self.signal is None else 128 + self.signal
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():

@@ -81,7 +81,8 @@ class VaeTask:
         self.counts = torch.zeros(run.model.codebook_size, dtype=torch.int64)
         """How often each code occurred since the last log line."""
         self.newest = torch.zeros_like(self.counts)
-        """The same, of what this process alone has seen since the last update."""
+        """The same, of what this process has seen in step `counted_step` alone."""
+        self.counted_step = -1
         self.features: list[Tensor] = []
         """Encoder output of each micro-batch of step `features_step`, if a codebook follows it."""
         self.features_step = -1
@@ -106,7 +107,7 @@ class VaeTask:
         objective = self.objective
         pixels = to_pixels(batch.tensors["image_u8"]).to(memory_format=torch.channels_last)
         if self.decoder_only:
-            return self._decoder_loss(pixels)
+            return self._decoder_loss(pixels, step)
         tau = half_cosine(objective.tau_start, objective.tau_end, step, self.tau_steps)
         weight = half_cosine(0.0, objective.kl_weight, step, self.kl_steps)
         out = self.model(pixels, tau=tau, generator=noise)
@@ -115,7 +116,7 @@ class VaeTask:
         # cells, that leaves the KL divided by 3 stride^2 (its 192 at stride 8).
         kl_share = out.quantized.kl / (3 * self.model.config.stride**2)
         value = nll + weight * kl_share + objective.commitment_weight * out.quantized.commitment
-        self._count(out.quantized.tokens)
+        self._count(out.quantized.tokens, step)
         if self.model.quantizer.FOLLOWS_FEATURES:
             if step != self.features_step:
                 self.features, self.features_step = [], step
@@ -127,41 +128,43 @@ class VaeTask:
             metrics = {"kl_nats_per_token": out.quantized.kl, **annealed}
         return Loss(value=value, metrics={"reconstruction": nll, **metrics})
 
-    def _decoder_loss(self, pixels: Tensor) -> Loss:
+    def _decoder_loss(self, pixels: Tensor, step: int) -> Loss:
         """The decoder's share alone: pictures through the codes that they are given."""
         with torch.no_grad():
             tokens = self.model.encode(pixels)
         output = self.model.decoder(self.model.quantizer.embed(tokens))
         nll = reconstruction_nll(output, pixels, self.model.config.likelihood)
-        self._count(tokens)
+        self._count(tokens, step)
         return Loss(value=nll, metrics={"reconstruction": nll})
 
-    def _count(self, tokens: Tensor) -> None:
+    def _count(self, tokens: Tensor, step: int) -> None:
         codes = tokens.flatten()
+        if step != self.counted_step:  # the one before was counted, or skipped
+            self.newest.zero_()
+            self.counted_step = step
         # Where the tokens are, so that a GPU need not be waited for.
         self.newest = self.newest.to(codes.device).index_add_(0, codes, torch.ones_like(codes))
 
     def after_step(self, step: int, noise: torch.Generator, ranks: Ranks) -> None:
         """Let a nearest-code codebook follow the features of the whole step."""
         newest = self.newest.to(next(self.model.parameters()).device)
+        if step != self.counted_step:  # none of this process' pictures could be read
+            newest.zero_()
         ranks.add_up([newest])
         self.counts = self.counts.to(newest.device) + newest
-        self.newest.zero_()
         if self.decoder_only or not self.model.quantizer.FOLLOWS_FEATURES:
             return
-        if step != self.features_step:  # none of this process' pictures could be read
+        if step != self.features_step:
             self.features = [newest.new_zeros(0, self.model.quantizer.head.in_channels, 1, 1)]
         self.model.quantizer.after_step(torch.cat(self.features), noise, ranks)
         self.features = []
 
     def window_metrics(self) -> dict[str, float]:
         """Codebook usage and perplexity since the last call, with a warning when they are low."""
-        counts = self._all_counts()
-        if not counts.any():  # no picture of the window could be read
+        if not self.counts.any():  # no picture of the window could be read
             return {}
-        health = codebook_health(counts)
+        health = codebook_health(self.counts)
         self.counts.zero_()
-        self.newest.zero_()
         if health.usage < self.objective.min_usage:
             log.warning(
                 "only %.1f%% of the codebook is in use (objective.min_usage is %.1f%%); %s",
@@ -178,11 +181,7 @@ class VaeTask:
 
     def window(self) -> dict[str, Any]:
         """How often each code occurred since the last log line."""
-        return {"counts": self._all_counts().tolist()}
-
-    def _all_counts(self) -> Tensor:
-        """With those of skipped steps, which no update has followed."""
-        return self.counts.cpu() + self.newest.cpu()
+        return {"counts": self.counts.tolist()}
 
     def restore_window(self, window: Mapping[str, Any]) -> None:
         """Go on counting from what `window` returned."""

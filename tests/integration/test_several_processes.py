@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -20,8 +21,10 @@ from safetensors.torch import load_file
 
 from dalle.cli import main
 from dalle.config import TrainClip, TrainTransformer, TrainVae
+from dalle.errors import TrainingError
 from dalle.flags import dump
 from dalle.train.metrics import read_metrics
+from dalle.train.ranks import Ranks
 from dalle.train.runs import train_transformer, train_vae
 
 ROOT = Path(__file__).parents[2]
@@ -55,12 +58,14 @@ def torchrun(settings: Settings, verb: str, *words: str) -> subprocess.Popen[str
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Exit status and stderr of a command; none of its processes is left behind."""
+    ranks = children(process.pid)  # which torchrun gives process groups of their own
     try:
         _, stderr = process.communicate(timeout=PATIENCE_S)
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        for pid in (process.pid, *ranks) if process.poll() is None else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
     return process.returncode, stderr
 
 
@@ -86,13 +91,14 @@ def assert_same_training(one: Path, two: Path) -> None:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """Twenty pictures, of which one cannot be read."""
+    """Twenty pictures, half of which cannot be read: now and then a process finds none."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     for number in range(20):
         shade = (12 * number, 255 - 12 * number, number % 3 * 120)
         Image.new("RGB", (32, 32), shade).save(folder / f"{number:02}.png")
-    (folder / "07.png").write_bytes(b"torn")
+        if number % 2:
+            (folder / f"{number:02}.png").write_bytes(b"torn")
     return folder
 
 
@@ -101,7 +107,7 @@ def test_two_processes_learn_what_one_does(
 ) -> None:
     """The nearest codes follow the features of both, and revive those of both."""
     alone = vae_settings(tmp_path / "alone", "nearest")
-    data = replace(alone.data, train=pictures, max_bad_fraction=0.5)
+    data = replace(alone.data, train=pictures, max_bad_fraction=1.0)
     alone = replace(alone, data=data)
     assert train_vae(alone) == 0
     together = replace(alone, out=tmp_path / "together")
@@ -124,8 +130,7 @@ def test_a_signal_stops_both_and_one_process_may_go_on(
     process = torchrun(stopped, "transformer")
     try:
         wait_until(process, lambda: (stopped.out / "metrics.jsonl").exists())
-        # A job scheduler signals the whole group, torchrun among them.
-        os.killpg(process.pid, signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)  # which torchrun passes on
     finally:
         status, stderr = ended(process)
     assert status != 0
@@ -158,6 +163,24 @@ def test_a_process_that_dies_ends_the_others(
     assert any((path / "manifest.json").exists() for path in checkpoints.glob("step-????????"))
 
 
+def test_processes_that_differ_do_not_train_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replicas that drift apart would still be added up."""
+    ranks, model = Ranks(0, 3), torch.nn.Linear(2, 2)
+
+    def told(mine: dict[str, str]) -> list[dict[str, str]]:
+        return [mine, mine, {**mine, **other}]
+
+    monkeypatch.setattr(ranks, "gather", told)
+    other: dict[str, str] = {}
+    ranks.require_same(model, data="a")
+    other = {"data": "b"}
+    with pytest.raises(TrainingError, match="process 2 has other data than the first"):
+        ranks.require_same(model, data="a")
+    other = {"weights": "of another model"}
+    with pytest.raises(TrainingError, match="process 2 has other weights"):
+        ranks.require_same(model, data="a")
+
+
 def test_what_cannot_be_shared_out_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     tokens: Path,
@@ -173,7 +196,7 @@ def test_what_cannot_be_shared_out_is_refused(
     assert main(["train", "transformer", "--config", str(config)]) == 2
     assert (
         "3 processes share a step's micro-batches, so loop.accumulate must be divisible by 3, "
-        "got 2; give --loop.accumulate 3 or a multiple of it"
+        "got 2; start fewer, or give a new run --loop.accumulate 3 or a multiple of it"
     ) in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
@@ -186,10 +209,15 @@ def wait_until(process: subprocess.Popen[str], reached: Callable[[], bool]) -> N
         time.sleep(0.02)
 
 
+def children(launcher: int) -> list[int]:
+    """The processes that torchrun has started, where the system tells."""
+    path = Path(f"/proc/{launcher}/task/{launcher}/children")
+    return [int(child) for child in path.read_text().split()] if path.exists() else []
+
+
 def rank_process(launcher: int, rank: int) -> int:
     """The process of a rank among the children of torchrun."""
-    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-    for child in map(int, children):
+    for child in children(launcher):
         environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
         if f"RANK={rank}".encode() in environment:
             return child

@@ -91,7 +91,7 @@ def test_rows_that_hold_no_picture_are_named_and_left_out(
         6: "it has no caption (None)",
     }.items():
         assert f"skipped row {number} of a.parquet: {reason}" in said
-    assert "2 pictures with 2 captions" in said
+    assert "1 pictures with 2 captions" in said
     assert "5 rows skipped" in said
 
 

@@ -8,7 +8,6 @@ import threading
 
 import pytest
 
-from dalle.train.ranks import Ranks
 from dalle.train.signals import StopRequest
 
 
@@ -18,11 +17,11 @@ def test_the_first_signal_counts_and_further_ones_change_nothing(
 ) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with StopRequest() as stop:
-        assert (stop.agreed(Ranks()), stop.exit_code) == (False, 0)
+        assert (stop.requested, stop.exit_code) == (False, 0)
         os.kill(os.getpid(), number)
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert (stop.agreed(Ranks()), stop.exit_code) == (True, status)
+        assert (stop.requested, stop.exit_code) == (True, status)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
@@ -31,7 +30,7 @@ def test_outside_the_main_thread_nothing_is_asked_and_nothing_breaks() -> None:
 
     def work() -> None:
         with StopRequest() as stop:
-            seen.append(stop.agreed(Ranks()))
+            seen.append(stop.requested)
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -147,6 +147,9 @@ def test_a_codebook_that_is_hardly_used_is_warned_about(
         assert task.model.quantizer.head.bias is not None
         task.model.quantizer.head.bias[3] = 100.0  # every cell takes code 3 of 16
     task.loss(batch_of(task, 0, 1), 0, noise())
+    assert task.window_metrics() == {}, "a step that was skipped counts for nothing"
+    task.loss(batch_of(task, 0, 1), 1, noise())
+    task.after_step(1, noise(), Ranks())
     metrics = task.window_metrics()
     assert metrics == {"codebook_usage": 1 / 16, "codebook_perplexity": pytest.approx(1)}
     assert "only 6.2% of the codebook is in use (objective.min_usage is 20.0%)" in caplog.text
@@ -155,7 +158,8 @@ def test_a_codebook_that_is_hardly_used_is_warned_about(
         for part, code in ((0, 1), (1, 5), (2, 9), (3, 13)):
             task.model.quantizer.head.bias.fill_(0.0)
             task.model.quantizer.head.bias[code] = 100.0
-            task.loss(batch_of(task, part), 0, noise())
+            task.loss(batch_of(task, part), 2 + part, noise())
+            task.after_step(2 + part, noise(), Ranks())
     assert task.window_metrics()["codebook_usage"] == 4 / 16, "the window starts anew each time"
     assert caplog.text == ""
 
@@ -169,6 +173,7 @@ def test_the_remedy_is_one_that_the_quantizer_has(
 ) -> None:
     task = VaeTask(vae_run(model={"quantizer": quantizer}, objective={"min_usage": 1.0}))
     task.loss(batch_of(task, 0), 0, noise())
+    task.after_step(0, noise(), Ranks())
     task.window_metrics()
     assert remedy in caplog.text
     assert ("kl_weight" in caplog.text) == (quantizer == "gumbel")
