@@ -102,11 +102,12 @@ def worker_deaths_explained(loop: LoopConfig) -> Iterator[None]:
     Raises:
         TrainingError: That happened.
     """
+    others = set(multiprocessing.active_children())
     try:
         yield
     except BaseException as err:
         # Those that are left ignore the signals by which Python ends them, and would be waited for.
-        for process in multiprocessing.active_children():
+        for process in set(multiprocessing.active_children()) - others:
             process.kill()
         if not (isinstance(err, RuntimeError) and str(err).startswith(LOADER_DEATH)):
             raise

@@ -107,6 +107,7 @@ class Trainer:
         self.trained = [one for one in self.model.parameters() if one.requires_grad]
         self.stop = StopRequest()
         self.agreed = False
+        """Whether all processes know of a signal."""
 
     def run(self, *, resume: bool) -> int:
         """Train to the end, or until asked to stop.
@@ -178,7 +179,7 @@ class Trainer:
         if self._due(step, self.loop.save_every):
             # Before anything that only looks: an error there costs no steps.
             self._save(step)
-        if self.ranks.count > 1 and self.stop.requested:
+        if self.ranks.count > 1 and self.stop.requested and step < self.loop.steps:
             return  # torchrun is impatient; a resumed run makes up for it
         if self._due(step, self.loop.eval_every):
             self._evaluate(step, metrics)
