@@ -54,6 +54,15 @@ def test_a_part_of_a_picture_is_drawn_anew(page: Page) -> None:
     wait_for_status(page, DRAWN)
     page.get_by_text("Copy as Python or command line").filter(visible=True).click()
     page.get_by_text("--region=[0.5625, 0.625, 0.75, 0.8125]").filter(visible=True).wait_for()
+    # Another drawing, and back: the widgets are as they were.
+    page.get_by_role("radio", name="Keep its top").check()
+    page.get_by_label("Kept rows of tokens").first.wait_for()
+    page.get_by_role("button", name="Complete").click()
+    page.wait_for_function("document.querySelectorAll('.history button').length === 2")
+    page.locator(".history button").last.click()
+    page.get_by_alt_text(re.compile("all but the outlined part is kept")).wait_for()
+    assert page.get_by_role("radio", name="All but a part").is_checked()
+    assert page.get_by_label("From row").first.input_value() == "10"
 
 
 def test_a_transform_writes_the_caption(page: Page) -> None:

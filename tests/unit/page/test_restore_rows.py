@@ -74,6 +74,20 @@ def test_the_rows_can_be_gone_on_from_with_another_caption(
     assert "first_rows(earlier, 3)" in as_python(task.settings, "fp32")
 
 
+def test_a_region_is_drawn_again_without_the_picture_around_it(
+    service: Service, tiny_pipeline: TextToImage, tmp_path: Path
+) -> None:
+    given = tiny_pipeline.generate("a pizza", candidates=1, seed=3).images[0]
+    prompt = tiny_pipeline.all_but(given, (0.25, 0.5, 1, 0.75))
+    drawn = tiny_pipeline.generate("a fox", image=prompt, candidates=2, seed=9).images[0]
+    settings, begun = restored(drawn, tmp_path, service)
+    assert (begun.rows, begun.region) == (2, (0.25, 0.5, 1.0, 0.75))
+    task = begun.task(settings)
+    (same,) = [one for one in drawn_by(service, task) if one.recipe == drawn.recipe]
+    assert same.image.tobytes() == drawn.image.tobytes()
+    assert "--region" in as_command_line(task.settings, "fp32")
+
+
 def test_a_blank_caption_is_refused_where_no_command_could_say_it(
     service: Service, completed: GeneratedImage, tmp_path: Path, tiny_pipeline: TextToImage
 ) -> None:
