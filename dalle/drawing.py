@@ -111,7 +111,7 @@ class Drawer:
         return self.transformer.sequence.grid_h
 
     def rows_left(self, prompt: ImagePrompt | None) -> int:
-        """Rows of the grid that are drawn after `prompt`."""
+        """Rows of the grid from the first that `prompt` does not keep as a whole."""
         kept = 0 if prompt is None else kept_first(prompt.tokens)
         return self.rows - kept // self.transformer.sequence.grid_w
 
@@ -253,7 +253,7 @@ class Drawer:
             )
 
     def draw(self, batch: DrawBatch) -> Iterator[Drawn]:
-        """The tokens of `batch`, row after row; its image prompts are equally long."""
+        """The tokens of `batch`, row after row; its image prompts leave the same places to draw."""
         return sample_tokens(
             batch.engine.decoder,
             torch.stack([caption.text_ids for caption in batch.captions]),  # c t
@@ -378,6 +378,8 @@ class Drawer:
             )
         ]
 
-    def previews(self) -> Previews:
+    def previews(self, caption: Prepared) -> Previews:
         """What shows the candidates of a batch as far as they are drawn."""
-        return Previews(self.image_tokenizer, self.device)
+        shown = caption.shown
+        around = None if shown is None or shown.region is None else shown.seen
+        return Previews(self.image_tokenizer, self.device, around=around)

@@ -113,11 +113,13 @@ def region_cells(region: Sequence[float], *, grid: tuple[int, int]) -> Box:
     check_region(region)
     left, top, right, bottom = map(float, region)
     height, width = grid
+    first_x = min(math.floor(left * width + _ROUNDING), width - 1)
+    first_y = min(math.floor(top * height + _ROUNDING), height - 1)
     cells = (
-        math.floor(left * width + _ROUNDING),
-        math.floor(top * height + _ROUNDING),
-        math.ceil(right * width - _ROUNDING),
-        math.ceil(bottom * height - _ROUNDING),
+        first_x,
+        first_y,
+        max(math.ceil(right * width - _ROUNDING), first_x + 1),
+        max(math.ceil(bottom * height - _ROUNDING), first_y + 1),
     )
     if cells == (0, 0, width, height):
         raise ValueError(

@@ -88,7 +88,8 @@ class Recipe:
                 return (int(left), int(top), int(right), int(bottom))
         raise ValueError(
             f"prompt must be at most {height - 1} whole rows of {width} tokens, or the whole grid "
-            f"with {TO_DRAW} for each token of a rectangle, got {len(self.prompt)} tokens"
+            f"with {TO_DRAW} for each token of a rectangle, got {len(self.prompt)} tokens, "
+            f"{len(self.prompt) - len(kept)} of them {TO_DRAW}"
         )
 
 
@@ -100,7 +101,8 @@ class GeneratedImage:
     tokens: np.ndarray
     """Token grid, shape (h, w), int64."""
     log_likelihood: float
-    """Mean log-probability of the drawn image tokens, nats; at temperature 1, unguided."""
+    """Mean log-probability of the image tokens from the first drawn one on, nats; at temperature 1,
+    unguided. Where a region was drawn, kept tokens behind it count too."""
     score: float | None
     """What it was ranked by, higher is better; None if nothing scored it."""
     ranker: RankerName

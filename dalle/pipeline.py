@@ -250,8 +250,7 @@ class TextToImage:
 
         Raises:
             DataError: The picture cannot be read.
-            TypeError: It is none, or `keep_rows` or `region` no numbers.
-            ValueError: A setting is out of range, or two of them exclude each other.
+            TypeError, ValueError: A setting is of another type, out of range, or excludes another.
         """
         return self._drawer.read_image(picture, **options)
 
@@ -375,7 +374,7 @@ class TextToImage:
         for batch in self._drawer.batches((caption,), request, self._engine):
             start = batch.indices.start
             shown = min(len(batch.indices), request.candidates - start)
-            unfinished = self._drawer.previews()
+            unfinished = self._drawer.previews(caption)
             for drawn in self._drawer.draw(batch):
                 paint: Painter = partial(unfinished.after, drawn.tokens[0, :shown])
                 result = None

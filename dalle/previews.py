@@ -36,11 +36,20 @@ class Previews:
     Args:
         image_tokenizer: Decodes.
         device: Where it does. Every row waits for a preview, so it is in bf16 where that is native.
+        around: What is kept around a region that is drawn, of the model's size; None shows what is
+            not drawn yet in grey.
     """
 
-    def __init__(self, image_tokenizer: ImageTokenizer, device: torch.device) -> None:
+    def __init__(
+        self,
+        image_tokenizer: ImageTokenizer,
+        device: torch.device,
+        *,
+        around: Image.Image | None = None,
+    ) -> None:
         self._image_tokenizer = image_tokenizer
         self._device = device
+        self._around = around
         self._painted: dict[int, tuple[Image.Image, int]] = {}
         """The candidates that were looked at, each with its rows."""
 
@@ -61,6 +70,8 @@ class Previews:
             canvas, painted = self._painted.get(number, (None, 0))
             if canvas is None or painted > rows:
                 canvas, painted = undrawn(size), 0
+                if self._around is not None:
+                    canvas = self._around.copy()
             canvases[number] = canvas
             painted_from = min(painted_from, max(0, painted - REPAINTED))
         decoded_from = max(0, painted_from - UNPAINTED)

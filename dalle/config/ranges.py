@@ -83,11 +83,13 @@ def check_region(region: Sequence[Any]) -> None:
         isinstance(edge, numbers.Real) and not isinstance(edge, bool) for edge in region
     )
     if not are_numbers or len(region) != 4:
-        raise TypeError(f"region must be four numbers, left, top, right, bottom, got {region!r}")
+        raise TypeError(
+            f"region must be a list of four numbers, left, top, right, bottom, got {region!r:.200}"
+        )
     left, top, right, bottom = region
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):  # NaN is not either
         raise ValueError(
             "region must be left, top, right and bottom as parts of the picture, each from 0 to 1 "
             "and the first two less than the others, such as 0 0 0.5 1 for its left half, got "
-            f"{' '.join(f'{float(edge):g}' for edge in region)}"
+            f"{' '.join(f'{edge!s:.12}' for edge in region)}"
         )

@@ -184,14 +184,17 @@ class Generate:
             raise ValueError(f"region must be left, top, right and bottom, got {list(region)}")
         check_region(region)
         if self.image is None and self.vary is None:
-            raise ValueError(
-                f"region {list(region)} says what is drawn of a picture; give one with --image or "
-                "--vary"
+            remedy = (
+                "--like redraws one as it was" if self.like else "give one with --image or --vary"
             )
-        if self.keep_rows is not None or self.prompt_layout == "place-on-top":
+            raise ValueError(f"region {list(region)} says what is drawn of a picture; {remedy}")
+        beside = [] if self.keep_rows is None else [f"keep_rows {self.keep_rows:g}"]
+        if self.prompt_layout == "place-on-top":
+            beside.append("prompt_layout place-on-top")
+        if beside:
             raise ValueError(
-                f"region {list(region)} says what is drawn, all else being kept; leave keep_rows "
-                "and prompt_layout out"
+                f"region {list(region)} says what is drawn, all else being kept; leave "
+                f"{' and '.join(beside)} out"
             )
 
     def check_typed(self, names: Set[str]) -> None:

@@ -58,7 +58,7 @@ class DrawTab:
             self.easel.buttons()
         self.examples = html(example_chips(EXAMPLES), js_on_load=CHOOSE)
         self.begun = gr.State(None, time_to_live=6 * 3600)
-        self.goes_on = gr.Checkbox(label="Go on from kept rows", container=False, visible=False)
+        self.goes_on = gr.Checkbox(label="Go on from what was kept", container=False, visible=False)
         with gr.Row(elem_classes="work"):
             with gr.Column(scale=3, min_width=320, elem_classes="left"):
                 self.easel.stage_parts()
@@ -146,7 +146,7 @@ class DrawTab:
         if is_foreign:
             note += " Another model drew this picture, so this one will draw a different one."
             if begun is not None:
-                note += " The rows that it went on from mean nothing here and are left out."
+                note += " What it went on from means nothing here and is left out."
         line = tiles.status(note, tone="notice" if is_foreign else "")
         return {**updates, self.dropped: None, self.easel.status: line}
 

@@ -70,11 +70,11 @@ class PromptTab:
                 )  # fmt: skip
                 with gr.Group(visible=False) as self.part:
                     with gr.Row():
-                        left = self._edge("From column", facts.grid[1], 1)
-                        right = self._edge("To column", facts.grid[1], 3)
+                        left = self._edge("Left edge", facts.grid[1], 1)
+                        right = self._edge("Right edge", facts.grid[1], 3)
                     with gr.Row():
-                        top = self._edge("From row", facts.grid[0], 1)
-                        bottom = self._edge("To row", facts.grid[0], 3)
+                        top = self._edge("Top edge", facts.grid[0], 1)
+                        bottom = self._edge("Bottom edge", facts.grid[0], 3)
                 self.edges = [left, top, right, bottom]
                 self.crop = gr.Radio(list(CROPS), value="Cut the centre", label="To make it square")
                 self.kept = html(BLANK)
@@ -189,8 +189,8 @@ class PromptTab:
         if given is None:
             return BLANK
         facts = self.service.facts
-        asked = self._kept(shape)
         try:
+            asked = self._kept(shape)
             prepared = prepare(
                 given.picture,
                 image_px=facts.image_px,
@@ -200,25 +200,39 @@ class PromptTab:
                 stride=facts.stride,
                 region=asked.get("region"),
             )
-        except (TypeError, ValueError) as err:
+        except (PageFault, TypeError, ValueError) as err:
             return tiles.status(str(err), tone="notice")
         notes = "; ".join(prepared.notes)
         shown = seam_preview(prepared.image, prepared.outline)
-        what = f"the upper {prepared.rows} rows are kept"
+        what = f"the upper {prepared.rows} rows are kept" if prepared.rows != 1 else "a row is kept"
         if prepared.region is not None:
             what = "all but the outlined part is kept"
         return tiles.framed(shown, f"The picture as the model is given it; {what}", notes)
 
     def _kept(self, shape: Sequence[Any]) -> dict[str, Any]:
-        """What the widgets of the given picture ask for."""
+        """What the widgets of the given picture ask for.
+
+        Raises:
+            PageFault: They ask for a part of nothing.
+        """
         layout, crop, rows, *edges = shape
         asked = {"layout": LAYOUTS.get(layout, layout), "crop": CROPS.get(crop, crop)}
         if layout != ALL_BUT:
             return {**asked, "keep_rows": rows}
-        grid = self.service.facts.grid
-        if all(isinstance(edge, int | float) for edge in edges):
-            edges = [edge / grid[axis] for edge, axis in zip(edges, AXES, strict=True)]
-        return {**asked, "region": edges}
+        sizes = [self.service.facts.grid[axis] for axis in AXES]
+        if not all(
+            isinstance(edge, int | float) and 0 <= edge <= size
+            for edge, size in zip(edges, sizes, strict=True)
+        ):
+            raise PageFault(f"the edges of the part must be from 0 to {max(sizes)}")
+        left, top, right, bottom = edges
+        if left >= right or top >= bottom:
+            raise PageFault(
+                "the part is empty; its left edge must come before its right one, and its top edge "
+                "before its bottom one"
+            )
+        region = [edge / size for edge, size in zip(edges, sizes, strict=True)]
+        return {**asked, "region": region}
 
     def _word(self, transform: str, subject: str) -> Updates:
         """The caption that a transform is asked for with."""

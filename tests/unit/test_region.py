@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dalle import TextToImage, previews
+from dalle import TextToImage
 from dalle.checkpoint import load_model
 from dalle.config import SamplingConfig
 from dalle.image_prompt import UNDRAWN, prepare, region_cells
 from dalle.model_config import TO_DRAW, SequenceConfig, TransformerConfig
 from dalle.picture import Recipe, read_recipe
+from dalle.previews import UNDRAWN as UNSEEN
 from dalle.sampling import Drawn, sample_tokens
 from dalle.sequence import kept_first, pad_caption
 from dalle.transformer import JointTransformer
@@ -40,6 +41,10 @@ FOX = "a fox on a blue background"
         ((0.24, 0.3, 0.51, 0.7), (0, 0, 3, 3)),
         ((0.999, 0.999, 1, 1), (3, 2, 4, 3)),
         (np.array([0, 0, 0.5, 1]).tolist(), (0, 0, 2, 3)),
+        # Bug: a sliver beside a border was no cell at all.
+        ((0.5, 0, 0.5 + 1e-9, 1), (2, 0, 3, 3)),
+        ((1 - 1e-12, 1 - 1e-12, 1, 1), (3, 2, 4, 3)),
+        ((1e-300, 0, 2e-300, 1), (0, 0, 1, 3)),
     ],
 )
 def test_a_region_is_every_cell_that_it_touches(region: Any, cells: tuple[int, ...]) -> None:
@@ -56,6 +61,7 @@ def test_a_region_is_every_cell_that_it_touches(region: Any, cells: tuple[int, .
         ((-0.1, 0, 0.5, 1), ValueError, "each from 0 to 1"),
         ((0, 0, 16, 8), ValueError, "each from 0 to 1"),
         ((0, 0, float("nan"), 1), ValueError, "each from 0 to 1"),
+        ((0, 0, 1, 10**400), ValueError, "each from 0 to 1"),  # bug: an overflow
         ((0, 0, 0.5), TypeError, "four numbers"),
         ((0, 0, True, 1), TypeError, "four numbers"),
         ("0001", TypeError, "four numbers"),
@@ -194,7 +200,11 @@ def test_a_stream_shows_the_rows_from_the_region_on(
     frames = list(tiny_pipeline.stream(FOX, image=prompt, candidates=2))
     assert [frame.rows_done for frame in frames] == [3, 4]
     assert tiny_pipeline.frames(2, prompt) == 2
-    assert (np.array(frames[0].preview)[12:] == previews.UNDRAWN).all()
+    assert prompt.shown is not None
+    last, seen = np.array(frames[0].preview)[12:], np.array(prompt.shown.seen)[12:]
+    assert np.array_equal(last, seen), "what is kept is there from the beginning"
+    assert (last[:, :8] == UNSEEN).all()
+    assert not (last[:, 8:] == UNSEEN).all()
 
 
 def test_the_picture_is_drawn_again_from_its_file_alone(

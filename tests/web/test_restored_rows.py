@@ -83,7 +83,7 @@ def test_the_rows_of_another_model_are_left_out_and_that_is_said(
     updates = tab.restore(str(tmp_path / "dropped.png"))
     assert updates[tab.tab.begun] is None
     assert "Another model drew this picture" in updates[tab.tab.easel.status]
-    assert "are left out" in updates[tab.tab.easel.status]
+    assert "is left out" in updates[tab.tab.easel.status]
 
 
 @pytest.mark.parametrize(

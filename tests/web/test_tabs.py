@@ -47,7 +47,7 @@ def test_a_part_of_a_picture_is_drawn_anew(page: Page) -> None:
     page.get_by_role("radio", name="All but a part").check()
     page.get_by_alt_text(re.compile("all but the outlined part is kept")).wait_for()
     page.get_by_label("Kept rows of tokens").first.wait_for(state="hidden")
-    for label, value in {"From row": 10, "To row": 13, "From column": 9}.items():
+    for label, value in {"Top edge": 10, "Bottom edge": 13, "Left edge": 9}.items():
         set_number(page, label, value)
     use_settings(page, candidates=1)
     page.get_by_role("button", name="Complete").click()
@@ -62,7 +62,7 @@ def test_a_part_of_a_picture_is_drawn_anew(page: Page) -> None:
     page.locator(".history button").last.click()
     page.get_by_alt_text(re.compile("all but the outlined part is kept")).wait_for()
     assert page.get_by_role("radio", name="All but a part").is_checked()
-    assert page.get_by_label("From row").first.input_value() == "10"
+    assert page.get_by_label("Top edge").first.input_value() == "10"
 
 
 def test_a_transform_writes_the_caption(page: Page) -> None:
