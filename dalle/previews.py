@@ -49,7 +49,7 @@ class Previews:
     ) -> None:
         self._image_tokenizer = image_tokenizer
         self._device = device
-        self._around = around
+        self._blank = around or undrawn(image_tokenizer.image_px)
         self._painted: dict[int, tuple[Image.Image, int]] = {}
         """The candidates that were looked at, each with its rows."""
 
@@ -69,9 +69,7 @@ class Previews:
         for number in range(len(grids))[which]:
             canvas, painted = self._painted.get(number, (None, 0))
             if canvas is None or painted > rows:
-                canvas, painted = undrawn(size), 0
-                if self._around is not None:
-                    canvas = self._around.copy()
+                canvas, painted = self._blank.copy(), 0
             canvases[number] = canvas
             painted_from = min(painted_from, max(0, painted - REPAINTED))
         decoded_from = max(0, painted_from - UNPAINTED)

@@ -25,6 +25,32 @@ def write_whole(path: Path, content: bytes) -> None:
         raise
 
 
+def require_new(folder: Path) -> None:
+    """Refuse to write a folder over something that stands there.
+
+    Raises:
+        ValueError: Something does.
+    """
+    if folder.exists():
+        raise ValueError(f"out folder {folder} exists; give a new one or remove it")
+
+
+@contextmanager
+def partial_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder beside `folder`, gone in the end unless it was renamed.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # what a crash may have left
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """A partial folder beside `folder`, which gets that name on success and is gone otherwise.
@@ -33,14 +59,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         ValueError: Something stands there already.
         OSError: It cannot be written.
     """
-    if folder.exists():
-        raise ValueError(f"out folder {folder} exists; give a new one or remove it")
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    require_new(folder)
+    with partial_folder(folder) as partial:
         yield partial
         partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise

@@ -9,7 +9,8 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,6 +36,15 @@ _PART = re.compile(r"(?:(?P<split>.+?)-\d+-of-\d+(?:-[0-9a-f]+)?|(?:part-)?\d+.*
 """Name of a file that is one of many: train-00000-of-00007, 0000, part-00000-0f3c."""
 _NAMED = 400
 """Characters of a list of names in a message."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Head:
+    """What a file says of itself."""
+
+    titles: list[str]
+    """Names of its columns."""
+    rows: int
 
 
 class _Writer:
@@ -72,8 +82,10 @@ def run(settings: DataConvert) -> int:
     """
     parquet = _parquet_library()
     paths = _files(settings.data, settings.split)
-    columns = _columns(paths[0], _titles(parquet, paths[0]), settings)
-    wanted = _check_files(parquet, paths, columns)
+    heads = {path: _head(parquet, path) for path in paths}
+    columns = _columns(paths[0], heads[paths[0]].titles, settings)
+    _check_columns(heads, columns)
+    wanted = sum(head.rows for head in heads.values())
     if settings.limit is not None:
         wanted = min(wanted, settings.limit)
     done = faults = 0
@@ -156,36 +168,32 @@ def _split_of(file: Path) -> str:
     return "/".join([*file.parent.parts, *([own] if own else [])]) or "."
 
 
-def _titles(parquet: Any, path: Path) -> list[str]:
-    """Names of a file's columns.
+def _head(parquet: Any, path: Path) -> _Head:
+    """What a file says of itself.
 
     Raises:
         DataError: It cannot be read.
     """
     try:
-        names: list[str] = parquet.read_schema(path).names
+        found = parquet.read_metadata(path)
+        return _Head(titles=found.schema.to_arrow_schema().names, rows=found.num_rows)
     except (OSError, ValueError) as err:  # pyarrow's own errors are among them
         raise DataError(f"{path} cannot be read: {err}") from err
-    return names
 
 
-def _check_files(parquet: Any, paths: Iterable[Path], columns: Sequence[str]) -> int:
-    """The rows of all files, each of which must have the columns.
+def _check_columns(heads: Mapping[Path, _Head], columns: Sequence[str]) -> None:
+    """Refuse files without the columns.
 
     Raises:
-        DataError: One has not, or cannot be read.
+        DataError: One has not all of them.
     """
-    rows = 0
-    for path in paths:
-        titles = _titles(parquet, path)
-        missing = [name for name in columns if name not in titles]
+    for path, head in heads.items():
+        missing = [name for name in columns if name not in head.titles]
         if missing:
             raise DataError(
                 f"{path} has no column {missing[0]!r}, as the first file has; it has "
-                f"{', '.join(map(repr, titles)):.{_NAMED}}"
+                f"{', '.join(map(repr, head.titles)):.{_NAMED}}"
             )
-        rows += parquet.read_metadata(path).num_rows
-    return rows
 
 
 def _columns(path: Path, titles: Sequence[str], settings: DataConvert) -> tuple[str, str]:

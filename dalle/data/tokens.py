@@ -14,8 +14,8 @@ import dataclasses
 import hashlib
 import json
 import math
-import shutil
 from collections.abc import Hashable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,7 @@ from dalle.checkpoint import load_vae, save_vae
 from dalle.checksums import SUMS_FILE, file_sha256
 from dalle.errors import DataError
 from dalle.schema import build_config, read_object
+from dalle.whole_file import partial_folder, require_new
 from vae.model import DiscreteVAE
 
 FORMAT_VERSION = 1
@@ -91,15 +92,13 @@ class TokenWriter:
         Raises:
             ValueError: `folder` exists, or the codebook is too large for 16-bit tokens.
         """
-        if folder.exists():
-            raise ValueError(f"out folder {folder} exists; give a new one or remove it")
+        require_new(folder)
         if vae.config.codebook_size > MAX_CODEBOOK:
             raise ValueError(
                 f"codebook_size {vae.config.codebook_size} does not fit 16-bit tokens "
                 f"(at most {MAX_CODEBOOK})"
             )
         self.folder = folder
-        self.partial = folder.with_name(folder.name + ".partial")
         self.vae = vae
         self.crops = crops
         self.source = source
@@ -108,11 +107,11 @@ class TokenWriter:
         self._picture_of: list[int] = []
         self.grid: tuple[int, int] | None = None
         self._file: BinaryIO | None = None
+        self._held = ExitStack()
 
     def __enter__(self) -> TokenWriter:
-        shutil.rmtree(self.partial, ignore_errors=True)
-        self.partial.mkdir(parents=True)
-        self._file = (self.partial / TOKENS_FILE).open("wb")
+        self.partial = self._held.enter_context(partial_folder(self.folder))
+        self._file = self._held.enter_context((self.partial / TOKENS_FILE).open("wb"))
         return self
 
     def __exit__(
@@ -122,9 +121,7 @@ class TokenWriter:
         trace: TracebackType | None,
     ) -> None:
         del kind, error, trace
-        assert self._file is not None, "entered before"
-        self._file.close()
-        shutil.rmtree(self.partial, ignore_errors=True)
+        self._held.close()
 
     def add(self, caption: str, grids: np.ndarray, *, picture: Hashable = None) -> None:
         """Append a picture, or one more caption of a picture.

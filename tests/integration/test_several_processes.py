@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +22,11 @@ from dalle.cli import main
 from dalle.config import TrainClip, TrainTransformer, TrainVae
 from dalle.errors import TrainingError
 from dalle.flags import dump
-from dalle.train.metrics import read_metrics
 from dalle.train.ranks import Ranks
 from dalle.train.runs import train_transformer, train_vae
+from tests.integration.runs import PATIENCE_S, comparable_metrics, wait_until
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 240
-"""How long a command may take to get somewhere; machines may be busy."""
 
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_gloo_available(), reason="torch was built without gloo"
@@ -69,16 +66,8 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, stderr
 
 
-def numbers(out: Path) -> list[dict[str, float]]:
-    """The metrics of a run, without its speeds."""
-    return [
-        {name: value for name, value in line.items() if not name.endswith("_per_s")}
-        for line in read_metrics(out / "metrics.jsonl")
-    ]
-
-
 def assert_same_training(one: Path, two: Path) -> None:
-    first, second = numbers(one), numbers(two)
+    first, second = comparable_metrics(one), comparable_metrics(two)
     assert [line.keys() for line in first] == [line.keys() for line in second]
     for line, other in zip(first, second, strict=True):
         assert other == pytest.approx(line, rel=1e-4, abs=1e-6)
@@ -116,7 +105,7 @@ def test_two_processes_learn_what_one_does(
     assert "in 2 processes" in stderr
     assert stderr.count("finished: the model is in") == 1, "one of them speaks for both"
     assert "skipped 07.png: the picture is damaged" in stderr, "whichever of them had it"
-    assert numbers(together.out)[0]["bad_samples"] > 0
+    assert comparable_metrics(together.out)[0]["bad_samples"] > 0
     assert_same_training(alone.out, together.out)
 
 
@@ -129,7 +118,7 @@ def test_a_signal_stops_both_and_one_process_may_go_on(
     stopped = replace(unbroken, out=tmp_path / "stopped")
     process = torchrun(stopped, "transformer")
     try:
-        wait_until(process, lambda: (stopped.out / "metrics.jsonl").exists())
+        wait_until(process, (stopped.out / "metrics.jsonl").exists, what="first line")
         process.send_signal(signal.SIGTERM)  # which torchrun passes on
     finally:
         status, stderr = ended(process)
@@ -154,7 +143,7 @@ def test_a_process_that_dies_ends_the_others(
     process = torchrun(run, "transformer")
     try:
         checkpoints = run.out / "checkpoints"
-        wait_until(process, lambda: any(checkpoints.glob("step-????????")))
+        wait_until(process, lambda: any(checkpoints.glob("step-????????")), what="checkpoint")
         os.kill(rank_process(process.pid, 1), signal.SIGKILL)
     finally:
         status, stderr = ended(process)
@@ -199,14 +188,6 @@ def test_what_cannot_be_shared_out_is_refused(
         "got 2; start fewer, or give a new run --loop.accumulate 3 or a multiple of it"
     ) in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-
-
-def wait_until(process: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not reached():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "the run does not get there"
-        time.sleep(0.02)
 
 
 def children(launcher: int) -> list[int]:

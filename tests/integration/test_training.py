@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,15 +20,13 @@ from dalle.config import OptimConfig, TrainClip, TrainTransformer, TrainVae
 from dalle.flags import dump
 from dalle.train.clip_task import ClipTask
 from dalle.train.loop import Trainer
-from dalle.train.metrics import read_metrics
 from dalle.train.task import Batch, Loss, Task
 from dalle.train.transformer_task import TransformerTask
 from dalle.train.vae_task import VaeTask
+from tests.integration.runs import PATIENCE_S, comparable_metrics, wait_until
 
 ROOT = Path(__file__).parents[2]
 STEPS = 14
-PATIENCE_S = 240
-"""How long a command may take to get somewhere; machines may be busy."""
 
 VaeSettings = Callable[..., TrainVae]
 TransformerSettings = Callable[..., TrainTransformer]
@@ -88,12 +85,6 @@ def stopping(task_type: type[Any], at: int) -> type[Any]:
             return loss
 
     return Stopping
-
-
-def comparable_metrics(out: Path) -> list[dict[str, float]]:
-    """Every line, without the speed."""
-    lines = read_metrics(out / "metrics.jsonl")
-    return [{k: v for k, v in line.items() if not k.endswith("_per_s")} for line in lines]
 
 
 def assert_same_run(first: Trainer, second: Trainer) -> None:
@@ -222,14 +213,6 @@ sys.exit(main(sys.argv[2:]))
 """`dalle`, which waits for a sign in a step, and once more while it saves what it has."""
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, f"the run does not reach its {path.name}"
-        time.sleep(0.02)
-
-
 def interrupted(
     words: list[str], number: signal.Signals, signs: Path
 ) -> subprocess.CompletedProcess[str]:
@@ -246,7 +229,7 @@ def interrupted(
     )
     try:
         for place in ("step", "save"):
-            wait_for(signs / place, process)
+            wait_until(process, (signs / place).exists, what=place)
             os.killpg(process.pid, number)
             (signs / f"{place}, go").touch()
         stdout, stderr = process.communicate(timeout=PATIENCE_S)
