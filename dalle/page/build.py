@@ -28,6 +28,8 @@ from dalle.page.service import Service
 from dalle.page.sweep import CACHE_SECONDS
 
 TITLE = "Captions in, pictures out"
+LOOK_S = 0.02
+"""How often the page looks whether an event has come."""
 WATCH_S = 1
 """How often a page that waits for the model hears that it is still being loaded."""
 RESTORE = """
@@ -82,6 +84,10 @@ def build_page(service: Service, *, ranks: bool) -> gr.Blocks:
             default_concurrency_limit=2 * (limits.waiting + limits.running),
             api_open=False,
         )
+        # Gradio looks a thousand times a second whether an event has come, and a hundred times for
+        # progress of its own kind, which we do not report: a tenth of a core, for a page at rest.
+        page._queue.sleep_when_free = LOOK_S
+        page._queue.progress_update_sleep_when_free = WATCH_S
     return page
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.random_models import save_random_model
-from tests.web.serving import RunningPage, opened, running_page
+from tests.web.serving import RunningPage, new_tab, opened, running_page, visited
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -54,13 +54,20 @@ def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def idle_page(server: RunningPage, browser: Browser) -> Iterator[Page]:
-    """One page for all tests of a file that draw nothing, whatever others have left there."""
-    with opened(browser, server.url) as page:
-        yield page
+def tab(browser: Browser) -> Iterator[Page]:
+    """One tab for all tests of a file, which load the page anew."""
+    with new_tab(browser) as tab:
+        yield tab
 
 
 @pytest.fixture
-def page(server: RunningPage, browser: Browser) -> Iterator[Page]:
+def page(server: RunningPage, tab: Page) -> Iterator[Page]:
+    with visited(tab, server.url) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def idle_page(server: RunningPage, browser: Browser) -> Iterator[Page]:
+    """One page for all tests of a file that draw nothing, whatever others have left there."""
     with opened(browser, server.url) as page:
         yield page

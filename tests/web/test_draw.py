@@ -22,6 +22,7 @@ from tests.web.serving import (
     running_page,
     set_number,
     use_settings,
+    visited,
     wait_for_status,
 )
 
@@ -154,8 +155,8 @@ def slow(
         yield page
 
 
-def test_stop_keeps_what_is_finished(browser: Browser, slow: RunningPage) -> None:
-    with opened(browser, slow.url) as page:
+def test_stop_keeps_what_is_finished(tab: Page, slow: RunningPage) -> None:
+    with visited(tab, slow.url) as page:
         use_settings(page, candidates=64)
         page.evaluate(STOP_AFTER_A_BATCH)
         page.evaluate(ANSWERED_LATE, LATE_MS)  # to pressing Stop, after the last of the drawing
@@ -252,7 +253,7 @@ def test_a_stage_draws_one_thing_at_a_time(page: Page) -> None:
     assert page.get_by_role("button", name="Draw", exact=True).is_visible()
 
 
-def test_closing_the_tab_frees_the_model(slow: RunningPage, browser: Browser) -> None:
+def test_closing_the_tab_frees_the_model(slow: RunningPage, browser: Browser, tab: Page) -> None:
     with opened(browser, slow.url) as leaving:
         use_settings(leaving, candidates=64)
         ask(leaving, "a fox")
@@ -260,7 +261,7 @@ def test_closing_the_tab_frees_the_model(slow: RunningPage, browser: Browser) ->
         detail.wait_for()  # not for a certain row: fast machines show only some
         text = detail.inner_text()
         left = float(re.findall(r"about (\d+)", text)[0]) * (60 if "min" in text else 1)
-    with opened(browser, slow.url) as page:
+    with visited(tab, slow.url) as page:
         use_settings(page, candidates=1)
         started = time.monotonic()
         ask(page, "a pizza")

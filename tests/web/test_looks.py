@@ -6,14 +6,14 @@ import itertools
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from tests.web.serving import DRAWN, RunningPage, ask, opened, use_settings, wait_for_status
+from tests.web.serving import DRAWN, RunningPage, ask, use_settings, visited, wait_for_status
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
 TABS = ("Draw", "Image prompt", "Explore", "X/Y grid", "Model card", "Batch")
 """All of them; X/Y grid and Model card lie within Explore, and can be clicked once it is open."""
@@ -91,10 +91,11 @@ def test_words_on_the_main_button_can_be_read(needs_gradio: None) -> None:
     [("light", 1280, "light"), ("dark", 1280, "dark"), ("narrow", 380, "light")],
 )
 def test_nothing_is_cut_off_and_dark_is_dark(
-    server: RunningPage, browser: Browser, name: str, width: int, scheme: str
+    server: RunningPage, tab: Page, name: str, width: int, scheme: Literal["light", "dark"]
 ) -> None:
-    view = {"width": width, "height": 900}
-    with opened(browser, server.url, viewport=view, color_scheme=scheme) as page:
+    tab.set_viewport_size({"width": width, "height": 900})
+    tab.emulate_media(color_scheme=scheme)
+    with visited(tab, server.url) as page:
         paper, ink = shade(page, "body", "backgroundColor"), shade(page, "h1", "color")
         if scheme == "light":
             assert paper > 230
@@ -105,17 +106,17 @@ def test_nothing_is_cut_off_and_dark_is_dark(
         draw_something(page)
         tick = page.evaluate(TICK)
         assert contrast(*tick) >= 3, "what WCAG asks of signs"
-        for tab in TABS:
-            page.get_by_role("tab", name=tab, exact=True).click()
-            page.get_by_role("tab", name=tab, exact=True, selected=True).wait_for()
+        for place in TABS:
+            page.get_by_role("tab", name=place, exact=True).click()
+            page.get_by_role("tab", name=place, exact=True, selected=True).wait_for()
             page.wait_for_timeout(300)
             wide = page.evaluate("document.documentElement.scrollWidth")
-            assert wide <= width, f"{tab} is {wide} px wide"
-            assert not page.evaluate(NAMELESS), tab
-            assert not page.evaluate(UNDESCRIBED), tab
-            assert not page.evaluate(BROKEN_WORDS), tab
+            assert wide <= width, f"{place} is {wide} px wide"
+            assert not page.evaluate(NAMELESS), place
+            assert not page.evaluate(UNDESCRIBED), place
+            assert not page.evaluate(BROKEN_WORDS), place
             if SCREENSHOTS:
-                named = f"page-{name}-{tab.lower().replace(' ', '-').replace('/', '')}.png"
+                named = f"page-{name}-{place.lower().replace(' ', '-').replace('/', '')}.png"
                 file = Path(SCREENSHOTS) / named
                 page.screenshot(path=file, full_page=True)
                 assert file.stat().st_size > 10_000

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +82,25 @@ def test_a_job_over_the_time_limit_is_ended_with_a_message(strict: RunningPage) 
     assert "The job was stopped after 0.001 s, the longest that one may take" in answer
     assert "draw fewer pictures at once" in answer
     assert "fault" not in strict.log.read_text()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs Linux to count a process's naps")
+def test_a_page_at_rest_lets_the_processor_rest(strict: RunningPage) -> None:
+    """Gradio looked for events a thousand times a second, which took a tenth of a core."""
+    strict.wait_for_model()
+
+    def naps() -> int:
+        found = re.search(
+            r"^voluntary_ctxt_switches:\s+(\d+)",
+            Path(f"/proc/{strict.process.pid}/status").read_text(),
+            re.MULTILINE,
+        )
+        assert found is not None
+        return int(found[1])
+
+    before = naps()
+    time.sleep(1)
+    assert naps() - before < 200
 
 
 def test_a_taken_port_is_told_with_the_remedy(needs_gradio: None) -> None:
