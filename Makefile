@@ -81,5 +81,6 @@ $(STAMP): pyproject.toml constraints.txt
 	  pip install --quiet -c constraints.txt --only-binary uv uv; \
 	  install -c $(VENV)/constraints-page.txt -e ".[$$extras]" \
 	    && install -c constraints.txt --no-deps pillow
+	@$(BIN)/python -m compileall -q dalle vae # of what was just installed, uv has done so
 	@$(BIN)/python -m dalle.native
 	@touch $@

@@ -1,25 +1,10 @@
-"""Runs as other processes make them, and what they have written."""
+"""What runs have written."""
 
 from __future__ import annotations
 
-import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from dalle.train.metrics import read_metrics
-
-PATIENCE_S = 240
-"""How long a command may take to get somewhere; machines may be busy."""
-
-
-def wait_until(process: subprocess.Popen[str], reached: Callable[[], bool], *, what: str) -> None:
-    """Nothing, once a running command got there; `what` says where."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not reached():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, f"the run does not reach its {what}"
-        time.sleep(0.02)
 
 
 def comparable_metrics(out: Path) -> list[dict[str, float]]:

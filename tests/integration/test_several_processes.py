@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import signal
-import subprocess
-import sys
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed.run
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -24,9 +23,8 @@ from dalle.errors import TrainingError
 from dalle.flags import dump
 from dalle.train.ranks import Ranks
 from dalle.train.runs import train_transformer, train_vae
-from tests.integration.runs import PATIENCE_S, comparable_metrics, wait_until
-
-ROOT = Path(__file__).parents[2]
+from tests.commands import ROOT, Command
+from tests.integration.runs import comparable_metrics
 
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_gloo_available(), reason="torch was built without gloo"
@@ -35,35 +33,43 @@ pytestmark = pytest.mark.skipif(
 Settings = TrainVae | TrainTransformer | TrainClip
 
 
-def torchrun(settings: Settings, verb: str, *words: str) -> subprocess.Popen[str]:
-    """Two processes that train together, a process group of their own."""
+def config_of(settings: Settings) -> str:
     config = settings.out.with_suffix(".yaml")
     config.write_text(dump(settings))
-    return subprocess.Popen(
+    return str(config)
+
+
+@contextlib.contextmanager
+def two_processes(settings: Settings, verb: str) -> Iterator[list[Command]]:
+    """Two processes that train together, told so as torchrun tells them, or any other launcher."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    words = ["train", verb, "--config", config_of(settings)]
+    with contextlib.ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                Command(
+                    words,
+                    settings.out.with_name(f"rank-{rank}"),
+                    environment={**meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                )
+            )
+            for rank in range(2)
+        ]
+
+
+def torchrun(settings: Settings, verb: str) -> Command:
+    """torchrun, which starts two such processes."""
+    return Command(
         [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
-            *("-m", "dalle", "train", verb, "--config", str(config), *words),
+            *("--standalone", "--nproc-per-node=2", "-m"),
+            *("dalle", "train", verb, "--config", config_of(settings)),
         ],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+        settings.out.with_name("torchrun"),
+        environment={"PYTHONPATH": str(ROOT)},
+        program=torch.distributed.run.main,
     )
-
-
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Exit status and stderr of a command; none of its processes is left behind."""
-    ranks = children(process.pid)  # which torchrun gives process groups of their own
-    try:
-        _, stderr = process.communicate(timeout=PATIENCE_S)
-    finally:
-        for pid in (process.pid, *ranks) if process.poll() is None else ():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.wait()
-    return process.returncode, stderr
 
 
 def assert_same_training(one: Path, two: Path) -> None:
@@ -100,8 +106,10 @@ def test_two_processes_learn_what_one_does(
     alone = replace(alone, data=data)
     assert train_vae(alone) == 0
     together = replace(alone, out=tmp_path / "together")
-    status, stderr = ended(torchrun(together, "vae"))
-    assert status == 0, stderr
+    with two_processes(together, "vae") as ranks:
+        for rank in ranks:
+            assert rank.ended() == 0, rank.stderr
+        stderr = "".join(rank.stderr for rank in ranks)
     assert "in 2 processes" in stderr
     assert stderr.count("finished: the model is in") == 1, "one of them speaks for both"
     assert "skipped 07.png: the picture is damaged" in stderr, "whichever of them had it"
@@ -116,13 +124,11 @@ def test_a_signal_stops_both_and_one_process_may_go_on(
     unbroken = transformer_settings(tmp_path / "unbroken", tokens, loop_changes=changes)
     assert train_transformer(unbroken) == 0
     stopped = replace(unbroken, out=tmp_path / "stopped")
-    process = torchrun(stopped, "transformer")
-    try:
-        wait_until(process, (stopped.out / "metrics.jsonl").exists, what="first line")
-        process.send_signal(signal.SIGTERM)  # which torchrun passes on
-    finally:
-        status, stderr = ended(process)
-    assert status != 0
+    with torchrun(stopped, "transformer") as launcher:
+        launcher.wait_until((stopped.out / "metrics.jsonl").exists, what="first line")
+        launcher.send(signal.SIGTERM)  # which torchrun passes on
+        assert launcher.ended() != 0
+        stderr = launcher.stderr
     step = re.search(r"stopped after step (\d+); go on with the same command", stderr)
     assert step, stderr
     saved = [path.name for path in (stopped.out / "checkpoints").iterdir()]
@@ -134,21 +140,17 @@ def test_a_signal_stops_both_and_one_process_may_go_on(
     assert_same_training(unbroken.out, stopped.out)
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs Linux to find a rank's process")
 def test_a_process_that_dies_ends_the_others(
     tokens: Path, tmp_path: Path, transformer_settings: Callable[..., TrainTransformer]
 ) -> None:
     changes: dict[str, Any] = {"steps": 100_000, "save_every": 5, "eval_every": 100_000}
     run = transformer_settings(tmp_path / "run", tokens, loop_changes=changes)
-    process = torchrun(run, "transformer")
-    try:
-        checkpoints = run.out / "checkpoints"
-        wait_until(process, lambda: any(checkpoints.glob("step-????????")), what="checkpoint")
-        os.kill(rank_process(process.pid, 1), signal.SIGKILL)
-    finally:
-        status, stderr = ended(process)
-    assert status != 0
-    assert "error: another process of this run has ended or cannot be reached" in stderr
+    checkpoints = run.out / "checkpoints"
+    with two_processes(run, "transformer") as (first, second):
+        first.wait_until(lambda: any(checkpoints.glob("step-????????")), what="checkpoint")
+        second.send(signal.SIGKILL)
+        assert first.ended() == 1
+        assert "error: another process of this run has ended or cannot be reached" in first.stderr
     assert any((path / "manifest.json").exists() for path in checkpoints.glob("step-????????"))
 
 
@@ -188,18 +190,3 @@ def test_what_cannot_be_shared_out_is_refused(
         "got 2; start fewer, or give a new run --loop.accumulate 3 or a multiple of it"
     ) in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-
-
-def children(launcher: int) -> list[int]:
-    """The processes that torchrun has started, where the system tells."""
-    path = Path(f"/proc/{launcher}/task/{launcher}/children")
-    return [int(child) for child in path.read_text().split()] if path.exists() else []
-
-
-def rank_process(launcher: int, rank: int) -> int:
-    """The process of a rank among the children of torchrun."""
-    for child in children(launcher):
-        environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
-        if f"RANK={rank}".encode() in environment:
-            return child
-    raise AssertionError(f"torchrun has no child of rank {rank}")

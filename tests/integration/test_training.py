@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,9 @@ from dalle.train.loop import Trainer
 from dalle.train.task import Batch, Loss, Task
 from dalle.train.transformer_task import TransformerTask
 from dalle.train.vae_task import VaeTask
-from tests.integration.runs import PATIENCE_S, comparable_metrics, wait_until
+from tests.commands import Command
+from tests.integration.runs import comparable_metrics
 
-ROOT = Path(__file__).parents[2]
 STEPS = 14
 
 VaeSettings = Callable[..., TrainVae]
@@ -181,62 +180,47 @@ def test_a_run_that_was_killed_goes_on_from_its_newest_complete_checkpoint(
 # ------------------------------------------------------------------- signals to a real command line
 
 
-WAITING = """
-import os, sys, time
-from pathlib import Path
+def dalle_that_waits(words: Sequence[str]) -> int:
+    """`dalle`, which waits for a sign in a step, and once more while it saves what it has.
 
-from dalle.cli import main
-from dalle.train.vae_task import VaeTask
+    Args:
+        words: The folder of signs, then the arguments of `dalle`.
+    """
+    signs = Path(words[0])
 
-signs = Path(sys.argv[1])
+    def wait_for_go(place: str) -> None:
+        (signs / place).touch()
+        while not (signs / f"{place}, go").exists():
+            time.sleep(0.01)
 
-def wait_for_go(place):
-    (signs / place).touch()
-    while not (signs / f"{place}, go").exists():
-        time.sleep(0.01)
+    def loss_in_its_time(self: VaeTask, batch: Batch, step: int, noise: torch.Generator) -> Loss:
+        if step == 3:
+            wait_for_go("step")
+            os.fsync = flushed_in_its_time  # type: ignore[assignment]
+        return loss(self, batch, step, noise)
 
-def loss_in_its_time(self, batch, step, noise):
-    if step == 3:
-        wait_for_go("step")
-        os.fsync = flushed_in_its_time
-    return loss(self, batch, step, noise)
+    def flushed_in_its_time(descriptor: Any) -> None:
+        os.fsync = flushed
+        wait_for_go("save")
+        flushed(descriptor)
 
-def flushed_in_its_time(descriptor):
-    os.fsync = flushed
-    wait_for_go("save")
-    flushed(descriptor)
-
-loss, VaeTask.loss = VaeTask.loss, loss_in_its_time
-flushed = os.fsync
-sys.exit(main(sys.argv[2:]))
-"""
-"""`dalle`, which waits for a sign in a step, and once more while it saves what it has."""
+    loss, VaeTask.loss = VaeTask.loss, loss_in_its_time  # type: ignore[method-assign]
+    flushed = os.fsync
+    return main(list(words[1:]))
 
 
-def interrupted(
-    words: list[str], number: signal.Signals, signs: Path
-) -> subprocess.CompletedProcess[str]:
-    """A command whose process group gets a signal in a step and again while it saves."""
-    signs.mkdir()
-    process = subprocess.Popen(
-        [sys.executable, "-c", WAITING, str(signs), *words],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # a process group of its own
-    )
-    try:
+def interrupted(words: list[str], number: signal.Signals, folder: Path) -> tuple[int, str, str]:
+    """What a command ends with, and writes, that gets a signal in a step and while it saves.
+
+    Its whole process group gets it.
+    """
+    (signs := folder / "signs").mkdir()
+    with Command([str(signs), *words], folder / "log", program=dalle_that_waits) as command:
         for place in ("step", "save"):
-            wait_until(process, (signs / place).exists, what=place)
-            os.killpg(process.pid, number)
+            command.wait_until((signs / place).exists, what=place)
+            os.killpg(command.pid, number)
             (signs / f"{place}, go").touch()
-        stdout, stderr = process.communicate(timeout=PATIENCE_S)
-    finally:
-        process.kill()
-        process.wait()
-    return subprocess.CompletedProcess(words, process.returncode, stdout, stderr)
+        return command.ended(), command.stdout, command.stderr
 
 
 @pytest.mark.parametrize(
@@ -258,11 +242,11 @@ def test_signals_save_and_the_resumed_run_equals_the_unbroken_one(
     config = tmp_path / "vae.yaml"
     config.write_text(dump(replace(settings, out=out)))
     words = ["train", "vae", "--config", str(config)]
-    stopped = interrupted(words, number, tmp_path / "signs")
-    assert (stopped.returncode, stopped.stdout) == (status, ""), stopped.stderr
-    assert re.search(
-        "stopped after step 4; go on with the same command and --resume", stopped.stderr
-    ), stopped.stderr
+    found, stdout, stderr = interrupted(words, number, tmp_path)
+    assert (found, stdout) == (status, ""), stderr
+    assert re.search("stopped after step 4; go on with the same command and --resume", stderr), (
+        stderr
+    )
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000004"]
     assert not (out / "lock").exists()
     assert not (out / "model").exists()

@@ -5,23 +5,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.commands import Command
+
 if TYPE_CHECKING:
     import httpx
     from playwright.sync_api import Browser, Error, Page, Request
-
-ROOT = Path(__file__).parents[2]
-STARTED_S = 240
 
 
 @dataclass(frozen=True)
@@ -29,21 +24,23 @@ class RunningPage:
     """A server in a process of its own."""
 
     url: str
-    process: subprocess.Popen[str]
-    log: Path
-    """What it wrote to stderr."""
+    process: Command
+    folder: Path
+    """Where it was started, and where it keeps its files and those of its log."""
 
     def wait_for_model(self) -> None:
-        wait_until(lambda: "the model is ready" in self.log.read_text(), STARTED_S)
+        """Have the model loaded at once, as a browser that has loaded the page does."""
+        client = http_client()
+        events = client.get(f"{self.url}/config").json()["dependencies"]
+        (load,) = [one["id"] for one in events if any(what == "load" for _, what in one["targets"])]
+        asked = {"data": [], "fn_index": load, "session_hash": "the first visitor"}
+        client.post(f"{self.url}/gradio_api/queue/join", json=asked).raise_for_status()
+        self.process.wait_until(lambda: "the model is ready" in self.log, what="model")
 
-
-def wait_until(ready: object, seconds: float) -> None:
-    """Ask again and again; a test that waits in vain says so."""
-    assert callable(ready)
-    end = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < end, f"waited {seconds:g} s in vain"
-        time.sleep(0.05)
+    @property
+    def log(self) -> str:
+        """What it wrote to stderr."""
+        return self.process.stderr
 
 
 @contextlib.contextmanager
@@ -52,37 +49,18 @@ def running_page(folder: Path, *flags: str, compiled: bool = True) -> Iterator[R
 
     What `make setup` compiled is used, as for whoever starts the page, unless `compiled` is false.
     """
-    log = folder / "page.log"
-    with log.open("w", encoding="utf-8") as errors:
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / "app.py"), "--port", "0", *flags],
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env=_environment(compiled=compiled) | {"TMPDIR": str(folder)},
-        )
-    try:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url), log.read_text()
-        yield RunningPage(url=url, process=process, log=log)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(15)
-        process.kill()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-def _environment(*, compiled: bool) -> dict[str, str]:
-    # The browser wants the other core; spinning threads of OpenMP would take it.
-    chosen = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment: dict[str, str | None] = {"TMPDIR": str(folder)}
     if compiled:
-        chosen.pop("DALLE_CACHE", None)  # where tests find nothing compiled
-    return chosen
+        environment["DALLE_CACHE"] = None  # where tests find nothing compiled
+    words = ["demo", "--port", "0", *flags]
+    with Command(words, folder / "page", folder=folder, environment=environment) as process:
+        process.wait_until(lambda: process.stdout.endswith("\n"), what="address")
+        url = process.stdout.strip()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url), process.stderr
+        yield RunningPage(url, process, folder)
+        if process.status is None:
+            process.send(signal.SIGTERM)
+        process.ended()
 
 
 @functools.cache

@@ -16,8 +16,9 @@ from dalle.page.facts import read_facts
 from dalle.page.limits import Limits
 from dalle.page.quick_start import quick_import
 from dalle.page.service import Service
+from tests.commands import ROOT, wait_until
 from tests.random_models import save_random_model
-from tests.web.serving import ROOT, http_client, wait_until
+from tests.web.serving import http_client
 
 FOX = ROOT / "dalle" / "page" / "examples" / "fox.png"
 LONG = {"caption": "a fox", "candidates": 4096, "keep": 1}
@@ -104,7 +105,7 @@ def served(model: Path, folder: Path, needs_gradio: None) -> Iterator[Served]:
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        wait_until(lambda: server.started, PATIENCE_S)
+        wait_until(lambda: server.started, what="the server starts", seconds=PATIENCE_S)
         port = server.servers[0].sockets[0].getsockname()[1]
         yield Served(url=f"http://127.0.0.1:{port}", service=service)
     finally:
@@ -118,7 +119,7 @@ def test_a_job_ends_with_its_row_when_its_caller_leaves(served: Served, endpoint
     """It once went on to its last candidate, and others waited for pictures that nobody got."""
     body = {**LONG} if endpoint == "generate" else {"candidates": 4096, "picture": served.upload()}
     with served.listening(endpoint, served.ask(endpoint, body)):
-        wait_until(served.is_drawing, PATIENCE_S)
+        wait_until(served.is_drawing, what="it draws", seconds=PATIENCE_S)
     assert served.service.admission.wait_until_idle(PATIENCE_S)
 
 
@@ -127,15 +128,15 @@ def test_who_leaves_gives_back_a_place_in_the_queue(served: Served, endpoint: st
     body = {**SHORT} if endpoint == "generate" else {"caption": "a", "pictures": [served.upload()]}
     with served.service.admission.enter("somebody else"):
         with served.listening(endpoint, served.ask(endpoint, body)):
-            wait_until(lambda: served.inside() == 2, PATIENCE_S)
-        wait_until(lambda: served.inside() == 1, PATIENCE_S)
+            wait_until(lambda: served.inside() == 2, what="two are inside", seconds=PATIENCE_S)
+        wait_until(lambda: served.inside() == 1, what="one is inside", seconds=PATIENCE_S)
 
 
 def test_the_pictures_of_who_leaves_are_not_read_on(served: Served) -> None:
     """A call may name dozens of them, each opened in a process of its own."""
     body = {"caption": "a fox", "pictures": [served.upload()] * 4000}
     with served.listening("rank", served.ask("rank", body)):
-        wait_until(lambda: served.inside() == 1, PATIENCE_S)
+        wait_until(lambda: served.inside() == 1, what="one is inside", seconds=PATIENCE_S)
     assert served.service.admission.wait_until_idle(PATIENCE_S)
 
 
@@ -147,15 +148,17 @@ def test_a_cancelled_job_ends_with_its_row(served: Served) -> None:
     job = client.submit(**LONG, api_name="/generate")
     # The page may draw before this client has read which event it is; what it cancels until then
     # names no event, and the page refuses that without the client's saying so.
-    wait_until(lambda: job.status().code is Status.PROCESSING, PATIENCE_S)
-    wait_until(served.is_drawing, PATIENCE_S)
+    wait_until(
+        lambda: job.status().code is Status.PROCESSING, what="the job begins", seconds=PATIENCE_S
+    )
+    wait_until(served.is_drawing, what="it draws", seconds=PATIENCE_S)
     job.cancel()
     assert served.service.admission.wait_until_idle(PATIENCE_S)
 
 
 def test_who_has_not_begun_to_listen_has_not_left(served: Served) -> None:
     event = served.ask("generate", SHORT)
-    wait_until(lambda: not served.inside(), PATIENCE_S)
+    wait_until(lambda: not served.inside(), what="nobody is inside", seconds=PATIENCE_S)
     with served.listening("generate", event) as lines:
         found = [line for line in lines if line]
     assert found[-2] == "event: complete", found

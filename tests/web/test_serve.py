@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,18 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.web.serving import ROOT, STARTED_S, RunningPage, call, running_page
+from tests.commands import PATIENCE_S, ROOT, Command
+from tests.web.serving import RunningPage, call, running_page
 
 
-def demo(*flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "dalle", "demo", *flags],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=STARTED_S,
-        check=False,
-    )
+def demo(tmp_path: Path, *flags: str) -> tuple[int, str, str]:
+    """Status, stdout and stderr of a page that cannot be served for long."""
+    with Command(["demo", *flags], tmp_path / "page") as command:
+        return command.ended(), command.stdout, command.stderr
 
 
 def test_sigterm_ends_a_running_job_in_order(
@@ -49,9 +46,9 @@ def test_sigterm_ends_a_running_job_in_order(
         asking = threading.Thread(target=listen)
         asking.start()
         assert listening.wait(60)  # whoever comes after the signal finds the door closed
-        page.process.send_signal(signal.SIGTERM)
-        assert page.process.wait(60) == 128 + signal.SIGTERM
-        assert "Traceback" not in page.log.read_text()
+        page.process.send(signal.SIGTERM)
+        assert page.process.ended(60) == 128 + signal.SIGTERM
+        assert "Traceback" not in page.log
         asking.join(60)
         assert answers
         # It was done already, or it was stopped, or its turn had not come.
@@ -72,7 +69,7 @@ def strict(
 
 
 def test_an_open_door_is_warned_of(strict: RunningPage) -> None:
-    assert "warning: the page listens on 0.0.0.0 without a password" in strict.log.read_text()
+    assert "warning: the page listens on 0.0.0.0 without a password" in strict.log
 
 
 def test_a_job_over_the_time_limit_is_ended_with_a_message(strict: RunningPage) -> None:
@@ -81,7 +78,7 @@ def test_a_job_over_the_time_limit_is_ended_with_a_message(strict: RunningPage) 
     answer = call(strict, "generate", many, client="10.2.0.1")
     assert "The job was stopped after 0.001 s, the longest that one may take" in answer
     assert "draw fewer pictures at once" in answer
-    assert "fault" not in strict.log.read_text()
+    assert "fault" not in strict.log
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs Linux to count a process's naps")
@@ -104,11 +101,18 @@ def test_a_page_at_rest_lets_the_processor_rest(strict: RunningPage) -> None:
 
 
 def test_a_taken_port_is_told_with_the_remedy(needs_gradio: None) -> None:
+    """Here by `app.py` itself, in a process that has to import everything."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        ended = demo("--port", str(port))
+        ended = subprocess.run(
+            [sys.executable, str(ROOT / "app.py"), "--port", str(port)],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
     assert ended.returncode == 1
     assert f"cannot listen on 127.0.0.1, port {port}" in ended.stderr
     assert "--port 0" in ended.stderr
@@ -123,24 +127,22 @@ def test_a_taken_port_is_told_with_the_remedy(needs_gradio: None) -> None:
     ],
 )
 def test_what_cannot_be_served_is_told_at_once(
-    flags: tuple[str, ...], status: int, message: str
+    flags: tuple[str, ...], status: int, message: str, tmp_path: Path
 ) -> None:
-    ended = demo(*flags)
-    assert (ended.returncode, ended.stdout) == (status, "")
-    assert message in ended.stderr
+    found, stdout, stderr = demo(tmp_path, *flags)
+    assert (found, stdout) == (status, "")
+    assert message in stderr
 
 
 def test_a_damaged_model_ends_the_server(
     tiny_model: Path, tmp_path: Path, needs_gradio: None
 ) -> None:
     """Never a page that looks alive and cannot draw."""
-    import shutil
-
     broken = tmp_path / "broken"
     shutil.copytree(tiny_model, broken)
     weights = broken / "transformer.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    ended = demo("--model", str(broken), "--port", "0")
-    assert ended.returncode == 1
-    assert "error:" in ended.stderr
-    assert "transformer.safetensors" in ended.stderr
+    status, _, stderr = demo(tmp_path, "--model", str(broken), "--port", "0")
+    assert status == 1
+    assert "error:" in stderr
+    assert "transformer.safetensors" in stderr

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from tests.web.serving import DRAWN, ROOT, ask, set_number, use_settings, wait_for_status
+from tests.commands import ROOT
+from tests.web.serving import DRAWN, ask, set_number, use_settings, wait_for_status
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
