@@ -22,7 +22,7 @@ from dalle.page.facts import ModelFacts
 from dalle.page.faults import PageFault, guarded
 from dalle.page.html import html
 from dalle.page.prompt_tab import EXAMPLE, PromptTab
-from dalle.page.quick_start import unserved
+from dalle.page.quick_start import describe_once, unserved
 from dalle.page.received import only_received
 from dalle.page.service import Service
 from dalle.page.sweep import CACHE_SECONDS
@@ -88,6 +88,7 @@ def build_page(service: Service, *, ranks: bool) -> gr.Blocks:
         # progress of its own kind, which we do not report: a tenth of a core, for a page at rest.
         page._queue.sleep_when_free = LOOK_S
         page._queue.progress_update_sleep_when_free = WATCH_S
+        describe_once(page)
     return page
 
 

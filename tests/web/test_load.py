@@ -11,21 +11,22 @@ from pathlib import Path
 import pytest
 
 from dalle.page.limits import Limits
+from tests.random_models import save_random_model
 from tests.web.serving import RunningPage, call, running_page
 
 CLIENTS = 30
 INSIDE = Limits().running + Limits().waiting
 MOST = {"caption": "a fox", "candidates": 64, "keep": 1}
-"""Takes longer than everybody needs to arrive."""
+"""Takes the model of these tests several times as long as everybody needs to arrive."""
 MANY = {"caption": "a fox", "candidates": 32, "keep": 1}
 ONE = {"caption": "two apples", "candidates": 1, "keep": 1}
 
 
 @pytest.fixture(scope="module")
-def busy(
-    slow_model: Path, tmp_path_factory: pytest.TempPathFactory, needs_gradio: None
-) -> Iterator[RunningPage]:
-    with running_page(tmp_path_factory.mktemp("busy"), "--model", str(slow_model)) as page:
+def busy(tmp_path_factory: pytest.TempPathFactory, needs_gradio: None) -> Iterator[RunningPage]:
+    folder = tmp_path_factory.mktemp("busy")
+    model = save_random_model(folder / "model", grid=16, width=192, layers=4)
+    with running_page(folder, "--model", str(model)) as page:
         page.wait_for_model()
         yield page
 

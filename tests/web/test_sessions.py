@@ -48,6 +48,26 @@ def test_five_hundred_are_remembered() -> None:
     assert Limits().sessions == 500
 
 
+def test_a_new_visitor_costs_no_description_of_every_widget(
+    page: Any, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradio made one for each, for a twentieth of a second in which nobody was answered."""
+    widgets = page.default_config.blocks.values()
+    for widget in widgets:
+        assert widget.get_config() == type(widget).get_config(widget)
+
+    def described(*_: object) -> None:
+        pytest.fail("a widget is described anew")
+
+    for kind in {type(widget) for widget in widgets}:
+        monkeypatch.setattr(kind, "get_config", described)
+    visitors = page.state_holder
+    caption = event(page, "_draw").inputs[0]
+    visitors["one"]._update_value_in_config(caption._id, "a secret")
+    assert visitors["one"].config_values[caption._id]["props"]["value"] == "a secret"
+    assert "a secret" not in str(visitors["another"].config_values), "each has their own"
+
+
 def test_a_visitor_too_many_takes_the_place_of_the_one_longest_away(
     page: Any, client: Any, tiny_pipeline: TextToImage
 ) -> None:
