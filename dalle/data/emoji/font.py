@@ -93,14 +93,25 @@ def find_font(named: Path | None = None) -> EmojiFont:
         FontError: The named file cannot be used, or no usable font was found anywhere.
     """
     if named is not None:
-        return EmojiFont(named)
+        return _opened(named)
     candidates = [Path(place).expanduser() for place in PLACES]
     for path in (*(place for place in candidates if place.is_file()), *_ask_fontconfig()):
         try:
-            return EmojiFont(path)
+            return _opened(path)
         except FontError:
             continue  # for instance an outline-only (COLRv1) build; the next one may do
     raise FontError(f"no colour emoji font was found; {REMEDY}")
+
+
+def _opened(path: Path) -> EmojiFont:
+    """The font in a file; whoever asks for it again shares what it has drawn."""
+    about = path.stat() if path.is_file() else None
+    return _unchanged(path, about and about.st_mtime_ns, about and about.st_size)
+
+
+@lru_cache(maxsize=2)
+def _unchanged(path: Path, _mtime_ns: int | None, _bytes: int | None) -> EmojiFont:
+    return EmojiFont(path)
 
 
 def _open_strike(path: Path) -> ImageFont.FreeTypeFont:

@@ -6,7 +6,7 @@ Looks that add something to the picture (a stamp, sunglasses, a close-up) are st
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter, ImageOps
@@ -39,11 +39,20 @@ def grayscale(drawing: Image.Image) -> Image.Image:
 
 def painted(colour: str, drawing: Image.Image) -> Image.Image:
     """Everything in one colour: shadows dark, flats in the colour itself, highlights light."""
-    dark, middle, light = PAINTS[colour]
-    gray = ImageOps.autocontrast(drawing.convert("L"), cutoff=1, mask=drawing.getchannel("A"))
-    flat = ImageOps.colorize(gray, dark, light, middle)
-    flat.putalpha(drawing.getchannel("A"))
+    alpha = drawing.getchannel("A")
+    gray = ImageOps.autocontrast(drawing.convert("L"), cutoff=1, mask=alpha)
+    flat = Image.merge("RGB", (gray, gray, gray)).point(_paint_table(colour))
+    flat.putalpha(alpha)
     return flat
+
+
+@cache
+def _paint_table(colour: str) -> list[int]:
+    """Red, green and blue of each brightness, 256 of each, as `Image.point` takes them."""
+    dark, middle, light = PAINTS[colour]
+    ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+    bands = ImageOps.colorize(ramp, dark, light, middle).split()
+    return [value for band in bands for value in band.tobytes()]
 
 
 def upside_down(drawing: Image.Image) -> Image.Image:

@@ -16,6 +16,7 @@ Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; right and bottom are just outside."""
 
 _VISIBLE = 16  # alpha below this changes no pixel noticeably and does not count for boxes
+_IS_VISIBLE = [255 * (alpha >= _VISIBLE) for alpha in range(256)]
 _CLOSE_UP = 2.2  # a close-up's subject is this many times as long as its panel
 _FULL_ENOUGH = 0.5  # the part of a close-up that its subject should cover
 _WINDOW_CENTRES = (
@@ -110,7 +111,7 @@ def _paste_centred(image: Image.Image, drawing: Image.Image, cell: Box) -> Box:
 
 def _visible_box(drawing: Image.Image, left: int, top: int) -> Box:
     """Where `drawing`, put at (left, top), can be seen."""
-    seen = drawing.getchannel("A").point(lambda alpha: 255 * (alpha >= _VISIBLE)).getbbox()
+    seen = drawing.getchannel("A").point(_IS_VISIBLE).getbbox()
     assert seen is not None, "a drawing has visible pixels"
     return (left + seen[0], top + seen[1], left + seen[2], top + seen[3])
 

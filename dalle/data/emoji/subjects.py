@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 from typing import Literal
 
@@ -50,6 +51,7 @@ def core_names() -> list[str]:
     return sorted(entry.name for entry in _read_core().values())
 
 
+@lru_cache(maxsize=4)
 def list_subjects(font: EmojiFont, which: Literal["core", "all"]) -> tuple[Subject, ...]:
     """The subjects that `font` draws as one drawing each, sorted by name.
 

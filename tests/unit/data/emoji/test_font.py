@@ -44,3 +44,16 @@ def test_drawings_are_cut_to_what_is_visible(font: EmojiFont) -> None:
     assert raster.mode == "RGBA"
     assert raster.getchannel("A").getbbox() == (0, 0, *raster.size)
     assert max(raster.size) > 60
+
+
+def test_a_font_is_opened_once_until_its_file_changes(font: EmojiFont, tmp_path: Path) -> None:
+    """Each judge once drew every emoji for itself."""
+    copy = tmp_path / font.path.name
+    copy.write_bytes(font.path.read_bytes())
+    first = find_font(copy)
+    assert find_font(copy) is first
+    copy.write_bytes(font.path.read_bytes() + b"\0")
+    assert find_font(copy) is not first
+    copy.unlink()
+    with pytest.raises(FontError, match="does not exist"):
+        find_font(copy)
