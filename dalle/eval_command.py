@@ -44,6 +44,7 @@ from dalle.evaluate.plots import require_matplotlib
 from dalle.evaluate.report import write_report
 from dalle.evaluate.results import Evaluation
 from dalle.evaluate.seen_by_clip import agreement, likeness, retrieval
+from dalle.evaluate.similarity import require_room
 from dalle.evaluate.true_pictures import (
     TruePictures,
     copies,
@@ -105,6 +106,8 @@ def run(settings: EvalModel) -> int:
     ranker = find_clip_ranker(folder, clip=settings.clip, required=False, device=device)
     model = TextToImage(parts, ranker=ranker, device=settings.device)
     asked = _asked(settings, model.image_px)
+    if any(one.image is not None for one in asked):
+        require_room(model.image_px)
     settings.out.mkdir(parents=True, exist_ok=True)
     judging = Judging(
         image_px=model.image_px[0], subjects=settings.subjects, workers=settings.workers

@@ -18,6 +18,20 @@ CONTRASTS_FLOOR = (0.03 * 255) ** 2
 """Keeps the comparison of contrasts stable where pictures are flat."""
 
 
+def require_room(shape: tuple[int, ...]) -> None:
+    """Refuse pictures of (y, x) pixels that are smaller than the window of `ssim`.
+
+    Raises:
+        ValueError: They are.
+    """
+    height, width = shape
+    if min(shape) < WINDOW_PX:
+        raise ValueError(
+            "pictures that are compared with true ones must have sides of at least "
+            f"{WINDOW_PX} px, got {width} x {height}"
+        )
+
+
 def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Mean structural similarity of pairs of pictures, 1 for equal ones.
 
@@ -44,10 +58,7 @@ def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
             )
     if a.shape != b.shape:
         raise ValueError(f"a and b must have one shape, got {a.shape} and {b.shape}")
-    if min(a.shape[1:3]) < WINDOW_PX:
-        raise ValueError(
-            f"pictures must have sides of at least {WINDOW_PX} px, got {a.shape[2]} x {a.shape[1]}"
-        )
+    require_room(a.shape[1:3])
     x, y = a.astype(np.float64), b.astype(np.float64)
     mean_x, mean_y = _weighted_means(x), _weighted_means(y)  # b y-10 x-10 c
     var_x = _weighted_means(x * x) - mean_x**2

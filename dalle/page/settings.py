@@ -287,7 +287,11 @@ def _file_name(name: str, value: object) -> str | None:
 
 
 def _shown(value: object) -> str:
-    """`value` as far as a message needs it."""
+    """`value` as far as a message needs it; never where this server keeps an uploaded file."""
+    if isinstance(value, list) and not all(isinstance(one, int | float) for one in value):
+        return "a list"
+    if not isinstance(value, str | int | float | list | None):
+        return "an object"
     if isinstance(value, int) and value.bit_length() > 128:  # Python refuses to write the longest
         return "a far larger number"
     text = "nothing" if value is None else repr(value)

@@ -22,7 +22,7 @@ from dalle.eval_command import SHEET_COLUMNS, run
 from dalle.evaluate.asked import ask_pictures
 from dalle.evaluate.report import REPORT_FILE
 from dalle.sheets import picture_grid
-from tests.random_models import CAPTIONS, random_clip
+from tests.random_models import CAPTIONS, random_clip, save_random_model
 
 SCENES = Path(__file__).parents[1] / "data" / "scenes"
 
@@ -326,4 +326,16 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_written(
     out = tmp_path / "out"
     assert main(["eval", "--model", str(random_model), "--out", str(out), *words]) in (1, 2)
     assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_pictures_too_small_to_compare_are_refused_before_they_are_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It once was said after all had been drawn."""
+    model = save_random_model(tmp_path / "model", grid=2)
+    out = tmp_path / "out"
+    words = ["--model", str(model), "--set", str(SCENES), "--out", str(out)]
+    assert main(["eval", *words]) == 2
+    assert "must have sides of at least 11 px, got 8 x 8" in capsys.readouterr().err
     assert not out.exists()

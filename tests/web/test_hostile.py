@@ -189,6 +189,15 @@ def test_what_is_no_picture_never_runs_and_is_never_opened(
     assert "not PNG, JPEG or WebP" in answer
 
 
+def test_an_answer_does_not_tell_where_an_upload_is_kept(page: RunningPage) -> None:
+    """Whoever swapped the two was once told."""
+    (path,) = upload(page, "fox.png", FOX.read_bytes(), "image/png").json()
+    swapped = {"pictures": "a fox", "caption": [file_at(path)]}
+    answer = call(page, "rank", swapped, client="10.3.2.1")
+    assert "a caption must be text, got a list" in answer
+    assert str(page.folder) not in answer
+
+
 def test_uploads_without_end_are_refused(page: RunningPage) -> None:
     answer = upload(page, "large.png", bytes(21 * 1024**2), "image/png")
     assert answer.status_code == 413
