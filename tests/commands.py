@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[1]
 PATIENCE_S = 240
 """How long something may take to get somewhere; machines may be busy."""
 
-_FORKING = multiprocessing.get_context("forkserver")
+# Elsewhere a process that has imported torch may not be forked, and each imports it.
+_FORKING = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 _FORKING.set_forkserver_preload(
     ["dalle.train.runs", "dalle.page.serve", "fastapi", "gradio_client", "uvicorn"]
 )

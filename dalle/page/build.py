@@ -110,6 +110,11 @@ def mounted(page: gr.Blocks, **settings: Any) -> FastAPI:
     return server
 
 
+def is_awaited(page: gr.Blocks, event: str) -> bool:
+    """Whether a program that has called an endpoint has still to read the answer."""
+    return any(event in events for events in list(page._queue.pending_event_ids_session.values()))
+
+
 def _build(service: Service, page: gr.Blocks, *, ranks: bool) -> None:
     facts = service.facts
     with gr.Row(elem_classes="masthead"):

@@ -66,6 +66,7 @@ class Doorkeeper:
         endpoints: Names that `/call/` knows, and of each the values that it takes by name: True for
             those that must be given.
         folder: Where uploads are kept; None where nobody counts them.
+        is_awaited: Whether the answer of an event, by its number, is still to be read.
     """
 
     def __init__(
@@ -76,12 +77,14 @@ class Doorkeeper:
         hosts: tuple[str, ...] | None,
         endpoints: Mapping[str, Mapping[str, bool]],
         folder: Path | None = None,
+        is_awaited: Callable[[str], bool] = lambda _event: True,
     ) -> None:
         self._app = app
         self._limits = limits
         self._hosts = hosts
         self._endpoints = endpoints
         self._folder = folder
+        self._is_awaited = is_awaited
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -103,6 +106,11 @@ class Doorkeeper:
         except _TooLargeError:
             pass  # the meter knows; it may also have become an answer of Gradio's
         except Exception as err:  # noqa: BLE001 - the last door: whatever it is ends here
+            status = getattr(err.__cause__, "status_code", None)  # of what Starlette wraps
+            if meter.began and status == HTTPStatus.NOT_FOUND:
+                # A browser asks for its session after a restart, and has just been told.
+                await meter.send({"type": "http.response.body", "body": b""})
+                return
             found = fault_id()
             log.error("fault %s while answering a request: %s", found, type(err).__name__)
             if not meter.began and not meter.is_over:
@@ -150,6 +158,11 @@ class Doorkeeper:
             if name not in self._endpoints:
                 known = ", ".join(sorted(self._endpoints))
                 return 404, f"there is no such endpoint; there are {known}"
+        # Of such an event Gradio breaks its answer off, or sends signs of life without end.
+        if method == "GET" and path.startswith(CALLS):
+            event = path.rstrip("/").rpartition("/")[2]
+            if not self._is_awaited(event):
+                return 404, "there is no such event, or its answer has been read; call once more"
         return None
 
     async def _wrong_names(self, scope: Message, meter: _Meter) -> str:

@@ -13,6 +13,7 @@ import shutil
 import socket
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -142,7 +143,7 @@ def _serve(service: Service, settings: Demo, listener: socket.socket) -> int:
     with quick_import():
         import uvicorn
 
-        from dalle.page.build import build_page, mounted
+        from dalle.page.build import build_page, is_awaited, mounted
         from dalle.page.endpoints import parameters
         from dalle.page.shutdown import DrainingServer
         from dalle.page.style import css, script, theme
@@ -172,6 +173,7 @@ def _serve(service: Service, settings: Demo, listener: socket.socket) -> int:
         hosts=hosts,
         endpoints=parameters(),
         folder=service.folder.parent,
+        is_awaited=partial(is_awaited, page),
     )
     server = DrainingServer(
         uvicorn.Config(

@@ -198,6 +198,23 @@ def test_an_answer_does_not_tell_where_an_upload_is_kept(page: RunningPage) -> N
     assert str(page.folder) not in answer
 
 
+def test_an_answer_can_be_read_once_and_that_is_said(page: RunningPage) -> None:
+    """Gradio broke an unknown event's answer off, and a second reader waited for ever."""
+    calls = f"{page.url}/gradio_api/call"
+    headers = {"x-forwarded-for": "10.3.3.1"}
+    event = http_client().post(f"{calls}/v2/generate", json=ONE, headers=headers).json()["event_id"]
+    first = http_client().get(f"{calls}/generate/{event}", headers=headers)
+    assert "event: complete" in first.text
+    for read in (event, "0" * 32):
+        status, _, text = get(page, f"/gradio_api/call/generate/{read}")
+        assert status == 404
+        assert "no such event, or its answer has been read" in text
+    faults = page.log.count("fault")
+    _, _, text = get(page, "/gradio_api/queue/data?session_hash=of-before-a-restart")
+    assert '"session_not_found":true' in text
+    assert page.log.count("fault") == faults
+
+
 def test_uploads_without_end_are_refused(page: RunningPage) -> None:
     answer = upload(page, "large.png", bytes(21 * 1024**2), "image/png")
     assert answer.status_code == 413
