@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 
 from dalle.cli import main
@@ -24,7 +25,11 @@ PATIENCE_S = 240
 """How long something may take to get somewhere; machines may be busy."""
 
 # Elsewhere a process that has imported torch may not be forked, and each imports it.
-_FORKING = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+_FORKING: SpawnContext | ForkServerContext = (
+    multiprocessing.get_context("forkserver")
+    if sys.platform == "linux"
+    else multiprocessing.get_context("spawn")
+)
 _FORKING.set_forkserver_preload(
     ["dalle.train.runs", "dalle.page.serve", "fastapi", "gradio_client", "uvicorn"]
 )

@@ -174,7 +174,7 @@ def test_stop_keeps_what_is_finished(tab: Page, slow: RunningPage) -> None:
 
 
 def test_a_drawing_asked_for_while_the_stream_of_answers_closes_is_answered(
-    server: RunningPage, browser: Browser
+    server: RunningPage, tab: Page
 ) -> None:
     """Gradio's client lets the stream close over an event that it sent at that moment."""
     server.wait_for_model()  # so that the page's own first event is answered at once
@@ -186,19 +186,20 @@ def test_a_drawing_asked_for_while_the_stream_of_answers_closes_is_answered(
         else:
             held.append((route, route.fetch()))
 
-    with browser.new_context() as context:
-        page = context.new_page()
-        page.route("**/queue/data?*", hold)
-        page.goto(server.url)
-        page.get_by_role("button", name="Draw", exact=True).wait_for()
-        while not held:
-            page.wait_for_timeout(20)
-        ((route, answers),) = held
-        assert "close_stream" in answers.text()
-        with page.expect_response("**/queue/join?*"):
-            ask(page, "a fox")
-        route.fulfill(response=answers)
-        wait_for_status(page, DRAWN, timeout_s=60)
+    tab.route("**/queue/data?*", hold)
+    try:
+        with visited(tab, server.url) as page:
+            while not held:
+                page.wait_for_timeout(20)
+            ((route, answers),) = held
+            assert "close_stream" in answers.text()
+            use_settings(page, candidates=1)
+            with page.expect_response("**/queue/join?*"):
+                ask(page, "a fox")
+            route.fulfill(response=answers)
+            wait_for_status(page, DRAWN, timeout_s=60)
+    finally:
+        tab.unroute_all()
 
 
 def test_stop_before_any_picture_is_complete_says_so(page: Page) -> None:
