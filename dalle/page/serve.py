@@ -164,6 +164,11 @@ def _serve(service: Service, settings: Demo, listener: socket.socket) -> int:
             css=css(),
             js=script(),
         )
+    if settings.mcp and not page.mcp_server:  # for instance of a version that Gradio does not know
+        raise DalleError(
+            f"--mcp cannot be served ({page.mcp_error}); run `pip install 'dalle-studio[mcp]'`, "
+            "which brings a version that fits, or leave --mcp out"
+        )
     hosts = None
     if _is_loopback(settings.host):
         hosts = (*LOOPBACK, settings.host, *filter(None, [settings.public_host]))

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from dalle.cli import main
 from tests.commands import PATIENCE_S, ROOT, Command
 from tests.web.serving import RunningPage, call, running_page
 
@@ -146,3 +147,22 @@ def test_a_damaged_model_ends_the_server(
     assert status == 1
     assert "error:" in stderr
     assert "transformer.safetensors" in stderr
+
+
+def dalle_with_packages_of(words: Sequence[str]) -> int:
+    """`dalle`, which looks for packages in a folder first: the first of `words`."""
+    sys.path.insert(0, words[0])
+    return main(list(words[1:]))
+
+
+def test_an_mcp_package_that_does_not_fit_is_told(
+    tiny_model: Path, tmp_path: Path, needs_gradio: None
+) -> None:
+    """Gradio left the tools out without a word."""
+    (tmp_path / "mcp").mkdir()
+    (tmp_path / "mcp" / "__init__.py").touch()
+    words = [str(tmp_path), "demo", "--model", str(tiny_model), "--port", "0", "--mcp", "true"]
+    with Command(words, tmp_path / "page", program=dalle_with_packages_of) as page:
+        assert page.ended() == 1
+        assert "error: --mcp cannot be served" in page.stderr
+        assert "pip install 'dalle-studio[mcp]'" in page.stderr
