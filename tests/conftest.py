@@ -52,18 +52,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def folder(item: pytest.Item) -> str:
         return item.path.relative_to(Path(__file__).parent).parts[0]
 
-    # pytest goes through all loggers that keep lines to themselves, six times for each test; nearly
-    # all of them are torch's.
-    for name, logger in logging.root.manager.loggerDict.items():
-        if name.startswith("torch") and isinstance(logger, logging.Logger):
-            logger.propagate = True
-
     needs_gpu = pytest.mark.skipif("not __import__('torch').cuda.is_available()", reason="no GPU")
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(needs_gpu)
     order = ["web", "integration", "parity"]
     items.sort(key=lambda item: order.index(name) if (name := folder(item)) in order else 9)
+
+
+def pytest_collection_finish() -> None:
+    """Let torch's loggers pass lines on: pytest goes through all that keep them, for each test."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("torch") and isinstance(logger, logging.Logger):
+            logger.propagate = True
 
 
 @pytest.hookimpl(tryfirst=True, optionalhook=True)

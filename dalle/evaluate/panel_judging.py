@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dalle.data.emoji.font import EmojiFont
+from dalle.data.emoji.font import find_font
 from dalle.data.emoji.render import Painter
 from dalle.data.emoji.subjects import Subject
 from dalle.evaluate.panel_judge import PanelJudge, PanelVerdict
@@ -72,4 +72,4 @@ def _verdicts(judging: PanelJudging, panels: Sequence[JudgedPanel]) -> list[Pane
 @lru_cache(maxsize=1)
 def _panel_judge(judging: PanelJudging) -> PanelJudge:
     """The judge of this process, built once."""
-    return PanelJudge(Painter(EmojiFont(judging.font), judging.image_px), judging.subjects)
+    return PanelJudge(Painter(find_font(judging.font), judging.image_px), judging.subjects)

@@ -1,6 +1,6 @@
 """Gradio in half the time: what it does at every start, and for every visitor, to no use here.
 
-Each of these is put around what would take the time.
+Each of these but the last is put around what would take the time.
 """
 
 from __future__ import annotations

@@ -5,12 +5,10 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.random_models import save_random_model
 from tests.web.serving import RunningPage, new_tab, opened, running_page, visited
 
 if TYPE_CHECKING:
@@ -45,12 +43,6 @@ def browser(needs_gradio: None) -> Iterator[Browser]:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield chromium
         chromium.close()
-
-
-@pytest.fixture(scope="session")
-def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that is slow enough for others to wait: 16 x 16 tokens, random weights."""
-    return save_random_model(tmp_path_factory.mktemp("models") / "slow", grid=16)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
+from tests.random_models import save_random_model
 from tests.web.serving import (
     DRAWN,
     RunningPage,
@@ -145,12 +146,11 @@ def test_rows_appear_one_after_another(page: Page) -> None:
 
 
 @pytest.fixture(scope="module")
-def slow(
-    slow_model: Path, tmp_path_factory: pytest.TempPathFactory, needs_gradio: None
-) -> Iterator[RunningPage]:
+def slow(tmp_path_factory: pytest.TempPathFactory, needs_gradio: None) -> Iterator[RunningPage]:
     """A page without the compiled step: it draws 64 pictures in batches, for half a minute."""
     folder = tmp_path_factory.mktemp("slow-page")
-    with running_page(folder, "--model", str(slow_model), compiled=False) as page:
+    model = save_random_model(folder / "model", grid=16)
+    with running_page(folder, "--model", str(model), compiled=False) as page:
         page.wait_for_model()
         yield page
 
