@@ -278,7 +278,8 @@ def _vae_numbers(config: VaeConfig) -> int:
 
 def _clip_numbers(config: ClipConfig, text_vocab: int) -> int:
     """About how many weights a small CLIP has."""
-    patches = (config.image_px // config.patch_px) ** 2
+    height, width = config.size_px
+    patches = height * width // config.patch_px**2
     image = 12 * config.image_layers * config.image_width**2
     image += (patches + 3 * config.patch_px**2 + config.embed_dim) * config.image_width
     text = 12 * config.text_layers * config.text_width**2

@@ -156,7 +156,7 @@ def build_clip(config: ClipConfig, text_vocab: int) -> nn.Module:
             width=config.image_width,
             head_width=config.head_width,
             patch_size=config.patch_px,
-            image_size=config.image_px,
+            image_size=config.size_px,
         ),
         text_cfg=CLIPTextCfg(
             context_length=config.text_len,
@@ -188,7 +188,8 @@ def small_clip_scorer(
     model: nn.Module, config: ClipConfig, tokenizer: CaptionTokenizer, device: torch.device
 ) -> ClipScorer:
     """A scorer that reads captions with our tokenizer and pictures at the model's own size."""
-    size = (config.image_px, config.image_px)
+    height, width = config.size_px
+    size = (width, height)  # as Pillow has it
 
     def read_captions(captions: Sequence[str]) -> Tensor:
         fitted = [

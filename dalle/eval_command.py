@@ -147,8 +147,7 @@ def _asked(settings: EvalModel, image_px: tuple[int, int]) -> list[Asked]:
         _log_choice("the first %d of the %d captions in %s", settings, len(found))
         return [Asked(caption=caption) for caption in found[: settings.captions]]
     _log_choice("%d of the %d pictures in %s, drawn by lot", settings, len(samples))
-    px = square_px(image_px)
-    return ask_pictures(samples, settings.captions, image_px=px, seed=settings.seed)
+    return ask_pictures(samples, settings.captions, image_px=image_px, seed=settings.seed)
 
 
 def _log_choice(text: str, settings: EvalModel, there_are: int) -> None:

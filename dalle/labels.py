@@ -48,6 +48,11 @@ def one_line(text: str) -> str:
     return " ".join(printable(text).split())
 
 
+def size_text(image_px: tuple[int, int]) -> str:
+    """Height and width in pixels as people say them, width first."""
+    return f"{image_px[1]} x {image_px[0]} px"
+
+
 def score_text(score: float | None, ranker: str) -> str:
     """A score and what it is, for people."""
     return f"{ranker} {'–' if score is None else f'{score:.3f}'}".strip()

@@ -16,6 +16,11 @@ TO_DRAW = -1
 """Stands in an image prompt for a token that is to be drawn, where others behind it are kept."""
 
 
+def height_and_width(image_px: int, width_px: int | None) -> tuple[int, int]:
+    """Size of pictures that are square where no width is named."""
+    return image_px, image_px if width_px is None else width_px
+
+
 @dataclass(frozen=True, kw_only=True)
 class SequenceConfig:
     """Layout of the joint sequence: `text_len` caption tokens, then `grid_h * grid_w` image tokens.
@@ -110,7 +115,8 @@ class ClipConfig:
     """Shape of a small CLIP: a ViT and a text transformer of open_clip, on our own captions."""
 
     image_px: int = 64
-    """Height and width of the pictures it looks at; others are resized."""
+    """Height of the pictures it looks at, and width too where `width_px` is null; others are
+    resized."""
     patch_px: int = 8
     """Height and width of a patch of the ViT."""
     image_width: int = 192
@@ -129,6 +135,8 @@ class ClipConfig:
     """Length of the vectors in which pictures and captions meet (e)."""
     loss: Literal["clip", "siglip"] = "clip"
     """Softmax over the batch (CLIP), or each pair for itself (SigLIP)."""
+    width_px: int | None = field(default=None, metadata={"later": True})
+    """Width of the pictures it looks at, if they are not square."""
     view_shift_px: int = field(default=0, metadata={"later": True})
     """Where candidates are scored: how far four further views of a picture are moved, of which a
     score is the mean; 0 looks at the picture alone."""
@@ -137,30 +145,39 @@ class ClipConfig:
     nats, counts beside the cosine; 0 leaves it out."""
 
     def __post_init__(self) -> None:
-        """Refuse shapes that do not divide."""
-        for name, value in vars(self).items():
-            if name not in ("loss", "view_shift_px", "likelihood_weight") and value < 1:
+        """Refuse shapes that do not divide; two ways to say one shape become equal."""
+        if self.width_px == self.image_px:
+            object.__setattr__(self, "width_px", None)
+        no_sizes = ("loss", "view_shift_px", "likelihood_weight")
+        for name, value in {**vars(self), "width_px": self.size_px[1]}.items():
+            if name not in no_sizes and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        if not 0 <= self.view_shift_px < self.image_px:
+        if not 0 <= self.view_shift_px < min(self.size_px):
             raise ValueError(
-                f"view_shift_px must be from 0 to less than image_px ({self.image_px}), got "
-                f"{self.view_shift_px}"
+                f"view_shift_px must be from 0 to less than a side of the pictures "
+                f"({min(self.size_px)}), got {self.view_shift_px}"
             )
         if not 0 <= self.likelihood_weight < math.inf:
             raise ValueError(
                 f"likelihood_weight must be a number from 0 on, got {self.likelihood_weight}"
             )
-        if self.image_px % self.patch_px:
-            raise ValueError(
-                f"image_px ({self.image_px}) must be divisible by patch_px ({self.patch_px})"
-            )
-        for name in ("image_width", "text_width"):
-            if getattr(self, name) % self.head_width:
+        height, width = self.size_px
+        for name, value, divisor in (
+            ("image_px", height, "patch_px"),
+            ("width_px", width, "patch_px"),
+            ("image_width", self.image_width, "head_width"),
+            ("text_width", self.text_width, "head_width"),
+        ):
+            if value % getattr(self, divisor):
                 raise ValueError(
-                    f"{name} ({getattr(self, name)}) must be divisible by head_width "
-                    f"({self.head_width})"
+                    f"{name} ({value}) must be divisible by {divisor} ({getattr(self, divisor)})"
                 )
         if self.text_len < 2:
             raise ValueError(
                 f"text_len must be at least 2 (a token and the end), got {self.text_len}"
             )
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Height and width of the pictures."""
+        return height_and_width(self.image_px, self.width_px)

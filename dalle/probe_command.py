@@ -13,6 +13,7 @@ from dalle.data.emoji.font import find_font
 from dalle.data.emoji.render import Painter
 from dalle.data.emoji.subjects import list_subjects
 from dalle.device import choose_device
+from dalle.evaluate.asked import square_px
 from dalle.evaluate.features import features_of
 from dalle.evaluate.labelled import LabelledSplit, emoji_groups, labelled_folder
 from dalle.evaluate.linear_probe import require_sklearn
@@ -32,7 +33,7 @@ def run(settings: Probe) -> int:
         DataError: The labelled pictures cannot be used.
         FontError: Emoji are to be classified, and no emoji font was found.
         DalleError: scikit-learn or matplotlib is not installed.
-        ValueError: The model's pictures are not square.
+        ValueError: Emoji are to be classified, and the model's pictures are not square.
         OSError: The report cannot be written.
     """
     started = time.perf_counter()
@@ -74,12 +75,7 @@ def run(settings: Probe) -> int:
 def _splits(settings: Probe, parts: ModelParts) -> list[LabelledSplit]:
     """The pictures to classify, of the model's size; each fold tests on others of them."""
     sequence, stride = parts.transformer.sequence, parts.vae.config.stride
-    if sequence.grid_h != sequence.grid_w:
-        raise ValueError(
-            f"a probe reads square pictures, and the model has {sequence.grid_h} x "
-            f"{sequence.grid_w} tokens; take another model"
-        )
-    image_px = sequence.grid_h * stride
+    image_px = (sequence.grid_h * stride, sequence.grid_w * stride)
     counts = {
         "folds": settings.folds,
         "train": settings.labels[-1],
@@ -88,6 +84,6 @@ def _splits(settings: Probe, parts: ModelParts) -> list[LabelledSplit]:
     }
     if settings.data is not None:
         return labelled_folder(settings.data, image_px=image_px, **counts)
-    painter = Painter(find_font(None), image_px)
+    painter = Painter(find_font(None), square_px(image_px))
     subjects = list_subjects(painter.font, settings.subject_list)
     return emoji_groups(painter, subjects, **counts)

@@ -11,7 +11,7 @@ from dalle.clip import ClipScorer
 from dalle.config import Generate, Transform
 from dalle.data.emoji.names import with_article
 from dalle.data.emoji.subjects import core_names
-from dalle.data.images import fit_square
+from dalle.data.images import centre_crop
 from dalle.errors import DalleError
 from dalle.generate_command import run as generate
 from dalle.given_picture import read_picture
@@ -82,6 +82,6 @@ def likeliest_subject(clip: ClipScorer, picture: Image.Image) -> str:
     """The subject of the core list whose plain caption fits `picture`, RGB, best."""
     names = core_names()
     captions = [with_article(name) for name in names]
-    square = fit_square(picture, min(picture.size))
+    square = centre_crop(picture, (min(picture.size), min(picture.size)))
     cosines = clip.text_features(captions) @ clip.image_features([square])[0]
     return names[int(torch.argmax(cosines))]

@@ -138,7 +138,7 @@ def image_rows(workload: Workload, *, runs: int, parts: Sequence[str]) -> Iterat
     if "clip" in parts:
         clip, config = workload.make_clip()
         clip = clip.to(device).eval()
-        seen = torch.zeros(IMAGE_BATCH, 3, config.image_px, config.image_px, device=device)
+        seen = torch.zeros(IMAGE_BATCH, 3, *config.size_px, device=device)
         measured["clip images"] = lambda: clip.encode_image(seen)  # type: ignore[operator]
     for name, work in measured.items():
         with torch.inference_mode():

@@ -10,7 +10,9 @@ from dalle.config.ranges import (
     require_fraction,
     require_not_negative,
     require_positive,
+    require_size,
     require_vocabulary,
+    require_whole_tokens,
 )
 from dalle.config.sampling import SamplingConfig
 from dalle.config.training import (
@@ -22,7 +24,7 @@ from dalle.config.training import (
     TransformerObjectiveConfig,
     VaeObjectiveConfig,
 )
-from dalle.model_config import ClipConfig, SequenceConfig, TransformerConfig
+from dalle.model_config import ClipConfig, SequenceConfig, TransformerConfig, height_and_width
 from dalle.prompts import check_prompt
 from vae.config import VaeConfig
 
@@ -101,7 +103,9 @@ class DataCheck:
     """Captioned pictures: a folder of them, each with its `.txt` or all in a metadata.csv, .tsv or
     .jsonl; such a table under any name; or a folder of tar shards."""
     image_px: int = 64
-    """Height and width that training will bring pictures to."""
+    """Height that training will bring pictures to, and width too where `width_px` is null."""
+    width_px: int | None = None
+    """Width that training will bring them to, if they are not to be square."""
     json: bool = False
     """Print one JSON object on stdout, and nothing else there."""
     workers: int = 0
@@ -109,8 +113,13 @@ class DataCheck:
 
     def __post_init__(self) -> None:
         """Refuse sizes that no picture has."""
-        require_positive(self, "image_px")
+        require_size(self)
         require_not_negative(self, "workers")
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Height and width of the pictures."""
+        return height_and_width(self.image_px, self.width_px)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,11 +194,11 @@ class TrainVae:
 
     def __post_init__(self) -> None:
         """Check relations between sections."""
-        if self.data.image_px % self.model.stride:
-            raise ValueError(
-                f"data.image_px ({self.data.image_px}) must be divisible by the dVAE's stride "
-                f"({self.model.stride} = 2^(model.groups - 1))"
-            )
+        require_whole_tokens(
+            self.data.size_px, self.model.stride,
+            section="data.",
+            whose=f"the dVAE's stride ({self.model.stride} = 2^(model.groups - 1))",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +213,9 @@ class Tokenize:
     out: Path
     """Token folder to write."""
     image_px: int = 64
-    """Height and width of the pictures."""
+    """Height of the pictures, and their width too where `width_px` is null."""
+    width_px: int | None = None
+    """Width, if they are not to be square."""
     crops: int = 1
     """Versions of each picture: the first is the plain one, the others are random crops."""
     tokenizer: Path | None = None
@@ -222,9 +233,15 @@ class Tokenize:
 
     def __post_init__(self) -> None:
         """Refuse counts that make no token set."""
-        require_positive(self, "image_px", "crops", "batch")
+        require_size(self)
+        require_positive(self, "crops", "batch")
         require_fraction(self, "max_bad_fraction")
         require_vocabulary(self)
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Height and width of the pictures."""
+        return height_and_width(self.image_px, self.width_px)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,8 +257,8 @@ class TrainTransformer:
     heldout_fraction: float = 0.02
     """Part of `tokens` set aside when `heldout_tokens` is not given."""
     init: Path | None = None
-    """Model folder to go on from (fine-tuning), of the same shape and dVAE, with this vocabulary or
-    another; None starts with random weights."""
+    """Model folder to go on from (fine-tuning), of the same shape and dVAE; its vocabulary and its
+    token grid may be others. None starts with random weights."""
     text_len: int = 64
     """Caption tokens per sequence; the other lengths come from the token folder."""
     model: TransformerConfig = field(default_factory=TransformerConfig)
@@ -316,8 +333,11 @@ class TrainClip:
     def __post_init__(self) -> None:
         """Refuse vocabularies without room for the bytes, and pictures of two sizes."""
         require_vocabulary(self)
-        if self.data.image_px != self.model.image_px:
-            raise ValueError(
-                f"data.image_px ({self.data.image_px}) must be model.image_px "
-                f"({self.model.image_px}), the size that the CLIP looks at; set both alike"
-            )
+        for name, ours, theirs in zip(
+            ("image_px", "width_px"), self.data.size_px, self.model.size_px, strict=True
+        ):
+            if ours != theirs:
+                raise ValueError(
+                    f"data.{name} ({ours}) must be model.{name} ({theirs}), the size that the CLIP "
+                    "looks at; set both alike"
+                )

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dalle.config.ranges import require_not_negative, require_positive
+from dalle.config.ranges import require_not_negative, require_positive, require_size
 from dalle.config.sampling import SamplingConfig, check_counts, check_seed
 from dalle.config.training import Device
+from dalle.model_config import height_and_width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,10 @@ class EvalVae:
     data: Path
     """Folder of pictures; subject retrieval needs emoji scenes with ground truth."""
     image_px: int | None = None
-    """Height and width to bring pictures to; None keeps emoji scenes' own, and makes others 64."""
+    """Height to bring pictures to, and width too where `width_px` is null; None keeps emoji scenes'
+    own, and makes others 64."""
+    width_px: int | None = None
+    """Width to bring pictures to, if they are not to be square."""
     samples: int = 500
     """Pictures evaluated, the first of the folder."""
     json: bool = False
@@ -92,7 +96,16 @@ class EvalVae:
         require_positive(self, "samples")
         require_not_negative(self, "workers")
         if self.image_px is not None:
-            require_positive(self, "image_px")
+            require_size(self)
+        elif self.width_px is not None:
+            raise ValueError(
+                f"width_px ({self.width_px}) goes with image_px, the height; give both"
+            )
+
+    @property
+    def size_px(self) -> tuple[int, int] | None:
+        """Height and width to bring pictures to, if they are named."""
+        return None if self.image_px is None else height_and_width(self.image_px, self.width_px)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,6 +72,36 @@ def require_vocabulary(owner: object) -> None:
         raise ValueError(f"vocab_size must be at least 257 (256 bytes and one merge), got {size}")
 
 
+def require_size(owner: object) -> None:
+    """Refuse an `image_px` and `width_px` that are no picture's.
+
+    Raises:
+        ValueError: One of them is not positive.
+    """
+    require_positive(owner, "image_px")
+    if getattr(owner, "width_px") is not None:  # noqa: B009 - the owners share no type
+        require_positive(owner, "width_px")
+
+
+def require_whole_tokens(
+    image_px: tuple[int, int], stride: int, *, section: str, whose: str
+) -> None:
+    """Refuse pictures that are no whole number of tokens high and wide.
+
+    Args:
+        image_px: Their height and width.
+        stride: Pixels per token, along each side.
+        section: What stands before the names of their settings: `data.`, or nothing.
+        whose: Says whose stride it is, and how much.
+
+    Raises:
+        ValueError: The stride does not divide a side.
+    """
+    for name, px in zip(("image_px", "width_px"), image_px, strict=True):
+        if px % stride:
+            raise ValueError(f"{section}{name} ({px}) must be divisible by {whose}")
+
+
 def check_region(region: Sequence[Any]) -> None:
     """Refuse what is no part of a picture: left, top, right and bottom, each from 0 to 1.
 

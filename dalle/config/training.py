@@ -11,7 +11,9 @@ from dalle.config.ranges import (
     require_fraction,
     require_not_negative,
     require_positive,
+    require_size,
 )
+from dalle.model_config import height_and_width
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -113,7 +115,9 @@ class DataConfig:
     heldout_fraction: float = 0.02
     """Part of `train` set aside when `heldout` is not given."""
     image_px: int = 64
-    """Height and width of the pictures the model sees."""
+    """Height of the pictures the model sees, and their width too where `width_px` is null."""
+    width_px: int | None = None
+    """Width, if they are not to be square."""
     augment: Literal["none", "paper"] = "none"
     """Random crops as in the paper's listings, or a plain resize and centre crop. Half of the
     dVAE's crops are mirrored; CLIP's never are, since captions may name sides and writing."""
@@ -122,8 +126,13 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Refuse impossible sizes and fractions."""
-        require_positive(self, "image_px")
+        require_size(self)
         require_fraction(self, "heldout_fraction", "max_bad_fraction")
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Height and width of the pictures."""
+        return height_and_width(self.image_px, self.width_px)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -211,7 +211,7 @@ class Generate:
             raise ValueError("prompt_layout and crop say how --image is read; give one")
         if self.prompt_layout == "place-on-top" and "crop" in names:
             raise ValueError(
-                f"crop {self.crop} says how a picture becomes square whose top is kept, and "
+                f"crop {self.crop} says how a picture is cut whose top is kept, and "
                 "place-on-top keeps all of it; leave one of them out"
             )
         given = [

@@ -21,17 +21,21 @@ from tqdm import tqdm
 
 from dalle.config import DataCheck
 from dalle.console import bar_disabled
-from dalle.data.images import DECODED_TIMES, fit_square, open_rgb
+from dalle.data.images import DECODED_TIMES, centre_crop, open_rgb
 from dalle.data.sample import without_key
 from dalle.data.samples import SampleSet, open_samples
 from dalle.errors import DataError
-from dalle.labels import shown
+from dalle.labels import shown, size_text
 from dalle.processes import map_in_processes
 
 NAMED = 5
 """Samples, captions and copies that are called by their names."""
-LONG_SIDE = 2.0
-"""Sides in this ratio, or a larger one: the square that is cut out leaves half of it, or less."""
+HALF = 0.5
+"""Pictures of which training sees so much of the area, or less, are counted."""
+_BETTER = 0.1
+"""Another size is proposed where it shows so much more of the area of the average picture."""
+_SIDES_OF = 8
+"""Proposed sides are multiples of it, as common strides of a dVAE want them."""
 _BATCH = 64
 _CAPTION_CHARS = 60
 
@@ -46,8 +50,8 @@ class _Look:
     fault: str | None = None
     """Why it cannot be read, or has no caption that can."""
     size: tuple[int, int] | None = None
-    """Width and height as the picture lies there; None where it cannot be read."""
-    square: bytes = b""
+    """Width and height before it is cut, the right way up; None where it cannot be read."""
+    seen: bytes = b""
     """A hash of the pixels that training sees."""
     caption: str | None = None
 
@@ -67,7 +71,7 @@ class _Facts:
     """How many captions each of them has."""
     sizes: list[tuple[int, int]] = field(default_factory=list)
     captions: Counter[str] = field(default_factory=Counter)
-    squares: dict[bytes, str] = field(default_factory=dict)
+    seen: dict[bytes, str] = field(default_factory=dict)
     """The first sample with these pixels."""
     copies: list[tuple[str, str]] = field(default_factory=list)
     """Samples with the pixels of an earlier one, and that one."""
@@ -86,7 +90,7 @@ class _Facts:
                 return  # what is the picture's own was counted with its first caption
             self.pictures.add(look.picture)
             self.sizes.append(look.size)
-            first = self.squares.setdefault(look.square, look.key)
+            first = self.seen.setdefault(look.seen, look.key)
             if first != look.key:
                 self.copies.append((look.key, first))
 
@@ -99,7 +103,7 @@ def run(settings: DataCheck) -> int:
     """
     _opened.cache_clear()  # the set may have changed since another run of this process
     samples = open_samples(settings.data)
-    work = partial(_look_at, settings.data, len(samples), settings.image_px)
+    work = partial(_look_at, settings.data, len(samples), settings.size_px)
     starts = range(0, len(samples), _BATCH)
     facts = _Facts()
     with tqdm(total=len(samples), desc="check", unit="img", disable=bar_disabled()) as bar:
@@ -114,7 +118,7 @@ def run(settings: DataCheck) -> int:
     return 0
 
 
-def _look_at(path: Path, count: int, image_px: int, start: int) -> list[_Look]:
+def _look_at(path: Path, count: int, image_px: tuple[int, int], start: int) -> list[_Look]:
     """Some samples, beginning with number `start`."""
     samples = _opened(path)
     return [_look(samples, number, image_px) for number in range(start, min(start + _BATCH, count))]
@@ -131,7 +135,7 @@ def _opened(path: Path) -> SampleSet:
         logging.disable(before)
 
 
-def _look(samples: SampleSet, number: int, image_px: int) -> _Look:
+def _look(samples: SampleSet, number: int, image_px: tuple[int, int]) -> _Look:
     key, name = samples.key(number), samples.picture_name(number)
     fault = caption = None
     try:
@@ -141,19 +145,24 @@ def _look(samples: SampleSet, number: int, image_px: int) -> _Look:
         except DataError as err:
             fault = without_key(err, key)
             file = samples.picture(number)  # which may be whole
-        square = fit_square(open_rgb(file, enough_px=DECODED_TIMES * image_px), image_px)
+        image = open_rgb(file, enough_px=DECODED_TIMES * max(image_px))
+        seen = centre_crop(image, image_px)
         with Image.open(io.BytesIO(file)) as picture:
-            size = picture.size
+            width, height = picture.size
+        if (width > height) != (image.width > image.height):
+            width, height = height, width  # turned as its EXIF says
     except DataError as err:
         return _Look(key=key, picture=name, fault=without_key(err, key))
-    pixels = hashlib.blake2b(square.tobytes(), digest_size=16).digest()
-    return _Look(key=key, picture=name, fault=fault, size=size, square=pixels, caption=caption)
+    pixels = hashlib.blake2b(seen.tobytes(), digest_size=16).digest()
+    return _Look(
+        key=key, picture=name, fault=fault, size=(width, height), seen=pixels, caption=caption
+    )
 
 
 def _report(facts: _Facts, settings: DataCheck) -> dict[str, Any]:
     """The facts, ready for JSON."""
-    shorter = [min(size) for size in facts.sizes]
-    ratios = [max(size) / min(size) for size in facts.sizes]
+    height, width = settings.size_px
+    seen = _seen(facts.sizes, settings.size_px)
     lengths = [len(caption) for caption in facts.captions.elements()]
     return {
         "samples": facts.samples,
@@ -168,8 +177,10 @@ def _report(facts: _Facts, settings: DataCheck) -> dict[str, Any]:
         ],
         "width_px": _spread([width for width, _ in facts.sizes]),
         "height_px": _spread([height for _, height in facts.sizes]),
-        "smaller": sum(side < settings.image_px for side in shorter),
-        "long": sum(ratio >= LONG_SIDE for ratio in ratios),
+        "smaller": sum(size[0] < width or size[1] < height for size in facts.sizes),
+        "half_seen": int((seen <= HALF).sum()),
+        "seen": float(seen.mean()) if len(seen) else None,
+        "better_size": _better_size(facts.sizes, settings.size_px),
         "caption_chars": _spread(lengths),
         "different_captions": len(facts.captions),
         "repeated": [
@@ -182,6 +193,28 @@ def _report(facts: _Facts, settings: DataCheck) -> dict[str, Any]:
             "first": [list(pair) for pair in facts.copies[:NAMED]],
         },
     }
+
+
+def _seen(sizes: Sequence[tuple[int, int]], image_px: tuple[int, int]) -> np.ndarray:
+    """How much of its area each picture keeps that is cut to the proportions of `image_px`."""
+    ratios = np.array([width / height for width, height in sizes]) * image_px[0] / image_px[1]
+    return np.minimum(ratios, 1 / ratios)
+
+
+def _better_size(
+    sizes: Sequence[tuple[int, int]], image_px: tuple[int, int]
+) -> dict[str, float] | None:
+    """The size with the same shorter side that shows most of the pictures, if that is much more."""
+    if not sizes:
+        return None
+    shorter = min(image_px)
+    longer = range(shorter, 2 * shorter + 1, _SIDES_OF)
+    proposed = {*((shorter, side) for side in longer), *((side, shorter) for side in longer)}
+    seen = {size: float(_seen(sizes, size).mean()) for size in (image_px, *sorted(proposed))}
+    best = max(seen, key=lambda size: seen[size])
+    if seen[best] < seen[image_px] + _BETTER:
+        return None
+    return {"image_px": best[0], "width_px": best[1], "seen": seen[best]}
 
 
 def _spread(values: Sequence[int]) -> dict[str, int] | None:
@@ -197,7 +230,7 @@ def _text(report: Mapping[str, Any], settings: DataCheck) -> str:
 
 
 def _lines(report: Mapping[str, Any], settings: DataCheck) -> Iterator[str]:
-    px = settings.image_px
+    cut_to = size_text(settings.size_px)
     yield (
         f"{shown(str(settings.data), 200)}: {report['samples']:,} samples, "
         f"{report['pictures']:,} pictures that can be read, {report['captioned']:,} captions"
@@ -220,11 +253,17 @@ def _lines(report: Mapping[str, Any], settings: DataCheck) -> Iterator[str]:
             f"{height['least']} to {height['most']} px high (median {height['median']})"
         )
         if report["smaller"]:
-            yield f"  {report['smaller']:,} are smaller than {px} px and will be enlarged"
-        if report["long"]:
+            yield f"  {report['smaller']:,} are smaller than {cut_to} and will be enlarged"
+        if report["half_seen"]:
             yield (
-                f"  {report['long']:,} are at least twice as long as wide: squares show half of "
-                "them, or less, and not what the caption says of the rest"
+                f"  {report['half_seen']:,} lose half of their area or more where they are cut to "
+                f"{cut_to}, and with it what the caption says of that"
+            )
+        if better := report["better_size"]:
+            yield (
+                f"  of the average picture {report['seen']:.0%} is seen; with --image_px "
+                f"{better['image_px']} --width_px {better['width_px']} it would be "
+                f"{better['seen']:.0%}"
             )
     if chars := report["caption_chars"]:
         yield (
@@ -237,7 +276,7 @@ def _lines(report: Mapping[str, Any], settings: DataCheck) -> Iterator[str]:
         pairs = ", ".join(f"{a} = {b}" for a, b in report["copies"]["first"])
         more = ", …" if copies > NAMED else ""
         yield (
-            f"copies: {copies:,} pictures have the same {px} x {px} pixels as another, so that one "
+            f"copies: {copies:,} pictures are the same as another at {cut_to}, so that one "
             f"of them may be trained on and the other set aside ({shown(pairs, 300)}{more})"
         )
 

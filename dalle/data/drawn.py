@@ -11,14 +11,15 @@ from torch import Tensor
 
 from dalle.data.tokens import TokenFolder
 from dalle.errors import DataError
+from dalle.labels import size_text
 from dalle.prompts import normalise
 
 
 class DrawnPictures:
     """Token grids of a folder that `dalle data drawn` wrote."""
 
-    def __init__(self, folder: Path, *, px: int) -> None:
-        """Open `folder`, whose pictures must be squares of `px` pixels.
+    def __init__(self, folder: Path, *, image_px: tuple[int, int]) -> None:
+        """Open `folder`, whose pictures must have height and width `image_px`.
 
         Raises:
             DataError: It is missing or damaged, or its pictures have another size.
@@ -27,11 +28,12 @@ class DrawnPictures:
         self.tokens = TokenFolder(folder)
         self.vae = self.tokens.vae()
         meta, stride = self.tokens.meta, self.vae.config.stride
-        size = [meta.grid_h * stride, meta.grid_w * stride]
-        if size != [px, px]:
+        size = (meta.grid_h * stride, meta.grid_w * stride)
+        if size != image_px:
             raise DataError(
-                f"the pictures of {folder} have {size[0]} x {size[1]} px, and those of data.train "
-                f"are read as {px} x {px} px; set data.image_px to the size that the model draws"
+                f"the pictures of {folder} are {size_text(size)}, and those of data.train are "
+                f"read as {size_text(image_px)}; set data.image_px (and data.width_px) to the "
+                "size that the model draws"
             )
         self._places: defaultdict[str, list[int]] = defaultdict(list)
         for place, caption in enumerate(self.tokens.captions()):

@@ -1,6 +1,7 @@
-"""Picture files to RGB squares: what is accepted, how it is turned into RGB, how it is cut.
+"""Picture files to RGB of one size: what is accepted, how it is turned into RGB, how it is cut.
 
-Cuts follow the DALL-E paper (arXiv:2102.12092, listings 1 and 2) with its 256 pixels generalised.
+Cuts follow the DALL-E paper (arXiv:2102.12092, listings 1 and 2) with its squares of 256 pixels
+generalised. Sizes called `image_px` are (height, width).
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ MAX_ASPECT = 8.0
 """Pictures longer than this many times their shorter side are refused."""
 
 DECODED_TIMES = 4
-"""How many times the side of what is cut a photograph's shorter side must have; what it has beyond
-need not be decoded, and would not be seen."""
+"""How many times the longer side of what is cut a photograph's shorter side must have; what it has
+beyond need not be decoded, and would not be seen."""
 
 # What Pillow raises on damaged files, apart from its own errors, which are OSErrors.
 _DECODER_ERRORS = (
@@ -61,7 +62,7 @@ def open_rgb(
             time, where its shorter side then still has so many pixels; None decodes all of it.
 
     Raises:
-        DataError: It is another format, damaged, too large, or too thin to be cut to a square.
+        DataError: It is another format, damaged, too large, or too thin for much of it to be seen.
     """
     try:
         image = Image.open(BytesIO(data), formats=FORMATS)
@@ -127,14 +128,15 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def fit_square(image: Image.Image, px: int) -> Image.Image:
-    """The central square of `image`, resized to `px` pixels a side.
+def centre_crop(image: Image.Image, image_px: tuple[int, int]) -> Image.Image:
+    """The largest part in the middle of `image` that has the proportions of `image_px`, so sized.
 
     A picture that is already so comes back as it is.
     """
-    if image.size == (px, px):
+    height, width = image_px
+    if image.size == (width, height):
         return image
-    return ImageOps.fit(image, (px, px), Image.Resampling.LANCZOS)
+    return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
 @dataclass(frozen=True)
@@ -142,9 +144,9 @@ class _Listing:
     """One of the paper's two random cuts."""
 
     offsets: tuple[float, float]
-    """Range of the square's place, as a fraction of the room it has."""
+    """Range of the part's place, as a fraction of the room it has."""
     sides: tuple[float, float]
-    """Range of the side it is resized to, in units of the final side."""
+    """Range of the shorter side it is resized to, in units of the final one."""
     flip: bool
     """Whether half of the pictures are mirrored left to right."""
 
@@ -156,37 +158,55 @@ _LISTINGS = {
 
 
 def random_crop_paper(
-    image: Image.Image, px: int, rng: np.random.Generator, *, listing: Literal["vae", "transformer"]
+    image: Image.Image,
+    image_px: tuple[int, int],
+    rng: np.random.Generator,
+    *,
+    listing: Literal["vae", "transformer"],
 ) -> Image.Image:
-    """A random square of `image`, cut as the paper does for one of its two stages.
+    """A random part of `image`, cut as the paper does for one of its two stages.
 
-    The largest square that fits is placed at random, resized to a random side of at least `px`,
-    and a random part of `px` pixels a side is taken. `vae` (listing 1) puts the square anywhere,
-    resizes to 9/8 to 12/8 of `px` and mirrors every other picture; `transformer` (listing 2)
-    keeps it near the middle, resizes to 1 to 9/8 and never mirrors, because of text in pictures.
+    The largest part of the result's proportions is placed at random, resized to a random size, at
+    least that of the result, and a random part of the result's size is taken. `vae` (listing 1)
+    puts the first part anywhere, resizes to 9/8 to 12/8 and mirrors every other picture;
+    `transformer` (listing 2) keeps it near the middle, resizes to 1 to 9/8 and never mirrors,
+    because of text in pictures.
 
-    As in the paper no picture is enlarged, except that one smaller than `px` is brought to `px`.
+    As in the paper no picture is enlarged, except that a smaller one is brought to the size.
 
     Args:
         image: RGB picture of any size.
-        px: Side of the result.
+        image_px: Height and width of the result.
         rng: Source of every random choice.
         listing: The stage to cut for.
     """
     rules = _LISTINGS[listing]
-    side = min(image.size)
-    left, top = (_offset(length - side, rules, rng) for length in image.size)
-    low, high = (max(px, min(side, round(ratio * px))) for ratio in rules.sides)
-    resized_side = int(rng.integers(low, high, endpoint=True))
-    square = image.crop((left, top, left + side, top + side))
-    if resized_side != side:
-        method = Image.Resampling.BOX if resized_side < side else Image.Resampling.BICUBIC
-        square = square.resize((resized_side, resized_side), method)
-    x, y = (int(rng.integers(0, resized_side - px, endpoint=True)) for _ in range(2))
-    cut = square.crop((x, y, x + px, y + px))
+    final = (image_px[1], image_px[0])  # width, height, as Pillow has them
+    px = min(final)
+    scale = min(have / want for have, want in zip(image.size, final, strict=True))
+    part = _scaled(final, scale, least=(1, 1))
+    left, top = (
+        _offset(have - take, rules, rng) for have, take in zip(image.size, part, strict=True)
+    )
+    low, high = (max(px, min(min(part), round(ratio * px))) for ratio in rules.sides)
+    resized = _scaled(final, int(rng.integers(low, high, endpoint=True)) / px, least=final)
+    cut = image.crop((left, top, left + part[0], top + part[1]))
+    if resized != part:
+        method = Image.Resampling.BOX if resized[0] < part[0] else Image.Resampling.BICUBIC
+        cut = cut.resize(resized, method)
+    x, y = (
+        int(rng.integers(0, have - take, endpoint=True))
+        for have, take in zip(resized, final, strict=True)
+    )
+    cut = cut.crop((x, y, x + final[0], y + final[1]))
     if rules.flip and rng.random() < 0.5:
         cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return cut
+
+
+def _scaled(size: tuple[int, int], scale: float, *, least: tuple[int, int]) -> tuple[int, int]:
+    """Width and height times `scale`, rounded, and no less than `least`."""
+    return max(least[0], round(scale * size[0])), max(least[1], round(scale * size[1]))
 
 
 def _offset(slack: int, rules: _Listing, rng: np.random.Generator) -> int:

@@ -1,4 +1,4 @@
-"""Captioned pictures as torch reads them: decoded, cut to a square, or named as unreadable."""
+"""Captioned pictures as torch reads them: decoded, cut to one size, or named as unreadable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dalle.config import DataConfig
-from dalle.data.images import DECODED_TIMES, fit_square, open_rgb, random_crop_paper
+from dalle.data.images import DECODED_TIMES, centre_crop, open_rgb, random_crop_paper
 from dalle.data.order import Draw
 from dalle.data.sample import Sample, without_key
 from dalle.data.samples import SampleSet, open_samples
@@ -33,7 +33,7 @@ class Picture:
     key: str
     caption: str
     image_u8: Tensor
-    """RGB, shape (px, px, 3), uint8."""
+    """RGB, shape (y, x, 3), uint8."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Fault:
 
 
 class PictureSet(Dataset[Picture | Fault]):
-    """Square pictures of `px` pixels a side; a `Draw` chooses item and augmentation seed.
+    """Pictures of height and width `image_px`; a `Draw` chooses item and augmentation seed.
 
     `crop` is `plain` (resize and centre crop, no randomness) or one of the paper's two random
     crops: `vae` (its listing 1) or `transformer` (listing 2, near the centre and never flipped).
@@ -57,14 +57,14 @@ class PictureSet(Dataset[Picture | Fault]):
         samples: SampleSet,
         indices: Sequence[int],
         *,
-        px: int,
+        image_px: tuple[int, int],
         crop: Crop,
         seed: int,
         captioned: bool = True,
     ) -> None:
         self.samples = samples
         self.indices = indices
-        self.px = px
+        self.image_px = image_px
         self.crop = crop
         self.seed = seed
         self.captioned = captioned
@@ -85,7 +85,7 @@ class PictureSet(Dataset[Picture | Fault]):
                 sample = self.samples[index]
             else:
                 sample = Sample(key=key, image=self.samples.picture(index), caption="")
-            image = open_rgb(sample.image, enough_px=DECODED_TIMES * self.px)
+            image = open_rgb(sample.image, enough_px=DECODED_TIMES * max(self.image_px))
         except DataError as err:
             return Fault(key=key, reason=without_key(err, key))
         return [
@@ -95,25 +95,31 @@ class PictureSet(Dataset[Picture | Fault]):
 
     def _cut(self, image: Image.Image, crop: Crop, epoch: int, index: int) -> Tensor:
         if crop == "plain":
-            square = fit_square(image, self.px)
+            cut = centre_crop(image, self.image_px)
         else:
             rng = np.random.default_rng(derive_seed(self.seed, "crop", epoch, index))
-            square = random_crop_paper(image, self.px, rng, listing=crop)
-        return torch.from_numpy(np.array(square, dtype=np.uint8))
+            cut = random_crop_paper(image, self.image_px, rng, listing=crop)
+        return torch.from_numpy(np.array(cut, dtype=np.uint8))
 
 
 def readable_pictures(
-    samples: SampleSet, indices: Sequence[int], *, px: int, captioned: bool = True
+    samples: SampleSet,
+    indices: Sequence[int],
+    *,
+    image_px: tuple[int, int],
+    captioned: bool = True,
 ) -> Iterator[tuple[int, Picture]]:
     """Samples and their indices, cut as held-out ones are; damaged ones are named and left out.
 
     Args:
         samples: The set.
         indices: Which of its samples.
-        px: Height and width to bring them to.
+        image_px: Height and width to bring them to.
         captioned: Whether a picture without caption is a fault.
     """
-    pictures = PictureSet(samples, indices, px=px, crop="plain", seed=0, captioned=captioned)
+    pictures = PictureSet(
+        samples, indices, image_px=image_px, crop="plain", seed=0, captioned=captioned
+    )
     for place, index in enumerate(indices):
         found = pictures[Draw(index=place, epoch=0)]
         if isinstance(found, Fault):
@@ -176,7 +182,7 @@ def picture_sets(
     else:
         names = [samples.picture_name(index) for index in range(len(samples))]
         train, heldout = split_indices(names, heldout_fraction=data.heldout_fraction, seed=seed)
-    common: Any = {"px": data.image_px, "seed": seed, "captioned": captioned}
+    common: Any = {"image_px": data.size_px, "seed": seed, "captioned": captioned}
     crop: Crop = random_crop if data.augment == "paper" else "plain"
     return (
         PictureSet(samples, train, crop=crop, **common),

@@ -22,6 +22,7 @@ from dalle.data.picture_table import PictureTable
 from dalle.data.pictures import readable_pictures
 from dalle.data.samples import SampleSet, open_samples
 from dalle.errors import DataError
+from dalle.labels import size_text
 from dalle.prompts import check_prompt
 from dalle.seeds import derive_seed
 
@@ -44,15 +45,15 @@ class Asked:
 
 
 def square_px(image_px: tuple[int, int]) -> int:
-    """The side of a model's pictures, shape (y, x).
+    """The side of pictures, given height and width, as emoji scenes have one.
 
     Raises:
-        ValueError: They are not square, and true pictures are made so.
+        ValueError: They are not square.
     """
     if image_px[0] != image_px[1]:
         raise ValueError(
-            f"true pictures are cut to squares, and the model draws {image_px[1]} x {image_px[0]} "
-            "px; evaluate it on a file of captions"
+            f"emoji are drawn in squares, which pictures of {size_text(image_px)} are not; measure "
+            "on captions or pictures of your own"
         )
     return image_px[0]
 
@@ -87,7 +88,9 @@ def pictures_at(path: Path) -> SampleSet | None:
     return open_samples(path)
 
 
-def ask_pictures(samples: SampleSet, most: int, *, image_px: int, seed: int) -> list[Asked]:
+def ask_pictures(
+    samples: SampleSet, most: int, *, image_px: tuple[int, int], seed: int
+) -> list[Asked]:
     """Pictures drawn by lot, each with a caption of its own; damaged ones are named and left out.
 
     A caption that several pictures have, and a picture that has several captions, is asked for
@@ -107,7 +110,7 @@ def ask_pictures(samples: SampleSet, most: int, *, image_px: int, seed: int) -> 
     asked: dict[str, Asked] = {}
     pictures: set[bytes] = set()
     repeated = 0
-    for _, picture in readable_pictures(samples, order[: LOOKED_AT * most], px=image_px):
+    for _, picture in readable_pictures(samples, order[: LOOKED_AT * most], image_px=image_px):
         try:
             caption = check_prompt(picture.caption)
         except ValueError as err:

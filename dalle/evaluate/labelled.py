@@ -25,7 +25,7 @@ from dalle.data.emoji.grammar import Grammar
 from dalle.data.emoji.render import Painter
 from dalle.data.emoji.subjects import Subject
 from dalle.data.folder import picture_paths
-from dalle.data.images import fit_square, open_rgb
+from dalle.data.images import centre_crop, open_rgb
 from dalle.data.sample import MAX_PICTURE_BYTES, PICTURE_SUFFIXES, is_hidden
 from dalle.errors import DataError
 
@@ -113,11 +113,11 @@ def emoji_groups(
 
 
 def labelled_folder(
-    folder: Path, *, image_px: int, folds: int, train: int, test: int, seed: int
+    folder: Path, *, image_px: tuple[int, int], folds: int, train: int, test: int, seed: int
 ) -> list[LabelledSplit]:
     """Splits of the pictures of a folder whose sub-folders are the classes.
 
-    Pictures are cut to a square; damaged ones are named and left out.
+    Pictures are cut to one size; damaged ones are named and left out.
 
     Args:
         folder: PNG, JPEG and WebP files, one sub-folder for each class, at any depth in it.
@@ -165,13 +165,13 @@ def labelled_folder(
     return splits
 
 
-def _readable(paths: Sequence[Path], image_px: int) -> Iterator[Image.Image]:
-    """The pictures that can be read, square and of one size."""
+def _readable(paths: Sequence[Path], image_px: tuple[int, int]) -> Iterator[Image.Image]:
+    """The pictures that can be read, of one size."""
     for path in paths:
         try:
             if path.stat().st_size > MAX_PICTURE_BYTES:
                 raise DataError(f"it has more than {MAX_PICTURE_BYTES} bytes")
-            yield fit_square(open_rgb(path.read_bytes()), image_px)
+            yield centre_crop(open_rgb(path.read_bytes()), image_px)
         except (DataError, OSError) as err:
             log.warning("left out %s: %s", path, err)
 

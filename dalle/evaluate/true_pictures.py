@@ -65,7 +65,7 @@ def training_set(path: Path) -> SampleSet:
         DataError: There is no such set, or none of its first pictures can be read.
     """
     samples = open_samples(path)
-    if next(_first_pictures(samples, 1), None) is None:
+    if next(_first_pictures(samples, (1, 1)), None) is None:
         raise DataError(f"{path}: there are no training pictures to compare with")
     return samples
 
@@ -76,11 +76,12 @@ def copies(drawn: Sequence[Image.Image], true: TruePictures, training: SampleSet
     Raises:
         ValueError: None of the training pictures can be read.
     """
-    first = _first_pictures(training, true.images[0].width)
+    width, height = true.images[0].size
+    first = _first_pictures(training, (height, width))
     return memorisation(drawn, true.rebuilt, first, originals=true.images)
 
 
-def _first_pictures(samples: SampleSet, image_px: int) -> Iterator[Image.Image]:
+def _first_pictures(samples: SampleSet, image_px: tuple[int, int]) -> Iterator[Image.Image]:
     indices = range(min(len(samples), TRAINING_PICTURES))
-    for _, picture in readable_pictures(samples, indices, px=image_px, captioned=False):
+    for _, picture in readable_pictures(samples, indices, image_px=image_px, captioned=False):
         yield Image.fromarray(picture.image_u8.numpy())

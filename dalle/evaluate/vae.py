@@ -28,6 +28,7 @@ from dalle.data.samples import SampleSet, open_samples
 from dalle.data.scene_index import read_scene_index
 from dalle.device import choose_device
 from dalle.errors import DataError
+from dalle.evaluate.asked import square_px
 from dalle.evaluate.estimators import share
 from dalle.evaluate.judging import JudgedPicture, Judging, all_retrieved
 from dalle.evaluate.similarity import ssim
@@ -38,8 +39,8 @@ from vae.model import DiscreteVAE
 log = logging.getLogger(__name__)
 
 BATCH = 64
-OTHER_IMAGE_PX = 64
-"""Height and width that pictures are brought to if neither settings nor data name any."""
+OTHER_IMAGE_PX = (64, 64)
+"""Height and width to which pictures are brought if neither settings nor data name any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,15 +60,16 @@ def run(settings: EvalVae) -> int:
         ModelFormatError: The dVAE cannot be loaded.
         DataError: The pictures cannot be read.
         FontError: Subjects are to be judged, and no emoji font was found.
-        ValueError: The dVAE's stride does not divide the pictures.
+        ValueError: The dVAE's stride does not divide the pictures, or scenes are not to be square.
     """
     vae = load_vae(model_folder(settings.vae)).to(choose_device(settings.device))
     samples = open_samples(settings.data)
     judging = _judging_of(settings.data)
-    image_px = settings.image_px or (OTHER_IMAGE_PX if judging is None else judging.image_px)
+    own = OTHER_IMAGE_PX if judging is None else (judging.image_px, judging.image_px)
+    image_px = settings.size_px or own
     if judging is not None:
         find_font(None)  # before the pictures are rebuilt, which may take long
-        judging = replace(judging, image_px=image_px, workers=settings.workers)
+        judging = replace(judging, image_px=square_px(image_px), workers=settings.workers)
     wanted = min(settings.samples, len(samples))
     scenes = _scenes(samples, wanted, image_px, with_truth=judging is not None)
     bar = tqdm(scenes, total=wanted, desc="eval vae", unit="img", disable=bar_disabled())
@@ -132,9 +134,13 @@ def _retrieval(judging: Judging, judged: Sequence[JudgedPicture]) -> dict[str, A
     return {name: asdict(share(found)) for name, found in sorted(hits.items())}
 
 
-def _scenes(samples: SampleSet, count: int, image_px: int, *, with_truth: bool) -> Iterator[Scene]:
+def _scenes(
+    samples: SampleSet, count: int, image_px: tuple[int, int], *, with_truth: bool
+) -> Iterator[Scene]:
     """The first `count` samples that can be read, with or without captions."""
-    for index, picture in readable_pictures(samples, range(count), px=image_px, captioned=False):
+    for index, picture in readable_pictures(
+        samples, range(count), image_px=image_px, captioned=False
+    ):
         try:
             truth = samples.truth(index) if with_truth else None
         except DataError as err:

@@ -114,7 +114,7 @@ class Endpoints:
             caption: What the whole picture should show; null draws freely.
             keep_rows: Kept at the top: a part of the height, or token rows; null is half.
             layout: Keep the upper rows, or fit the whole picture into them.
-            crop: How the picture becomes square, with the layout top-half.
+            crop: How it gets the model's proportions, with the layout top-half.
             candidates: Pictures drawn, of which the best are returned.
             keep: Best pictures returned, at most as many as candidates; null takes up to 4.
             seed: The same seed and settings draw the same pictures.

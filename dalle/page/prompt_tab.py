@@ -13,6 +13,7 @@ from dalle.page import tiles
 from dalle.page.asking import client_of
 from dalle.page.drawn import Collection, Drawn
 from dalle.page.easel import Easel, Shared, Updates
+from dalle.page.facts import ModelFacts
 from dalle.page.faults import PageFault, guarded
 from dalle.page.given import Given, given_picture
 from dalle.page.html import html
@@ -76,7 +77,7 @@ class PromptTab:
                         top = self._edge("Top edge", facts.grid[0], 1)
                         bottom = self._edge("Bottom edge", facts.grid[0], 3)
                 self.edges = [left, top, right, bottom]
-                self.crop = gr.Radio(list(CROPS), value="Cut the centre", label="To make it square")
+                self.crop = gr.Radio(list(CROPS), value="Cut the centre", label=_crop_label(facts))
                 self.kept = html(BLANK)
             with gr.Column(scale=3, min_width=320, elem_classes="left"):
                 with gr.Row(elem_classes="ask"):
@@ -327,6 +328,12 @@ class PromptTab:
             *(self.picture, self.given),
             *self.panel.inputs,
         ]
+
+
+def _crop_label(facts: ModelFacts) -> str:
+    """What the choice between cutting and padding is for."""
+    height, width = facts.image_px
+    return "To make it square" if height == width else f"To make it {width} × {height}"
 
 
 def _transformed(transform: str, subject: str) -> str:

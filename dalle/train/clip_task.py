@@ -26,6 +26,7 @@ from dalle.checkpoint import TOKENIZER_FILE, VAE_FILE, ClipParts, load_clip, loa
 from dalle.checksums import file_sha256
 from dalle.clip import build_clip, each_moved
 from dalle.config import TrainClip
+from dalle.config.ranges import require_whole_tokens
 from dalle.data.drawn import DrawnPictures
 from dalle.data.order import Draw
 from dalle.data.pictures import Fault, PictureSet, picture_sets
@@ -77,8 +78,12 @@ class ClipTask:
         self.vae: DiscreteVAE | None = None
         if run.vae is not None:
             self.vae = load_vae(model_folder(run.vae)).requires_grad_(False)
-            _check_stride(run, self.vae)
-        drawn = None if run.drawn is None else DrawnPictures(run.drawn, px=run.data.image_px)
+            require_whole_tokens(
+                run.data.size_px, self.vae.config.stride,
+                section="data.",
+                whose=f"the stride of the dVAE in {run.vae} ({self.vae.config.stride})",
+            )  # fmt: skip
+        drawn = None if run.drawn is None else DrawnPictures(run.drawn, image_px=run.data.size_px)
         self.drawn_vae = None if drawn is None else drawn.vae.requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(run.loop.seed, "init"))
@@ -346,14 +351,6 @@ def _parts_read(run: TrainClip) -> list[str]:
     if run.vae is not None:
         files.append(model_folder(run.vae) / VAE_FILE)
     return [file_sha256(file) for file in files]
-
-
-def _check_stride(run: TrainClip, vae: DiscreteVAE) -> None:
-    if run.data.image_px % vae.config.stride:
-        raise ValueError(
-            f"data.image_px ({run.data.image_px}) must be divisible by the stride of the dVAE in "
-            f"{run.vae} ({vae.config.stride})"
-        )
 
 
 def _shaken(pixels: Tensor, shift_px: int, noise: torch.Generator) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from dalle.captions import CaptionTokenizer
 from dalle.checkpoint import TOKENIZER_FILE, load_model
@@ -18,6 +19,8 @@ from vae.model import DiscreteVAE
 
 _WORD_ROWS = ("text_embedding.weight", "text_unembedding")
 """Weights with a row for each entry of the caption vocabulary; other rows may follow these."""
+_PLACES = {"row_position.weight": "grid_h", "column_position.weight": "grid_w"}
+"""Weights with a row for each row or column of the token grid."""
 
 
 def start_from(
@@ -31,11 +34,13 @@ def start_from(
     """Give `model` the weights of a published model.
 
     The published model may have another caption vocabulary. An entry that it lacks begins at the
-    mean of the pieces that it spells the entry with.
+    mean of the pieces that it spells the entry with. Its token grid may be another, too: positions
+    are interpolated, as for ViTs of another resolution (Dosovitskiy et al., arXiv:2010.11929,
+    section 3.2).
 
     Args:
         init: The published model: a folder, or the name of a bundled one.
-        model: Takes the weights over; of the same shape, the vocabulary aside.
+        model: Takes the weights over; of the same shape, vocabulary and grid aside.
         vae: What the image tokens were made with.
         tokenizer: The vocabulary of `model`.
         tokens: Where the tokens lie, for the error.
@@ -46,10 +51,15 @@ def start_from(
     """
     folder = model_folder(init)
     parts = load_model(folder)
-    text_vocab = model.sequence.text_vocab
-    theirs = dataclasses.replace(parts.transformer.sequence, text_vocab=text_vocab)
+    ours = model.sequence
+    theirs = dataclasses.replace(
+        parts.transformer.sequence,
+        text_vocab=ours.text_vocab,
+        grid_h=ours.grid_h,
+        grid_w=ours.grid_w,
+    )
     for name, found, wanted in (
-        ("sequence", theirs, model.sequence),
+        ("sequence", theirs, ours),
         ("model", parts.transformer.config, model.config),
     ):
         if found != wanted:
@@ -69,7 +79,16 @@ def start_from(
         for name in _WORD_ROWS:
             if name in weights:
                 weights[name] = _respelt(weights[name], spelt, parts.tokenizer.vocab_size)
+    for name, side in _PLACES.items():
+        weights[name] = _stretched(weights[name], getattr(ours, side))
     model.load_state_dict(weights)
+
+
+def _stretched(rows: Tensor, count: int) -> Tensor:
+    """`count` rows between the first and the last of `rows`, both of which stay."""
+    # With ends that stay, the loss began lower than with other ways to make 24 columns of 16.
+    stretched = interpolate(rows.T[None], size=count, mode="linear", align_corners=True)  # 1 d n
+    return stretched[0].T
 
 
 def _respelt(rows: Tensor, spelt: Sequence[Sequence[int]], vocabulary: int) -> Tensor:

@@ -12,6 +12,7 @@ from dalle.allocator import keep_freed_memory
 from dalle.captions import CaptionTokenizer
 from dalle.checkpoint import load_vae
 from dalle.config import Tokenize
+from dalle.config.ranges import require_whole_tokens
 from dalle.console import bar_disabled
 from dalle.data.order import in_groups
 from dalle.data.pictures import Crop, Fault, PictureSet
@@ -22,7 +23,6 @@ from dalle.errors import DataError
 from dalle.folders import model_folder
 from dalle.prompts import normalise
 from dalle.train.caption_lengths import caption_lengths, some_of
-from vae.model import DiscreteVAE
 from vae.pixels import to_pixels
 
 log = logging.getLogger(__name__)
@@ -37,13 +37,15 @@ def tokenize(run: Tokenize) -> int:
     Raises:
         DataError: The pictures cannot be read at all, or too many of them are bad.
         ModelFormatError: The dVAE cannot be loaded.
-        ValueError: The out folder exists, or the dVAE's stride does not divide `image_px`.
+        ValueError: The out folder exists, or the dVAE's stride does not divide the pictures.
         OSError: The out folder cannot be written.
     """
     keep_freed_memory()
     device = choose_device(run.device)
     vae = load_vae(model_folder(run.vae)).to(device)
-    _check_size(run, vae)
+    stride = vae.config.stride
+    whose = f"the stride of the dVAE in {run.vae} ({stride})"
+    require_whole_tokens(run.size_px, stride, section="", whose=whose)
     tokenizer = None if run.tokenizer is None else CaptionTokenizer.load(run.tokenizer)
     samples = open_samples(run.data)
     pictures = Versions(samples, run)
@@ -71,14 +73,6 @@ def tokenize(run: Tokenize) -> int:
     return 0
 
 
-def _check_size(run: Tokenize, vae: DiscreteVAE) -> None:
-    if run.image_px % vae.config.stride:
-        raise ValueError(
-            f"image_px ({run.image_px}) must be divisible by the stride of the dVAE in {run.vae} "
-            f"({vae.config.stride})"
-        )
-
-
 class Versions:
     """Each readable picture's caption and versions: the plain one, then random crops.
 
@@ -88,7 +82,9 @@ class Versions:
 
     def __init__(self, samples: SampleSet, run: Tokenize) -> None:
         indices = range(len(samples))
-        self.pictures = PictureSet(samples, indices, px=run.image_px, crop="plain", seed=run.seed)
+        self.pictures = PictureSet(
+            samples, indices, image_px=run.size_px, crop="plain", seed=run.seed
+        )
         random_cuts: list[tuple[Crop, int]] = [
             ("transformer", crop) for crop in range(1, run.crops)
         ]

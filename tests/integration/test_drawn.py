@@ -169,7 +169,7 @@ def _scorer(folder: Path) -> ClipScorer:
 
 def _leads(scorer: ClipScorer, drawn: Path) -> np.ndarray:
     """By how much each true picture fits its caption better than those drawn for it."""
-    pictures, samples = DrawnPictures(drawn, px=DRAWN_PX), open_samples(SCENES)
+    pictures, samples = DrawnPictures(drawn, image_px=(DRAWN_PX, DRAWN_PX)), open_samples(SCENES)
     leads = []
     for index in range(20):
         grids = np.stack([pictures.tokens.grid(index, crop) for crop in range(3)])
@@ -183,7 +183,7 @@ def _leads(scorer: ClipScorer, drawn: Path) -> np.ndarray:
 def test_pictures_of_another_size_are_refused(settings: TrainClip) -> None:
     data = replace(settings.data, image_px=32)
     model = replace(settings.model, image_px=32)
-    with pytest.raises(DataError, match="have 16 x 16 px, and those of"):
+    with pytest.raises(DataError, match="are 16 x 16 px, and those of"):
         ClipTask(replace(settings, data=data, model=model))
 
 

@@ -271,7 +271,7 @@ def test_pictures_of_ones_own_are_compared_with_what_is_drawn_for_their_captions
     assert found["reconstruction"]["pictures"] == 12
 
     model = TextToImage.from_pretrained(random_model, device="cpu")
-    asked = ask_pictures(open_samples(SCENES), 12, image_px=model.image_px[0], seed=5)
+    asked = ask_pictures(open_samples(SCENES), 12, image_px=model.image_px, seed=5)
     cosines: dict[str, list[float]] = {"drawn": [], "best": [], "true": []}
     pairs, labels = [], []
     for one in asked:

@@ -110,7 +110,7 @@ def test_the_centre_or_the_top_is_cut_out() -> None:
     ]
     for image, crop, colour in cases:
         found = made(image, crop=crop)
-        # Resampling blends a little of what was cut off into the edge, as `fit_square` does.
+        # Resampling blends a little of what was cut off into the edge, as `centre_crop` does.
         assert np.allclose(array(found.whole), colour, atol=24), (image.size, crop)
     assert made(wide).notes == ("the central 50x50 of 150x50 pixels are used",)
     assert made(wide, crop="top").notes == ("the central 50x50 of 150x50 pixels are used",)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -53,7 +54,7 @@ def test_everything_is_counted_and_named(
     assert faults["it has no caption"]["samples"] == 1
     assert found["width_px"] == {"least": 12, "median": 50, "most": 200}
     assert found["height_px"] == {"least": 10, "median": 45, "most": 100}
-    assert (found["smaller"], found["long"]) == (1, 2)
+    assert (found["smaller"], found["half_seen"]) == (1, 2)
     assert found["caption_chars"] == {"least": 5, "median": 5, "most": 11}
     assert found["different_captions"] == 2
     assert found["repeated"] == [{"caption": "a fox", "times": 4}]
@@ -70,13 +71,39 @@ def test_people_read_sentences(pictures: Path, capsys: pytest.CaptureFixture[str
         "  1 without a usable caption, so for the dVAE alone: it has no caption (no-caption.png)",
         "  2 left out: the picture is damaged, or is not PNG, JPEG or WebP (x.png, y.png)",
         "sizes: 12 to 200 px wide (median 50), 10 to 100 px high (median 45)",
-        "  1 are smaller than 16 px and will be enlarged",
+        "  1 are smaller than 16 x 16 px and will be enlarged",
         "captions: 2 different ones, 5 to 11 characters (median 5)",
         "  4 times 'a fox'",
     ):
         assert f"{line}\n" in out
-    assert "  2 are at least twice as long as wide: " in out
-    assert "copies: 3 pictures have the same 16 x 16 pixels as another" in out
+    assert "  2 lose half of their area or more where they are cut to 16 x 16 px, " in out
+    assert "copies: 3 pictures are the same as another at 16 x 16 px" in out
+
+
+def test_a_size_is_proposed_that_shows_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Turned by EXIF they are upright, so it is not their files' sizes that count."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    for number in range(4):
+        Image.new("RGB", (90, 60 + number)).save(tmp_path / f"{number}.jpg", exif=exif)
+        (tmp_path / f"{number}.txt").write_text("an owl")
+    found = report(tmp_path, capsys)
+    assert found["width_px"]["most"] == 63
+    assert found["seen"] == pytest.approx(np.mean([(60 + n) / 90 for n in range(4)]))
+    assert found["better_size"] == {
+        "image_px": 24,
+        "width_px": 16,
+        "seen": pytest.approx(0.976, abs=1e-3),
+    }
+    main(["data", "check", str(tmp_path)])
+    assert (
+        "  of the average picture 68% is seen; with --image_px 96 --width_px 64 it would be 98%\n"
+        in capsys.readouterr().out
+    )
+    found = report(tmp_path, capsys, "--image_px", "24", "--width_px", "16")
+    assert (found["better_size"], found["half_seen"]) == (None, 0)
 
 
 def test_of_many_a_few_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

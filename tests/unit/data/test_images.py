@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dalle.data.images import fit_square, open_rgb, random_crop_paper
+from dalle.data.images import centre_crop, open_rgb, random_crop_paper
 from dalle.errors import DataError
 
 
@@ -165,23 +165,32 @@ def test_a_photograph_is_decoded_as_far_as_it_is_needed() -> None:
     assert part.size == (300, 225)
     whole = open_rgb(jpeg.getvalue())
     assert whole.size == (1200, 900)
-    left, right = (np.asarray(fit_square(image, 56)).astype(int) for image in (part, whole))
+    left, right = (np.asarray(centre_crop(image, (56, 56))).astype(int) for image in (part, whole))
     assert abs(left - right).max() <= 3
     assert open_rgb(jpeg.getvalue(), enough_px=900).size == (1200, 900)
     assert open_rgb(png.getvalue(), enough_px=224).size == (1200, 900)
 
 
-def test_fit_square_takes_the_centre() -> None:
+def test_a_centre_crop_takes_the_centre() -> None:
     columns = np.repeat(np.arange(30, dtype=np.uint8)[None, :, None] * 8, 10, axis=0)
     image = Image.fromarray(np.repeat(columns, 3, axis=2))
-    pixels = np.asarray(fit_square(image, 10))
+    pixels = np.asarray(centre_crop(image, (10, 10)))
     assert pixels.shape == (10, 10, 3)
     assert pixels[5, :, 0].tolist() == list(range(80, 160, 8))  # columns 10 to 19
 
 
-def test_fit_square_leaves_a_fitting_picture_alone() -> None:
+def test_a_centre_crop_leaves_a_fitting_picture_alone() -> None:
     noise = np.random.default_rng(1).integers(0, 255, (16, 16, 3), dtype=np.uint8)
-    assert np.array_equal(np.asarray(fit_square(Image.fromarray(noise), 16)), noise)
+    assert np.array_equal(np.asarray(centre_crop(Image.fromarray(noise), (16, 16))), noise)
+
+
+def test_a_centre_crop_has_any_proportions() -> None:
+    cut = np.asarray(centre_crop(coordinates(256, 256), (32, 64))).astype(int)
+    assert cut.shape == (32, 64, 3)
+    assert np.ptp(cut[:, 0, 0]) == 0, "all of its width is seen"
+    assert cut[[0, -1], 0, 1] == pytest.approx([64, 191], abs=3), (
+        "and the middle half of its height"
+    )
 
 
 def coordinates(width: int, height: int) -> Image.Image:
@@ -197,7 +206,7 @@ def spans(listing: str, width: int, height: int, draws: int = 300) -> np.ndarray
     image = coordinates(width, height)
     found = []
     for _ in range(draws):
-        cut = np.asarray(random_crop_paper(image, 64, rng, listing=listing))  # type: ignore[arg-type]
+        cut = np.asarray(random_crop_paper(image, (64, 64), rng, listing=listing))  # type: ignore[arg-type]
         assert cut.shape == (64, 64, 3)
         found.append([*cut[0, [0, -1], 0], *cut[[0, -1], 0, 1]])
     return np.array(found) / 255
@@ -232,7 +241,7 @@ def test_transformer_cuts_stay_near_the_middle_and_never_mirror() -> None:
 def test_a_picture_of_the_final_size_is_not_resized(listing: str) -> None:
     noise = np.random.default_rng(2).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     rng = np.random.default_rng(3)
-    cut = np.asarray(random_crop_paper(Image.fromarray(noise), 64, rng, listing=listing))  # type: ignore[arg-type]
+    cut = np.asarray(random_crop_paper(Image.fromarray(noise), (64, 64), rng, listing=listing))  # type: ignore[arg-type]
     assert np.array_equal(cut, noise) or np.array_equal(cut, noise[:, ::-1])
 
 
@@ -240,16 +249,36 @@ def test_a_picture_of_the_final_size_is_not_resized(listing: str) -> None:
 def test_a_small_picture_is_enlarged_to_the_final_size(listing: str) -> None:
     cut = random_crop_paper(
         Image.new("RGB", (20, 31)),
-        64,
+        (64, 64),
         np.random.default_rng(0),
         listing=listing,  # type: ignore[arg-type]
     )
     assert cut.size == (64, 64)
 
 
+@pytest.mark.parametrize("listing", ["vae", "transformer"])
+def test_cuts_have_any_proportions_and_no_distortion(listing: str) -> None:
+    rng = np.random.default_rng(4)
+    image = coordinates(500, 250)
+    spans = []
+    for _ in range(100):
+        cut = random_crop_paper(image, (64, 96), rng, listing=listing)  # type: ignore[arg-type]
+        assert cut.size == (96, 64)
+        red, green, _ = (np.asarray(band).astype(float) for band in cut.split())
+        # In pixels of the picture, from the middle of the first pixel to that of the last.
+        spans.append((np.abs(red[0, -1] - red[0, 0]) / 255 * 500, np.ptp(green[:, 0]) / 255 * 250))
+    across, down = np.array(spans).T
+    assert across / down == pytest.approx(np.full(100, 95 / 63), abs=0.1)
+    # The part is as high as the picture, and shown at 9/8 to 12/8, or 1 to 9/8, of 64 pixels.
+    low, high = (64 / 96, 64 / 72) if listing == "vae" else (64 / 72, 1)
+    assert down.min() == pytest.approx(250 * low, abs=6)
+    assert down.max() == pytest.approx(250 * high, abs=6)
+
+
 def test_cuts_repeat_for_the_same_generator() -> None:
     image = coordinates(150, 120)
     first, second = (
-        random_crop_paper(image, 64, np.random.default_rng(9), listing="vae") for _ in range(2)
+        random_crop_paper(image, (64, 64), np.random.default_rng(9), listing="vae")
+        for _ in range(2)
     )
     assert first.tobytes() == second.tobytes()

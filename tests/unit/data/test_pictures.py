@@ -18,7 +18,7 @@ SCENES = Path(__file__).parents[2] / "data" / "scenes"
 
 
 def scenes(crop: Crop, *, seed: int = 0, indices: range = range(24), px: int = 32) -> PictureSet:
-    return PictureSet(open_samples(SCENES), indices, px=px, crop=crop, seed=seed)
+    return PictureSet(open_samples(SCENES), indices, image_px=(px, px), crop=crop, seed=seed)
 
 
 def picture(found: Picture | Fault) -> Picture:
@@ -77,7 +77,7 @@ def test_what_cannot_be_read_is_named_instead_of_raised(tmp_path: Path) -> None:
         (tmp_path / f"{name}.txt").write_text("a red square")
     (tmp_path / "b.png").write_bytes(b"no picture")
     (tmp_path / "c.txt").unlink()
-    pictures = PictureSet(open_samples(tmp_path), range(3), px=32, crop="plain", seed=0)
+    pictures = PictureSet(open_samples(tmp_path), range(3), image_px=(32, 32), crop="plain", seed=0)
     good, broken, silent = (pictures[Draw(index=index, epoch=0)] for index in range(3))
     assert picture(good).caption == "a red square"
     assert isinstance(broken, Fault)

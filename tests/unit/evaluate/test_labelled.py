@@ -89,7 +89,7 @@ def test_sub_folders_are_classes(tmp_path: Path) -> None:
     write(tmp_path / "blue" / "deeper", "blue", 12)
     (tmp_path / "notes.txt").write_text("not a class", encoding="utf-8")
     write(tmp_path / ".ipynb_checkpoints", "red", 9)  # bug: hidden folders were classes
-    (split,) = labelled_folder(tmp_path, image_px=16, folds=1, train=5, test=50, seed=0)
+    (split,) = labelled_folder(tmp_path, image_px=(16, 16), folds=1, train=5, test=50, seed=0)
     assert split.classes == ("blue", "red")
     assert Counter(split.test.labels.tolist()) == {0: 3, 1: 2}, "a quarter"
     assert Counter(split.train.labels.tolist()) == {0: 5, 1: 5}, "as many as asked for"
@@ -107,7 +107,9 @@ def test_no_picture_of_a_folder_is_tested_on_twice(tmp_path: Path, damaged: int)
     for number in range(damaged):
         (tmp_path / "blue" / f"broken-{number}.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
     tested: list[int] = []
-    for split in labelled_folder(tmp_path, image_px=16, folds=FOLDS, train=50, test=50, seed=0):
+    for split in labelled_folder(
+        tmp_path, image_px=(16, 16), folds=FOLDS, train=50, test=50, seed=0
+    ):
         assert Counter(split.test.labels.tolist()) == {0: 3, 1: 2}
         assert Counter(split.train.labels.tolist()) == {0: 9, 1: 7}
         assert not set(split.train.units) & set(split.test.units)
@@ -122,7 +124,7 @@ def test_damaged_pictures_are_named_and_left_out(
     write(tmp_path / "a", "red", 6)
     write(tmp_path / "b", "blue", 6)
     (tmp_path / "a" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing more")
-    (split,) = labelled_folder(tmp_path, image_px=16, folds=1, train=9, test=9, seed=0)
+    (split,) = labelled_folder(tmp_path, image_px=(16, 16), folds=1, train=9, test=9, seed=0)
     assert len(split.train.labels) + len(split.test.labels) == 12
     assert "broken.png: the picture is damaged" in caplog.text
 
@@ -148,9 +150,9 @@ def test_folders_that_make_no_task_are_refused(
     for name, count in classes.items():
         write(tmp_path / name, "red", count)
     with pytest.raises(DataError, match=message):
-        labelled_folder(tmp_path, image_px=16, folds=1, train=5, test=5, seed=0)
+        labelled_folder(tmp_path, image_px=(16, 16), folds=1, train=5, test=5, seed=0)
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere must hold a sub-folder"):
-        labelled_folder(tmp_path / "nowhere", image_px=16, folds=1, train=5, test=5, seed=0)
+        labelled_folder(tmp_path / "nowhere", image_px=(16, 16), folds=1, train=5, test=5, seed=0)

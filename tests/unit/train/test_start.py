@@ -98,7 +98,7 @@ def _spelt(text: str, *, begins: bool) -> list[int]:
     ("change", "said"),
     [
         ({"text_len": 9}, "its sequence is"),
-        ({"grid_w": 3}, "its sequence is"),
+        ({"image_vocab": 17}, "its sequence is"),
     ],
 )
 def test_another_shape_is_refused(
@@ -110,6 +110,21 @@ def test_another_shape_is_refused(
     model = JointTransformer(replace(make(OTHER).sequence, **change), SHAPE)
     with pytest.raises(ModelFormatError, match=said):
         start_from(published[0], model, vae=vae, tokenizer=OTHER, tokens=Path("tokens"))
+
+
+def test_rows_and_columns_of_another_grid_lie_between_those_that_are_known(
+    published: tuple[Path, JointTransformer], vae: DiscreteVAE
+) -> None:
+    folder, theirs = published
+    model = JointTransformer(replace(make(TOKENIZER, seed=5).sequence, grid_h=3, grid_w=5), SHAPE)
+    start_from(folder, model, vae=vae, tokenizer=TOKENIZER, tokens=Path("tokens"))
+    for name, parts in (("row_position", 2), ("column_position", 4)):
+        first, last = getattr(theirs, name).weight
+        for place, row in enumerate(getattr(model, name).weight):
+            torch.testing.assert_close(row, first + place / parts * (last - first))
+    for name, tensor in theirs.state_dict().items():
+        if "_position" not in name or name.startswith("text"):
+            assert torch.equal(model.state_dict()[name], tensor), name
 
 
 def test_tokens_of_a_dvae_with_another_decoder_mean_the_same(
