@@ -161,7 +161,7 @@ def _serve(service: Service, settings: Demo, listener: socket.socket) -> int:
             max_file_size=service.limits.upload_bytes,
             mcp_server=settings.mcp,
             theme=theme(),
-            css=css(),
+            css=css(service.facts.image_px),
             js=script(),
         )
     if settings.mcp and not page.mcp_server:  # for instance of a version that Gradio does not know

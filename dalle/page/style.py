@@ -16,9 +16,11 @@ _EMBER = gr.themes.Color(
 )  # fmt: skip
 
 
-def css() -> str:
-    """The page's style sheet."""
-    return (_FOLDER / "page.css").read_text(encoding="utf-8")
+def css(image_px: tuple[int, int]) -> str:
+    """The page's style sheet, for pictures of this height and width."""
+    height, width = image_px
+    sheet = (_FOLDER / "page.css").read_text(encoding="utf-8")
+    return f":root {{ --shape: {width} / {height}; }}\n{sheet}"
 
 
 def script() -> str:
