@@ -69,8 +69,13 @@ class ClipParts:
 # ------------------------------------------------------------------------------------- writing
 
 
-def save_vae(folder: Path, vae: DiscreteVAE) -> None:
+def save_vae(folder: Path, vae: DiscreteVAE, *, card: str | None = None) -> None:
     """Write a dVAE folder; what stood at `folder` is replaced once the new one is complete.
+
+    Args:
+        folder: Where to.
+        vae: What to write.
+        card: What people should know of it; None writes no card.
 
     Raises:
         OSError: It cannot be written; what stood there still stands.
@@ -78,6 +83,8 @@ def save_vae(folder: Path, vae: DiscreteVAE) -> None:
     with replacing(folder) as partial:
         save_tensors(stored(vae, torch.float32), partial / VAE_FILE)
         write_config(partial, {"vae": dataclasses.asdict(vae.config)})
+        if card is not None:
+            (partial / CARD_FILE).write_text(card, encoding="utf-8")
 
 
 def save_model(

@@ -83,6 +83,13 @@ def _train_vae(settings: config.TrainVae) -> int:
     return train_vae(settings)
 
 
+def _import_vae(settings: config.ImportVae) -> int:
+    _require_files(settings.encoder, settings.decoder)
+    from dalle.import_command import run
+
+    return run(settings)
+
+
 def _tokenize(settings: config.Tokenize) -> int:
     from dalle.train.tokenize import tokenize
 
@@ -179,6 +186,7 @@ VERBS = (
     ),
     Verb(words="data drawn", settings=config.DataDrawn, handler=_data_drawn),
     Verb(words="train vae", settings=config.TrainVae, handler=_train_vae),
+    Verb(words="import vae", settings=config.ImportVae, handler=_import_vae),
     Verb(words="tokenize", settings=config.Tokenize, handler=_tokenize),
     Verb(words="train transformer", settings=config.TrainTransformer, handler=_train_transformer),
     Verb(words="train clip", settings=config.TrainClip, handler=_train_clip),

@@ -27,6 +27,9 @@ class VaeConfig:
     """Width of the decoder's finest group where it is another one; None for `channels`."""
     decoder_blocks: int | None = field(default=None, metadata={"later": True})
     """Blocks in each group of the decoder where it has others; None for `blocks_per_group`."""
+    squeezed_input: bool = field(default=False, metadata={"later": True})
+    """Whether the encoder reads pixels as logit-Laplace has them, 0.1 to 0.9, as OpenAI's does. At
+    the rim it then sees zeros that are darker than black, instead of mid-grey among -1 to 1."""
     codebook_size: int = 8192
     """Number of codes an image token can be."""
     codebook_dim: int = 128

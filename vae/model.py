@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vae.config import VaeConfig
 from vae.losses import mean_pixels, output_channels
+from vae.pixels import squeeze
 from vae.quantize import Quantized, build_quantizer
 
 CACHED_BYTES = 8 * 2**20
@@ -67,10 +68,11 @@ class Encoder(nn.Module):
         layers.append(nn.ReLU())
         self.layers = nn.Sequential(*layers)
         self.output_channels = width
+        self.squeezed = config.squeezed_input
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Features (b, channels * stride, h, w) of `pixels` (b, 3, y, x)."""
-        return torch.as_tensor(self.layers(pixels))
+        return torch.as_tensor(self.layers(squeeze(pixels) if self.squeezed else pixels))
 
 
 class Decoder(nn.Module):

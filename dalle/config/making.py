@@ -202,6 +202,19 @@ class TrainVae:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImportVae:
+    """`dalle import vae`: OpenAI's published dVAE, or one of its kind, as a dVAE folder."""
+
+    encoder: Path
+    """The encoder's weights: encoder.pkl as OpenAI published it, or its tensors by the same names
+    in another file of torch's or as safetensors."""
+    decoder: Path
+    """The decoder's weights, likewise."""
+    out: Path
+    """Folder to write, for `dalle tokenize --vae` and `dalle eval vae`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tokenize:
     """`dalle tokenize`: turn captioned pictures into tokens, once, for the transformer."""
 

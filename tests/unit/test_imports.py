@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("dalle.generate_command", "dalle.pack_command", "dalle.eval_command"),
         *("dalle.eval_transforms_command", "dalle.probe_command", "dalle.bench_command"),
-        "dalle.drawn_command",
+        *("dalle.drawn_command", "dalle.import_command"),
     ),
     ("dalle.bench",),
     ("dalle.pipeline", "dalle.train", "dalle.evaluate"),
@@ -42,7 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("dalle.transformer", "dalle.clip", "dalle.attention", "dalle.sparse_attention"),
         "dalle.sequence",
         *("dalle.captions", "dalle.model_config", "dalle.flops"),
-        *("dalle.weights", "dalle.checksums"),
+        *("dalle.weights", "dalle.checksums", "dalle.foreign_tensors"),
     ),
     (
         "dalle.errors",
