@@ -275,6 +275,12 @@ def _check_size(folder: Path, *, blocks: int, numbers: int) -> None:
 def _vae_numbers(config: VaeConfig) -> int:
     """About how many weights a dVAE has."""
     weights = 0
+    if config.family == "vqgan":
+        for channels, blocks in ((config.channels, config.blocks_per_group), config.decoder_shape):
+            # A block of width w has 18 w^2 kernel entries, and attention 4 w^2.
+            widths = [channels * multiple for multiple in config.multiple_of]
+            weights += (blocks + 3) * sum(22 * width**2 for width in widths)
+        return weights + 2 * config.codebook_size * config.codebook_dim
     for channels, blocks in ((config.channels, config.blocks_per_group), config.decoder_shape):
         # A block from and to width w has 58 (w / 4)^2 kernel entries.
         widths = [channels << group for group in range(config.groups)]

@@ -84,7 +84,7 @@ def _train_vae(settings: config.TrainVae) -> int:
 
 
 def _import_vae(settings: config.ImportVae) -> int:
-    _require_files(settings.encoder, settings.decoder)
+    _require_files(*settings.files)
     from dalle.import_command import run
 
     return run(settings)

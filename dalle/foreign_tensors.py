@@ -10,16 +10,84 @@ from __future__ import annotations
 import pickle
 import types
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from dalle.errors import ModelFormatError
+
+
+class ForeignTensors:
+    """The tensors of one file, taken out by their names; what does not fit is gathered.
+
+    Attributes:
+        path: The file.
+        problems: What was wrong so far, each a clause.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read `path`; see `read_tensors` for what that raises."""
+        self.path = path
+        self.problems: list[str] = []
+        self._left = read_tensors(path)
+        self.names = tuple(self._left)
+
+    def shape(self, name: str) -> torch.Size:
+        """The shape of a tensor.
+
+        Raises:
+            ModelFormatError: There is none of that name.
+        """
+        if name not in self._left:
+            some = ", ".join(self.names[:3])
+            raise ModelFormatError(f"{self.path} has no tensor {name}; its first ones are {some}")
+        return self._left[name].shape
+
+    def take(self, name: str, shape: Sequence[int]) -> Tensor:
+        """A tensor, float32; an empty one and a problem where it is missing or does not fit."""
+        found = self._left.pop(name, None)
+        if found is None or tuple(found.shape) != tuple(shape) or not found.is_floating_point():
+            what = "missing" if found is None else f"{found.dtype} {tuple(found.shape)}"
+            self.problems.append(f"{name} of {self.path} is {what}, not floats {tuple(shape)}")
+            return torch.zeros(0)
+        tensor = found.float().contiguous()
+        if not tensor.isfinite().all():
+            self.problems.append(f"{name} of {self.path} holds values that are not finite")
+        return tensor
+
+    def pass_over(self, prefix: str) -> None:
+        """Forget tensors that are not needed."""
+        self._left = {name: one for name, one in self._left.items() if not name.startswith(prefix)}
+
+    def all_problems(self) -> list[str]:
+        """What was wrong, and what nobody took."""
+        return self.problems + [f"{name} of {self.path} is not expected" for name in self._left]
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def filled_from(
+    module: Module, tensors: Mapping[str, Tensor], files: Sequence[ForeignTensors]
+) -> Module:
+    """`module`, of the meta device until now, with `tensors`, all that its files held.
+
+    Raises:
+        ModelFormatError: One was missing, did not fit, or is left.
+    """
+    if problems := [problem for file in files for problem in file.all_problems()]:
+        raise ModelFormatError(
+            f"{' and '.join(str(file.path) for file in files)} cannot be imported "
+            f"({len(problems)} differences from what is known): {'; '.join(problems[:4])}"
+        )
+    module.load_state_dict(tensors, assign=True)
+    return module
+
 
 _MAKE_TENSORS = frozenset(
     {
@@ -114,6 +182,8 @@ def _refuse_compression(path: Path) -> None:
 
 def _tensors_of(found: object) -> Iterator[tuple[str, Tensor]]:
     """Tensors of a module's parts, or of a state dict, by the names that a state dict gives."""
+    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
+        found = found["state_dict"]  # as Lightning saves it, beside much else
     left: list[tuple[str, object]] = [("", found)]
     seen: set[int] = set()
     while left:

@@ -52,7 +52,7 @@ def build_config(schema: type[Config], values: object, *, where: str) -> Config:
     default that describes the models before it.
 
     Args:
-        schema: A dataclass with fields of plain types, literals and unions of these.
+        schema: A dataclass with fields of plain types, literals, lists and unions of these.
         values: What JSON held; an object, if all is well.
         where: Names the place in messages.
 
@@ -70,8 +70,9 @@ def build_config(schema: type[Config], values: object, *, where: str) -> Config:
     for key, value in values.items():
         if not _fits(value, hints[key]):
             raise ValueError(f"{where}.{key} must be {_described(hints[key])}, got {value!r:.60}")
+    given = {key: tuple(one) if isinstance(one, list) else one for key, one in values.items()}
     try:
-        return schema(**values)
+        return schema(**given)
     except ValueError as err:
         raise ValueError(f"{where}: {err}") from err
 
@@ -82,6 +83,9 @@ def _fits(value: object, hint: Any) -> bool:
         return any(_fits(value, option) for option in get_args(hint))
     if get_origin(hint) is Literal:
         return value in get_args(hint)
+    if get_origin(hint) is tuple:  # of any length, of one kind
+        kind = get_args(hint)[0]
+        return isinstance(value, list | tuple) and all(_fits(one, kind) for one in value)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return isinstance(value, hint) and not (hint is int and isinstance(value, bool))
@@ -93,6 +97,8 @@ def _described(hint: Any) -> str:
         return " or ".join(_described(option) for option in get_args(hint))
     if get_origin(hint) is Literal:
         return " or ".join(json.dumps(option) for option in get_args(hint))
+    if get_origin(hint) is tuple:
+        return f"a list, each {_described(get_args(hint)[0])}"
     names = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
     return "null" if hint is types.NoneType else names[hint]
 

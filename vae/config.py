@@ -17,8 +17,13 @@ MAX_GROUPS = 12
 class VaeConfig:
     """Shape of a discrete VAE (Ramesh et al., arXiv:2102.12092, appendix A.1)."""
 
+    family: Literal["dalle", "vqgan"] = field(default="dalle", metadata={"later": True})
+    """Encoder and decoder of the paper, or of VQGAN, with norms and attention (`vae.vqgan`)."""
     channels: int = 256
     """Width of the finest group of blocks; every coarser group is twice as wide."""
+    multiples: tuple[int, ...] | None = field(default=None, metadata={"later": True})
+    """Width of each group in multiples of `channels`, finest first; read by `family: vqgan` only.
+    None doubles them."""
     groups: int = 4
     """Groups of blocks; between two groups the picture is halved, so stride = 2^(groups - 1)."""
     blocks_per_group: int = 2
@@ -38,6 +43,11 @@ class VaeConfig:
     """Gumbel-softmax over encoder logits (the paper), or nearest code with an EMA codebook."""
     likelihood: Literal["logit-laplace", "l1", "l2"] = "logit-laplace"
     """How a reconstruction is scored: the paper's logit-Laplace, or plain absolute / squared."""
+
+    @property
+    def multiple_of(self) -> tuple[int, ...]:
+        """Width of each group, finest first, in multiples of the finest one's."""
+        return self.multiples or tuple(2**group for group in range(self.groups))
 
     @property
     def stride(self) -> int:
@@ -73,11 +83,31 @@ class VaeConfig:
                 f"groups must be at most {MAX_GROUPS} (stride {2 ** (MAX_GROUPS - 1)}), "
                 f"got {self.groups}"
             )
+        divisor, why = (4, "bottleneck blocks") if self.family == "dalle" else (32, "group norms")
         for name, value in (
             ("channels", self.channels),
             ("decoder_channels", self.decoder_shape[0]),
         ):
-            if value % 4:
-                raise ValueError(f"{name} must be divisible by 4 (bottleneck blocks), got {value}")
+            if value % divisor:
+                raise ValueError(f"{name} must be divisible by {divisor} ({why}), got {value}")
+        self._check_family()
         if self.codebook_size < 2:
             raise ValueError(f"codebook_size must be at least 2, got {self.codebook_size}")
+
+    def _check_family(self) -> None:
+        """Refuse what the family does not read.
+
+        Raises:
+            ValueError: There is something.
+        """
+        if self.family == "vqgan" and self.squeezed_input:
+            raise ValueError("squeezed_input belongs to family dalle; set one of them otherwise")
+        if self.multiples is None:
+            return
+        if self.family == "dalle":
+            raise ValueError("multiples are read by family vqgan only; leave them out")
+        if len(self.multiples) != self.groups or min(self.multiples) < 1:
+            raise ValueError(
+                f"multiples must be {self.groups} numbers (groups), each at least 1, got "
+                f"{self.multiples}"
+            )

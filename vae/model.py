@@ -20,6 +20,7 @@ from vae.config import VaeConfig
 from vae.losses import mean_pixels, output_channels
 from vae.pixels import squeeze
 from vae.quantize import Quantized, build_quantizer
+from vae.vqgan import VqganDecoder, VqganEncoder
 
 CACHED_BYTES = 8 * 2**20
 """What a CPU's cache must hold of the widest layer while pictures are encoded or decoded."""
@@ -120,14 +121,15 @@ class DiscreteVAE(nn.Module):
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
+        is_vqgan = config.family == "vqgan"
+        self.encoder = VqganEncoder(config) if is_vqgan else Encoder(config)
         self.quantizer = build_quantizer(
             config.quantizer,
             channels=self.encoder.output_channels,
             codebook_size=config.codebook_size,
             codebook_dim=config.codebook_dim,
         )
-        self.decoder = Decoder(config)
+        self.decoder = VqganDecoder(config) if is_vqgan else Decoder(config)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 fan_in = module.in_channels * math.prod(module.kernel_size)

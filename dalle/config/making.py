@@ -203,15 +203,32 @@ class TrainVae:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportVae:
-    """`dalle import vae`: OpenAI's published dVAE, or one of its kind, as a dVAE folder."""
+    """`dalle import vae`: a dVAE that others published, OpenAI's or a VQGAN, as a dVAE folder."""
 
-    encoder: Path
-    """The encoder's weights: encoder.pkl as OpenAI published it, or its tensors by the same names
-    in another file of torch's or as safetensors."""
-    decoder: Path
-    """The decoder's weights, likewise."""
     out: Path
     """Folder to write, for `dalle tokenize --vae` and `dalle eval vae`."""
+    encoder: Path | None = None
+    """The encoder of OpenAI's dVAE: encoder.pkl as it was published, or its tensors by the same
+    names in another file of torch's or as safetensors. Goes with `decoder`."""
+    decoder: Path | None = None
+    """The decoder of OpenAI's dVAE, likewise."""
+    checkpoint: Path | None = None
+    """A VQGAN as taming-transformers saves it (last.ckpt), with the nearest code or a Gumbel
+    quantiser; minDALL-E's first stage and ru-dalle's plain VAE are such, too."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What is read: encoder and decoder, or the checkpoint."""
+        named = (self.encoder, self.decoder, self.checkpoint)
+        return tuple(path for path in named if path is not None)
+
+    def __post_init__(self) -> None:
+        """Refuse all but one of the two kinds."""
+        given = (self.encoder is not None, self.decoder is not None, self.checkpoint is not None)
+        if given not in ((True, True, False), (False, False, True)):
+            raise ValueError(
+                "give --encoder and --decoder (OpenAI's dVAE), or --checkpoint (VQGAN)"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

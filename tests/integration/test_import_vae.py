@@ -138,7 +138,7 @@ def test_tokens_and_pictures_are_theirs(
     wanted = ((theirs[1](one_hot)[:, :3].sigmoid() - 0.1) / 0.8).clamp(0, 1)
     torch.testing.assert_close((vae.decode(tokens) + 1) / 2, wanted, rtol=0, atol=1e-5)
     card = (tmp_path / "vae" / "README.md").read_text()
-    assert "encoder.pkl, SHA-256 " in card
+    assert "| encoder.pkl | SHA-256 " in card
 
 
 def test_state_dicts_and_older_files_do_as_well(
@@ -226,7 +226,7 @@ def test_files_of_other_kinds_are_refused(
     assert "is torch.float32 (9,), not floats (8,)" in err
     assert "more of " in err
     torch.save({name: value for name, value in state.items() if "block_2" not in name}, torn)
-    assert "differences): " in said(torn, decoder)
+    assert "differences from what is known): " in said(torn, decoder)
     torch.save(state | {"blocks.input.b": torch.full((HIDDEN,), torch.nan)}, torn)
     assert "holds values that are not finite" in said(torn, decoder)
     torch.save({"weights": torch.ones(2)}, torn)

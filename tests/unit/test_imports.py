@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("dalle.generate_command", "dalle.pack_command", "dalle.eval_command"),
         *("dalle.eval_transforms_command", "dalle.probe_command", "dalle.bench_command"),
         *("dalle.drawn_command", "dalle.import_command"),
+        *("dalle.openai_dvae", "dalle.taming_vqgan"),
     ),
     ("dalle.bench",),
     ("dalle.pipeline", "dalle.train", "dalle.evaluate"),
