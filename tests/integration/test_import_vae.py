@@ -230,7 +230,7 @@ def test_files_of_other_kinds_are_refused(
     torch.save(state | {"blocks.input.b": torch.full((HIDDEN,), torch.nan)}, torn)
     assert "holds values that are not finite" in said(torn, decoder)
     torch.save({"weights": torch.ones(2)}, torn)
-    assert "has no convolution blocks.input.w" in said(torn, decoder)
+    assert "has no tensor blocks.input.w; its first ones are weights" in said(torn, decoder)
 
 
 def test_a_module_inside_itself_ends(tmp_path: Path) -> None:
