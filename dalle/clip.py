@@ -241,13 +241,15 @@ def published_clip_scorer(spec: str, device: torch.device) -> ClipScorer:
         tokenize = open_clip.get_tokenizer(name)
     require_finite(model.named_parameters(), f"CLIP {spec}")
     preprocessing = open_clip.get_model_preprocess_cfg(model)
+    # `shortest` shows the middle of a wide picture only; a square is the same to both.
+    crops = (preprocessing["resize_mode"] or "shortest") == "shortest"
     prepare = open_clip.image_transform(
         preprocessing["size"],
         is_train=False,
         mean=preprocessing["mean"],
         std=preprocessing["std"],
         interpolation=preprocessing["interpolation"],
-        resize_mode=preprocessing["resize_mode"],
+        resize_mode="squash" if crops else preprocessing["resize_mode"],
         fill_color=preprocessing["fill_color"],
     )
 

@@ -214,6 +214,22 @@ def test_a_local_open_clip_folder_scores(local_clip: Path) -> None:
     assert again[0] == pytest.approx(scores[1], abs=1e-5)
 
 
+def test_published_models_see_all_of_a_wide_picture(local_clip: Path) -> None:
+    """Bug: open_clip's own preparation cuts the middle out."""
+    wide = Image.new("RGB", (60, 20), "white")
+    other = wide.copy()
+    other.paste("red", (0, 0, 15, 20))
+    judge = published_clip_scorer(f"local-dir:{local_clip}", CPU)
+    first, second = judge.scores("a fox", [wide, other])
+    assert abs(first - second) > 1e-3
+    # A square is prepared as open_clip prepares it.
+    square = pictures(1, side=40)[0]
+    model, _, prepare = open_clip.create_model_and_transforms(f"local-dir:{local_clip}")
+    with torch.no_grad():
+        theirs = model.eval().encode_image(prepare(square)[None], normalize=True)
+    torch.testing.assert_close(judge.image_features([square]), theirs)
+
+
 def test_weights_in_a_file_are_read_for_the_architecture_named(
     local_clip: Path, tmp_path: Path
 ) -> None:
