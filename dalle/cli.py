@@ -128,6 +128,12 @@ def _transform(settings: config.Transform) -> int:
     return run(settings)
 
 
+def _suggest(settings: config.Suggest) -> int:
+    from dalle.suggest_command import run
+
+    return run(settings)
+
+
 def _require_files(*paths: Path | None) -> None:
     """Nothing, if those given are there; asked before seconds are spent on importing torch.
 
@@ -193,6 +199,7 @@ VERBS = (
     Verb(words="pack", settings=config.Pack, handler=_pack),
     Verb(words="generate", settings=config.Generate, handler=_generate, positional="captions"),
     Verb(words="transform", settings=config.Transform, handler=_transform, positional="image"),
+    Verb(words="suggest", settings=config.Suggest, handler=_suggest, positional="begin"),
     Verb(words="demo", settings=config.Demo, handler=_demo),
     Verb(words="eval vae", settings=config.EvalVae, handler=_eval_vae),
     Verb(words="eval transforms", settings=config.EvalTransforms, handler=_eval_transforms),

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Unpack
 
+from dalle.caption_sampling import CaptionSampler
 from dalle.checkpoint import ModelParts, load_model
 from dalle.clip import ClipScorer
 from dalle.config import Device, Dtype, SamplingOptions
@@ -71,6 +72,8 @@ class TextToImage:
         """Identifies the model's files; stored in every picture."""
         self.image_tokenizer = self._drawer.image_tokenizer
         """Pictures to tokens and back, as the model sees them."""
+        self.captions = CaptionSampler(parts.transformer, parts.tokenizer, self.device)
+        """Captions that the model would write itself."""
 
     @classmethod
     def from_pretrained(
@@ -131,8 +134,6 @@ class TextToImage:
     def frames(self, candidates: int, prompt: ImagePrompt | None = None) -> int:
         """How many frames a `stream` of so many candidates has."""
         return len(self._engine.microbatches(candidates)) * self._drawer.rows_left(prompt)
-
-    # ------------------------------------------------------------------------------ the verbs
 
     def generate(
         self,
@@ -302,8 +303,6 @@ class TextToImage:
         scoring.prepare()
         (picture,) = in_order(recipe.caption, [self._drawer.redraw(recipe)], scoring).images
         return picture
-
-    # -------------------------------------------------------------------------- inner workings
 
     def _request(
         self,

@@ -208,6 +208,18 @@ class JointTransformer(nn.Module):
         # One row per caption, equal or not, so that rounding does not depend on how many are equal.
         return self._next_logits(x[row_of, -1]), cache
 
+    def caption_logits(self, text_ids: Tensor) -> Tensor:
+        """Scores for the caption token that follows, the last of which ends the caption.
+
+        Args:
+            text_ids: How captions begin, without pads, shape (b, i), int64, i < t.
+
+        Returns:
+            Shape (b, text_vocab + 1), float32.
+        """
+        x = self._run(self.embed(text_ids, text_ids[:, :0]))[:, -1]
+        return linear(x, self._text_unembedding()).float()
+
     def decode_step(self, tokens: Tensor, position: int, cache: KVCache) -> Tensor:
         """Scores for the image tokens that follow `tokens`.
 
@@ -282,9 +294,13 @@ class JointTransformer(nn.Module):
         return self.embed(distinct[:, :text_len], distinct[:, text_len:]), row_of
 
     def embed(self, text_ids: Tensor, image_tokens: Tensor) -> Tensor:
-        """Start, captions (b, t), first image tokens (b, r) as slots, shape (b, 1 + t + r, d)."""
+        """Start, captions (b, t), first image tokens (b, r) as slots, shape (b, 1 + t + r, d).
+
+        Captions may be shorter where no image token follows.
+        """
         start = self.start.expand(len(text_ids), 1, -1)
-        text = self.text_embedding(text_ids) + self.text_position.weight  # b t d
+        text_position = self.text_position.weight[: text_ids.shape[1]]
+        text = self.text_embedding(text_ids) + text_position  # b t d
         positions = torch.arange(image_tokens.shape[1], device=image_tokens.device)
         return torch.cat([start, text, self._embed_image(image_tokens, positions)], dim=1)
 

@@ -44,7 +44,7 @@ from dalle.config.training import (
     TransformerObjectiveConfig,
     VaeObjectiveConfig,
 )
-from dalle.config.using import Demo, Generate, Pack, Transform
+from dalle.config.using import Demo, Generate, Pack, Suggest, Transform
 
 __all__ = [
     "MAX_CANDIDATES",
@@ -73,6 +73,7 @@ __all__ = [
     "SamplingConfig",
     "SamplingOptions",
     "SceneMixture",
+    "Suggest",
     "Tokenize",
     "TrainClip",
     "TrainTransformer",

@@ -10,6 +10,7 @@ from typing import Literal
 
 from dalle.config.ranges import check_region, require_positive
 from dalle.config.sampling import (
+    MAX_CANDIDATES,
     Dtype,
     SamplingConfig,
     check_counts,
@@ -286,6 +287,37 @@ class Transform:
         check_counts(candidates=self.candidates, keep=keep)
         check_seed(self.seed)
         _sampling(self, SamplingConfig())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suggest:
+    """`dalle suggest`: captions that a model would write itself, to see what can be asked of it."""
+
+    begin: str = ""
+    """How they begin; empty leaves all to the model."""
+    model: str = "emoji"
+    """Name of a bundled model, or a model folder."""
+    count: int = 8
+    """How many; fewer come where the model repeats itself."""
+    seed: int = 0
+    """Seed of the captions."""
+    temperature: float = 1.0
+    """Divides the logits; 0 takes the likeliest words, and has one caption to give."""
+    top_p: float = 0.95
+    """Keep the likeliest tokens of this mass."""
+    json: bool = False
+    """Print one JSON object on stdout, and nothing else there."""
+    device: Device = "auto"
+    """Where they are drawn."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn, before anything is loaded."""
+        if not 1 <= self.count <= MAX_CANDIDATES:
+            raise ValueError(f"count must be from 1 to {MAX_CANDIDATES}, got {self.count}")
+        if self.begin:
+            check_prompt(self.begin)
+        check_seed(self.seed)
+        SamplingConfig(temperature=self.temperature, top_p=self.top_p)
 
 
 def _sampling(settings: Pack | Generate | Transform, default: SamplingConfig) -> SamplingConfig:

@@ -117,7 +117,7 @@ def test_no_setting_has_the_name_of_a_flag_that_every_verb_knows() -> None:
     [
         ("", ("error: a verb is missing, one of data emoji, data check, data convert, data drawn, "
               "train vae, import vae, tokenize, train transformer, train clip, pack, generate, "
-              "transform, demo, eval vae, eval transforms, eval, bench, probe; see "
+              "transform, suggest, demo, eval vae, eval transforms, eval, bench, probe; see "
               "`dalle --help`")),
         ("train", "error: `dalle train` needs one more word: vae or transformer or clip"),
         ("train --out x", "error: `dalle train` needs one more word: vae or transformer or clip"),

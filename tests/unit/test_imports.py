@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("dalle.generate_command", "dalle.pack_command", "dalle.eval_command"),
         *("dalle.eval_transforms_command", "dalle.probe_command", "dalle.bench_command"),
         *("dalle.drawn_command", "dalle.import_command"),
-        *("dalle.openai_dvae", "dalle.taming_vqgan"),
+        *("dalle.openai_dvae", "dalle.taming_vqgan", "dalle.suggest_command"),
     ),
     ("dalle.bench",),
     ("dalle.pipeline", "dalle.train", "dalle.evaluate"),
@@ -37,7 +37,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("dalle.image_prompt", "dalle.given_picture", "dalle.ground", "dalle.transforms"),
         *("dalle.request", "dalle.drawing", "dalle.previews", "dalle.ranked"),
         *("dalle.caption_file", "dalle.labels", "dalle.image_tokenizer"),
-        *("dalle.engine", "dalle.linear_layers", "dalle.graph_decoder", "dalle.native"),
+        *(
+            "dalle.caption_sampling",
+            "dalle.engine",
+            "dalle.linear_layers",
+            "dalle.graph_decoder",
+            "dalle.native",
+        ),
     ),
     (
         *("dalle.transformer", "dalle.clip", "dalle.attention", "dalle.sparse_attention"),

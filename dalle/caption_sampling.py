@@ -1,0 +1,96 @@
+"""Captions that a model would write itself: the text half of the joint sequence, drawn.
+
+The model has learnt how the captions of its training go on, so it can finish one, or say what may
+be asked of it. Axes: g captions, i tokens so far, t caption positions, v caption vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from dalle.captions import CaptionTokenizer
+from dalle.config import MAX_CANDIDATES, SamplingConfig, check_seed
+from dalle.prompts import check_prompt
+from dalle.sampling import draw, gumbel_noise
+from dalle.seeds import generator
+from dalle.transformer import JointTransformer
+
+_TRIES = 4
+"""Captions drawn, at most, for each that is asked for: some come twice."""
+
+
+class CaptionSampler:
+    """Draws captions; keeps nothing between calls."""
+
+    def __init__(
+        self, transformer: JointTransformer, tokenizer: CaptionTokenizer, device: torch.device
+    ) -> None:
+        """Draw with a model that is on `device`."""
+        self._transformer = transformer
+        self._tokenizer = tokenizer
+        self._device = device
+
+    @torch.inference_mode()
+    def suggest(
+        self,
+        begin: str = "",
+        *,
+        count: int = 8,
+        seed: int = 0,
+        temperature: float = 1.0,
+        top_p: float = 0.95,
+    ) -> list[str]:
+        """Captions that begin so, each another, in the order in which they were drawn.
+
+        Args:
+            begin: First words; empty leaves all to the model. It goes on with another word, or
+                with letters that the last one may have.
+            count: How many, 1 to `MAX_CANDIDATES`; fewer come where the model repeats itself.
+            seed: A caption depends on `begin`, this and the settings, not on how many are drawn.
+            temperature: 0 (greedy, which has one caption to give) to 100, divides the logits.
+            top_p: Keep the fewest tokens that hold this mass, over 0 and at most 1.
+
+        Raises:
+            TypeError: `begin` is not a string.
+            ValueError: A setting is out of range, or `begin` leaves no room in a caption.
+        """
+        sampling = SamplingConfig(temperature=temperature, top_p=top_p)
+        check_seed(seed)
+        if not 1 <= count <= MAX_CANDIDATES:
+            raise ValueError(f"count must be from 1 to {MAX_CANDIDATES}, got {count}")
+        begun = self._tokenizer.encode(check_prompt(begin)) if begin else []
+        room = self._transformer.sequence.text_len
+        if len(begun) >= room:
+            raise ValueError(
+                f"begin has {len(begun)} tokens, and this model's captions have at most {room}; "
+                "shorten it"
+            )
+        found: dict[str, None] = {}
+        for start in range(0, _TRIES * count, count):
+            for ids in self._drawn(begun, range(start, start + count), seed, sampling):
+                text = self._tokenizer.decode(ids)
+                if text and "\ufffd" not in text:
+                    found.setdefault(text)
+            if len(found) >= count:
+                break
+        return list(found)[:count]
+
+    def _drawn(
+        self, begun: Sequence[int], indices: range, seed: int, sampling: SamplingConfig
+    ) -> list[list[int]]:
+        """The tokens of captions `indices`, those they begin with included."""
+        sequence = self._transformer.sequence
+        streams = [generator(seed, "caption", index, device=self._device) for index in indices]
+        ids = torch.tensor(begun, dtype=torch.int64, device=self._device).expand(len(indices), -1)
+        # The class after the vocabulary ends a caption (`dalle.sequence.text_targets`).
+        end = torch.tensor(sequence.text_vocab, device=self._device)
+        ended = torch.zeros(len(indices), dtype=torch.bool, device=self._device)
+        while ids.shape[1] < sequence.text_len and not ended.all():
+            # What stands behind an end is not looked at, but must be an entry of the vocabulary.
+            logits = self._transformer.caption_logits(ids.clamp(max=sequence.text_vocab - 1))
+            chosen = draw(logits, gumbel_noise((logits.shape[-1],), streams), sampling)
+            ended |= chosen == end
+            ids = torch.cat([ids, torch.where(ended, end, chosen)[:, None]], dim=1)  # g i+1
+        return [[one for one in row if one < sequence.text_vocab] for row in ids.tolist()]
