@@ -13,7 +13,7 @@ from starlette.routing import Mount
 from dalle.page import tiles
 from dalle.page.asking import place_of
 from dalle.page.batch_tab import BatchTab
-from dalle.page.draw_tab import DrawTab
+from dalle.page.draw_tab import DrawTab, example_chips
 from dalle.page.drawn import Drawn, Earlier
 from dalle.page.easel import Easel, Shared, Updates
 from dalle.page.endpoints import Endpoints
@@ -145,8 +145,8 @@ def _build(service: Service, page: gr.Blocks, *, ranks: bool) -> None:
         _connect_sending(easel, tabs, prompt, explore)
     _connect_restoring(shared, tabs, draw=draw, prompt=prompt, explore=explore, easels=easels)
     page.load(
-        _watch_loading(service), None, ready, api_visibility="private", show_progress="hidden",
-        concurrency_limit=None,
+        _watch_loading(service, ready, draw.examples), None, [ready, draw.examples],
+        api_visibility="private", show_progress="hidden", concurrency_limit=None,
     )  # fmt: skip
     Endpoints(service).add(page)
 
@@ -214,11 +214,19 @@ def _connect_restoring(
     )  # fmt: skip
 
 
-def _watch_loading(service: Service) -> Any:
-    def watch() -> Iterator[str]:
+def _watch_loading(service: Service, ready: Any, examples: Any) -> Any:
+    """Says when the model is ready, and then what it suggests, where nobody chose captions."""
+
+    def watch() -> Iterator[Updates]:
         while not service.is_ready_within(WATCH_S):
-            yield _model_chip(service.facts, is_ready=False)
-        yield _model_chip(service.facts, is_ready=True)
+            yield {ready: _model_chip(service.facts, is_ready=False)}
+        chip = _model_chip(service.facts, is_ready=True)
+        yield {ready: chip}
+        if service.facts.examples:
+            return
+        while not service.has_examples_within(WATCH_S):
+            yield {ready: chip}
+        yield {examples: example_chips(service.examples)}
 
     return watch
 

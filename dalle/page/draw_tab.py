@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from dalle.labels import shown
 from dalle.page import tiles
 from dalle.page.asking import place_of
 from dalle.page.drawn import Drawn, Earlier
@@ -21,13 +23,6 @@ from dalle.page.variations import varying
 from dalle.page.widgets import SettingsPanel
 
 CANDIDATES, KEEP = 16, 9
-EXAMPLES = (
-    "a fox on a blue background",
-    "two apples",
-    "a grayscale owl",
-    "a robot above a car",
-    "a penguin colored red",
-)
 CHOOSE = """
 element.addEventListener('click', (event) => {
   const chip = event.target.closest('[data-example]');
@@ -48,7 +43,9 @@ class DrawTab:
         with gr.Row(elem_classes="ask"):
             self.caption = gr.Textbox(
                 label="Caption",
-                placeholder="What should be drawn? Such as: a fox on a blue background",
+                placeholder=" Such as: ".join(
+                    ["What should be drawn?", *self.service.examples[:1]]
+                ),
                 max_lines=1,
                 max_length=limits.caption_chars,
                 elem_classes="caption",
@@ -56,7 +53,7 @@ class DrawTab:
                 autofocus=True,
             )
             self.easel.buttons()
-        self.examples = html(example_chips(EXAMPLES), js_on_load=CHOOSE)
+        self.examples = html(example_chips(self.service.examples), js_on_load=CHOOSE)
         self.begun = gr.State(None, time_to_live=6 * 3600)
         self.goes_on = gr.Checkbox(label="Go on from what was kept", container=False, visible=False)
         with gr.Row(elem_classes="work"):
@@ -124,7 +121,8 @@ class DrawTab:
 
     def _example(self, event: gr.EventData) -> Any:
         place = place_of(event)
-        return EXAMPLES[place] if 0 <= place < len(EXAMPLES) else gr.skip()
+        captions = self.service.examples
+        return captions[place] if 0 <= place < len(captions) else gr.skip()
 
     def _restore(self, path: str | None) -> Updates:
         try:
@@ -190,9 +188,10 @@ class DrawTab:
 
 
 def example_chips(captions: tuple[str, ...]) -> str:
-    """Captions to click."""
+    """Captions to click; the room for them where there are none yet."""
     chips = "".join(
-        f'<button type="button" data-example="{place}">{caption}</button>'
+        f'<button type="button" data-example="{place}">{escape(shown(caption, 60))}</button>'
         for place, caption in enumerate(captions)
     )
-    return f'<div class="examples" role="group" aria-label="Examples"><span>Try</span>{chips}</div>'
+    said = "<span>Try</span>" if captions else ""
+    return f'<div class="examples" role="group" aria-label="Examples">{said}{chips}</div>'

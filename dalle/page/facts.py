@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dalle.config import SamplingConfig
 from dalle.errors import ModelFormatError
-from dalle.folders import model_folder
+from dalle.folders import bundled_models, model_folder
 from dalle.given_picture import enough_px
 from dalle.model_config import SequenceConfig
 from dalle.schema import build_config, read_object
@@ -15,6 +15,16 @@ from vae.config import VaeConfig
 
 MAX_CARD_BYTES = 256 * 1024
 """A longer model card is cut."""
+
+
+EXAMPLES = (
+    "a fox on a blue background",
+    "two apples",
+    "a grayscale owl",
+    "a robot above a car",
+    "a penguin colored red",
+)
+"""What the bundled model may be asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +46,8 @@ class ModelFacts:
     """Whether the model brings a CLIP."""
     card: str
     """The model card, Markdown; empty if there is none."""
+    examples: tuple[str, ...] = ()
+    """Captions to try, where somebody chose them: for the bundled model."""
 
     @property
     def image_px(self) -> tuple[int, int]:
@@ -80,6 +92,7 @@ def read_facts(model: str | Path) -> ModelFacts:
         sampling=sampling,
         has_clip="clip" in tree,
         card=_read_card(folder / "README.md"),
+        examples=EXAMPLES if folder in bundled_models().values() else (),
     )
 
 

@@ -8,6 +8,7 @@ because the person has left.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import threading
 import time
@@ -42,6 +43,10 @@ HEAD_START_S = 3
 """How long the model leaves the processor to the first page."""
 LULL_S = 2
 """How long nobody draws at first until the ranker is made ready."""
+SUGGESTED = 5
+"""Captions to try that a model writes itself, at most."""
+LINE_CHARS = 95
+"""Of all of them together: more would move the page down where they appear."""
 STOPPED = "Stopped."
 LEFT = "nobody waits for the answer any more"
 
@@ -51,6 +56,12 @@ class StillDrawingError(PageFault):
 
     def __init__(self) -> None:
         super().__init__("pictures are still being drawn here; press Stop first, or wait for them")
+
+
+def _on_a_line(captions: Sequence[str]) -> tuple[str, ...]:
+    """The first captions for which a line has room."""
+    lengths = itertools.accumulate(map(len, captions))
+    return tuple(one for one, length in zip(captions, lengths, strict=True) if length <= LINE_CHARS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +100,11 @@ class Service:
         self._loaded = threading.Event()
         self._awaited = threading.Event()
         self._begun = threading.Event()
+        self.examples = facts.examples
+        """Captions to try; those that the model would write itself, where nobody chose any."""
+        self._has_examples = threading.Event()
+        if self.examples:
+            self._has_examples.set()
         self._lock = threading.Lock()
         self._running: dict[str, threading.Event] = {}
 
@@ -117,6 +133,11 @@ class Service:
             # A job makes its ranker ready by itself, once its first row can be seen.
             if not self._begun.wait(LULL_S):
                 model.ranker.prepare()
+            if not self.examples:
+                try:
+                    self.examples = _on_a_line(model.captions.suggest(count=SUGGESTED))
+                finally:
+                    self._has_examples.set()
 
         threading.Thread(target=load, name="load-model", daemon=True).start()
 
@@ -129,6 +150,10 @@ class Service:
         """Whether the model is loaded, after waiting at most so long for it; begins to load it."""
         self._awaited.set()
         return self._loaded.wait(seconds)
+
+    def has_examples_within(self, seconds: float) -> bool:
+        """Whether there are captions to try, after waiting at most so long for them."""
+        return self._has_examples.wait(seconds)
 
     def model(self) -> TextToImage:
         """The model, after waiting for it if need be.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from dalle import TextToImage
 from dalle.checkpoint import load_model
 from dalle.clip import ClipScorer
 from dalle.errors import ModelFormatError
-from dalle.page.facts import ModelFacts, read_facts
+from dalle.folders import model_folder
+from dalle.page.draw_tab import example_chips
+from dalle.page.facts import EXAMPLES, ModelFacts, read_facts
 from dalle.page.faults import PageFault
 from dalle.page.limits import Limits
 from dalle.page.progress import Progress
@@ -229,6 +232,28 @@ def test_a_model_that_cannot_be_loaded_is_reported(tiny_model: Path, tmp_path: P
     assert heard.wait(60)
     assert str(told[0]) == "no such weights"
     assert not service.is_ready
+
+
+def test_a_model_of_ones_own_suggests_captions_itself(tmp_path: Path) -> None:
+    """Bug: whatever a model had learnt, the page proposed foxes on blue backgrounds."""
+    bundled = model_folder("emoji")
+    for name in ("config.json", "README.md"):
+        shutil.copy(bundled / name, tmp_path)
+    pipeline = TextToImage.from_pretrained("emoji", device="cpu")
+    service = service_of(tmp_path, pipeline, tmp_path)
+    assert service.has_examples_within(60)
+    written = pipeline.captions.suggest(count=5)
+    assert 2 <= len(service.examples) <= 5
+    assert list(service.examples) == written[: len(service.examples)]
+    assert sum(map(len, service.examples)) <= 95
+    assert service_of(bundled, pipeline, tmp_path, load=False).examples == EXAMPLES
+
+
+def test_a_model_that_writes_no_text_suggests_nothing(service: Service) -> None:
+    assert service.has_examples_within(60)
+    assert service.examples == ()
+    assert "Try" not in example_chips(service.examples)
+    assert "<b>" not in example_chips(("<b>fox",))
 
 
 def test_what_the_model_refuses_is_said_in_its_words(service: Service) -> None:
