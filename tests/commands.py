@@ -19,8 +19,8 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 
 from dalle.cli import main
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 PATIENCE_S = 240
 """How long something may take to get somewhere; machines may be busy."""
 

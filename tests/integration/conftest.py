@@ -24,10 +24,10 @@ from dalle.model_config import ClipConfig, TransformerConfig
 from dalle.train.runs import train_vae
 from dalle.train.tokenize import tokenize
 from tests.integration.generating import Generate
+from tests.paths import SCENES
 from tests.random_models import save_random_model
 from vae import VaeConfig
 
-SCENES = Path(__file__).parents[1] / "data" / "scenes"
 STEPS = 14
 
 VaeSettings = Callable[..., TrainVae]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
 FOX = "a fox on a blue background"
 
 Generate = Callable[..., tuple[int, str, str]]

@@ -27,10 +27,9 @@ from dalle.train.clip_task import ClipTask
 from dalle.train.metrics import read_metrics
 from dalle.train.pairs import Pair
 from dalle.train.runs import train_clip
+from tests.paths import SCENES
 from tests.pictures import write_red_squares
 from vae.pixels import to_pixels
-
-SCENES = Path(__file__).parents[1] / "data" / "scenes"
 
 ClipSettings = Callable[..., TrainClip]
 

@@ -29,9 +29,9 @@ from dalle.seeds import generator
 from dalle.train.clip_task import ClipTask
 from dalle.train.pairs import Pair
 from dalle.train.runs import train_clip
+from tests.paths import SCENES
 from vae.pixels import to_image_u8
 
-SCENES = Path(__file__).parents[1] / "data" / "scenes"
 DRAWN_PX = 16  # what the tiny model draws
 
 ClipSettings = Callable[..., TrainClip]

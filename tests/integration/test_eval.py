@@ -22,9 +22,8 @@ from dalle.eval_command import SHEET_COLUMNS, run
 from dalle.evaluate.asked import ask_pictures
 from dalle.evaluate.report import REPORT_FILE
 from dalle.sheets import picture_grid
+from tests.paths import SCENES
 from tests.random_models import CAPTIONS, random_clip, save_random_model
-
-SCENES = Path(__file__).parents[1] / "data" / "scenes"
 
 
 @pytest.mark.usefixtures("font")

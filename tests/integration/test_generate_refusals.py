@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from dalle import read_recipe
-from tests.integration.generating import FOX, ROOT, Generate, files, pixels
+from tests.integration.generating import FOX, Generate, files, pixels
+from tests.paths import ROOT
 
 
 @pytest.mark.parametrize(

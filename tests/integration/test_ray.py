@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from dalle import TextToImage, read_recipe
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "many-machines.md").read_text(encoding="utf-8")
 CAPTIONS = ["a fox", "two apples", "", "a robot, above a car", "a pizza", "two apples"]
 TIMEOUT_S = 900  # of one run; Ray starts half a dozen processes, and machines may be busy

@@ -17,8 +17,8 @@ from PIL import Image
 
 from dalle import TextToImage, flags
 from dalle.cli import VERBS, Verb, main
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -23,8 +23,9 @@ from dalle.errors import TrainingError
 from dalle.flags import dump
 from dalle.train.ranks import Ranks
 from dalle.train.runs import train_transformer, train_vae
-from tests.commands import ROOT, Command
+from tests.commands import Command
 from tests.integration.runs import comparable_metrics
+from tests.paths import ROOT
 
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_gloo_available(), reason="torch was built without gloo"

@@ -24,10 +24,8 @@ from dalle.train.metrics import read_metrics
 from dalle.train.runs import train_transformer, train_vae
 from dalle.train.tokenize import tokenize
 from dalle.train.transformer_task import TransformerTask
+from tests.paths import ROOT, SCENES
 from vae.pixels import to_pixels
-
-ROOT = Path(__file__).parents[2]
-SCENES = ROOT / "tests" / "data" / "scenes"
 
 VaeSettings = Callable[..., TrainVae]
 TransformerSettings = Callable[..., TrainTransformer]

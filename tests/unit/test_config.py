@@ -31,9 +31,9 @@ from dalle.config import (
 )
 from dalle.options import options
 from dalle.transformer import JointTransformer
+from tests.paths import ROOT
 from vae.model import DiscreteVAE
 
-ROOT = Path(__file__).parents[2]
 CONFIG_MODULES = (dalle.config, dalle.model_config, vae.config)
 SHIPPED = sorted((ROOT / "configs").rglob("*.yaml"))
 

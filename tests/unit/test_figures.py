@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from dalle.data.emoji.heldout import heldout_transform, is_held_out
-
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
 
 # Every caption of the sheet whose point is a combination: kind, then its parts by Unicode name.
 COMBINATIONS = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
 
 # Highest layer first. A module may import from layers below its own, and its neighbours within a
 # layer, except for those that stay apart.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from tests.commands import ROOT
+from tests.paths import ROOT
 from tests.web.serving import RunningPage
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from tests.commands import ROOT
+from tests.paths import ROOT
 from tests.web.serving import RunningPage, call, http_client, running_page
 
 FOX = ROOT / "dalle" / "page" / "examples" / "fox.png"

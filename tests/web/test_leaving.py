@@ -16,7 +16,8 @@ from dalle.page.facts import read_facts
 from dalle.page.limits import Limits
 from dalle.page.quick_start import quick_import
 from dalle.page.service import Service
-from tests.commands import ROOT, wait_until
+from tests.commands import wait_until
+from tests.paths import ROOT
 from tests.random_models import save_random_model
 from tests.web.serving import http_client
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from dalle.cli import main
-from tests.commands import PATIENCE_S, ROOT, Command
+from tests.commands import PATIENCE_S, Command
+from tests.paths import ROOT
 from tests.web.serving import RunningPage, call, running_page
 
 

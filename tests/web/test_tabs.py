@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from tests.commands import ROOT
+from tests.paths import ROOT
 from tests.web.serving import DRAWN, ask, set_number, use_settings, wait_for_status
 
 if TYPE_CHECKING:

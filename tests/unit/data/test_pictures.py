@@ -13,8 +13,7 @@ from dalle.data.order import Draw
 from dalle.data.pictures import Crop, Fault, Picture, PictureSet, split_indices
 from dalle.data.samples import open_samples
 from dalle.errors import DataError
-
-SCENES = Path(__file__).parents[2] / "data" / "scenes"
+from tests.paths import SCENES
 
 
 def scenes(crop: Crop, *, seed: int = 0, indices: range = range(24), px: int = 32) -> PictureSet:

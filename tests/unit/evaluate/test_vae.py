@@ -21,10 +21,9 @@ from dalle.errors import DataError
 from dalle.evaluate.judging import Judging
 from dalle.evaluate.subjects import SubjectJudge
 from dalle.evaluate.vae import BATCH, Scene, evaluate_vae
+from tests.paths import SCENES
 from vae import DiscreteVAE
 from vae.pixels import to_image_u8, to_pixels
-
-SCENES = Path(__file__).parents[2] / "data" / "scenes"
 
 
 @pytest.fixture

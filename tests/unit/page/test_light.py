@@ -5,14 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dalle.page.limits import Limits
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[3]
 LIGHT = (
     "admission", "batch", "decode", "explore", "exports", "faults", "grid", "headers", "limits",
     "restore", "settings", "snippets", "uploads",

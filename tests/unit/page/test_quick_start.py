@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from dalle.page.quick_start import garbage_kept, put_off, sources_hidden, templates_shared
-
-ROOT = Path(__file__).parents[3]
+from tests.paths import ROOT
 
 
 def put_off_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,9 +16,8 @@ from dalle.config import (
     TrainVae,
     VaeObjectiveConfig,
 )
+from tests.paths import SCENES
 from vae import VaeConfig
-
-SCENES = Path(__file__).parents[2] / "data" / "scenes"
 
 
 @pytest.fixture(autouse=True)
