@@ -175,7 +175,8 @@ def load_model(folder: Path) -> ModelParts:
             f"{folder / TOKENIZER_FILE} has {tokenizer.vocab_size} entries, but the model was "
             f"trained with {sequence.text_vocab}; use the tokenizer it was published with"
         )
-    _check_size(folder, blocks=config.layers, numbers=_transformer_numbers(sequence, config))
+    numbers = _transformer_numbers(sequence, config)
+    _check_size(folder / CONFIG_FILE, blocks=config.layers, numbers=numbers)
     transformer = filled(lambda: JointTransformer(sequence, config), folder / TRANSFORMER_FILE)
     return ModelParts(
         vae=vae,
@@ -201,7 +202,7 @@ def load_clip(folder: Path) -> ClipParts:
     config = _section(tree, "clip", ClipConfig, folder)
     tokenizer = CaptionTokenizer.load(folder / TOKENIZER_FILE)
     _check_size(
-        folder,
+        folder / CONFIG_FILE,
         blocks=max(config.image_layers, config.text_layers),
         numbers=_clip_numbers(config, tokenizer.vocab_size),
     )
@@ -211,8 +212,7 @@ def load_clip(folder: Path) -> ClipParts:
 
 def _load_vae(folder: Path, tree: Mapping[str, Any]) -> DiscreteVAE:
     config = _section(tree, "vae", VaeConfig, folder)
-    blocks = config.groups * max(config.blocks_per_group, config.decoder_shape[1])
-    _check_size(folder, blocks=blocks, numbers=_vae_numbers(config))
+    check_vae_size(config, folder / CONFIG_FILE)
     return filled(lambda: DiscreteVAE(config), folder / VAE_FILE)
 
 
@@ -259,7 +259,21 @@ def _section(tree: Mapping[str, Any], name: str, schema: type[Config], folder: P
         raise ModelFormatError(f"{err}; get the folder again from where it was published") from err
 
 
-def _check_size(folder: Path, *, blocks: int, numbers: int) -> None:
+def check_vae_size(config: VaeConfig, file: Path) -> None:
+    """Refuse a dVAE that is larger than any honest one, before anything is built.
+
+    Args:
+        config: Its shape.
+        file: Where that was read, for the error.
+
+    Raises:
+        ModelFormatError: It is.
+    """
+    blocks = config.groups * max(config.blocks_per_group, config.decoder_shape[1])
+    _check_size(file, blocks=blocks, numbers=_vae_numbers(config))
+
+
+def _check_size(file: Path, *, blocks: int, numbers: int) -> None:
     """Refuse what no honest config asks for, before anything is built or allocated."""
     for count, limit, what in (
         (blocks, MAX_BLOCKS, "blocks in a row"),
@@ -267,7 +281,7 @@ def _check_size(folder: Path, *, blocks: int, numbers: int) -> None:
     ):
         if count > limit:
             raise ModelFormatError(
-                f"{folder / CONFIG_FILE} describes a model of more {what} than the {limit:,} that "
+                f"{file} describes a model of more {what} than the {limit:,} that "
                 "this program allows; the file is not to be trusted"
             )
 

@@ -12,7 +12,7 @@ from dalle.options import Option
 _EPILOG = (
     "Flags override files, and a later --config overrides an earlier one. Dashes and underscores "
     "mean the same in a flag; a true/false flag alone means true. A LIST is written '[a, b]', and "
-    "NUMBER ... takes any count of numbers."
+    "NUMBER ... takes any count of numbers, as does INT ... of whole ones."
 )
 
 

@@ -14,6 +14,7 @@ import torch
 from einops import rearrange
 from torch import nn
 
+from dalle.checkpoint import check_vae_size
 from dalle.errors import ModelFormatError
 from dalle.foreign_tensors import ForeignTensors, filled_from
 from vae import VaeConfig
@@ -34,6 +35,7 @@ def openai_dvae(encoder: ForeignTensors, decoder: ForeignTensors) -> DiscreteVAE
         ModelFormatError: They are no encoder and decoder of one dVAE of this kind.
     """
     config = _config(encoder, decoder)
+    check_vae_size(config, encoder.path)
     with torch.device("meta"):  # shapes alone, until they are known to be those of the files
         vae = DiscreteVAE(config)
     wanted = {name: tensor.shape for name, tensor in vae.state_dict().items()}
@@ -65,7 +67,7 @@ def _config(encoder: ForeignTensors, decoder: ForeignTensors) -> VaeConfig:
         )
     every = " ".join(encoder.names)
     groups, blocks = (
-        max((int(found) for found in re.findall(rf"\b{word}_(\d{{1,3}})\.", every)), default=0)
+        max((int(found) for found in re.findall(rf"\b{word}_(\d{{1,2}})\.", every)), default=0)
         for word in ("group", "block")
     )
     try:

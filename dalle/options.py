@@ -60,7 +60,9 @@ class Option:
         if get_origin(self.kind) is Literal:
             words = "one of " + ", ".join(map(str, get_args(self.kind)))
         elif self.is_numbers:
-            words = "numbers, such as 1 2.5 or '[1, 2.5]'"
+            whole = get_args(self.kind)[0] is int
+            words = f"{'whole ' * whole}numbers, such as {'1 2' if whole else '1 2.5'} or "
+            words += "'[1, 2]'" if whole else "'[1, 2.5]'"
         elif get_origin(self.kind) is tuple:
             words = "a list of texts such as '[a fox, a pizza]' (numbers in quotes)"
         else:
@@ -79,7 +81,7 @@ class Option:
         if get_origin(self.kind) is Literal:
             return "{" + ",".join(map(str, get_args(self.kind))) + "}"
         if self.is_numbers:
-            return "NUMBER ..."
+            return "INT ..." if get_args(self.kind)[0] is int else "NUMBER ..."
         if get_origin(self.kind) is tuple:
             return "LIST"
         return {bool: "{true,false}", int: "INT", float: "NUMBER", str: "TEXT", Path: "PATH"}[

@@ -6,12 +6,14 @@ VAE have the same layout. Those with a Gumbel quantiser choose a code by the lar
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
+from dalle.checkpoint import check_vae_size
 from dalle.errors import ModelFormatError
 from dalle.foreign_tensors import ForeignTensors, filled_from
 from vae import VaeConfig
@@ -30,6 +32,7 @@ def taming_vqgan(checkpoint: ForeignTensors) -> DiscreteVAE:
         ModelFormatError: It is no VQGAN of this kind.
     """
     config = _config(checkpoint)
+    check_vae_size(config, checkpoint.path)
     with torch.device("meta"):  # shapes alone, until they are known to be those of the file
         vae = DiscreteVAE(config)
     names = {
@@ -84,19 +87,17 @@ def _config(checkpoint: ForeignTensors) -> VaeConfig:
         checkpoint.shape(_codebook(checkpoint)),
         checkpoint.shape("encoder.conv_in.weight"),
     )
-    found = re.findall(
-        r"encoder\.down\.(\d{1,3})\.block\.(\d{1,3})\.conv2\.bias", " ".join(checkpoint.names)
-    )
+    every = " ".join(checkpoint.names)
+    found = re.findall(r"encoder\.down\.(\d{1,2})\.block\.(\d{1,2})\.conv2\.bias", every)
     levels = 1 + max((int(level) for level, _ in found), default=-1)
     blocks = 1 + max((int(block) for _, block in found), default=-1)
     widths = [
-        checkpoint.shape(f"encoder.down.{level}.block.0.conv2.bias")[0] for level in range(levels)
+        math.prod(checkpoint.shape(f"encoder.down.{level}.block.0.conv2.bias"))
+        for level in range(levels)
     ]
     try:
-        if len(codes) != 2 or len(stem) != 4 or not stem[0] or any(one % stem[0] for one in widths):
-            raise ValueError(
-                f"codes {tuple(codes)}, first convolution {tuple(stem)}, {widths} wide"
-            )
+        if len(codes) != 2 or stem[1:] != (3, 3, 3) or any(one % stem[0] for one in widths):
+            raise ValueError(f"codes {codes}, first convolution {stem}, {widths} wide")
         return VaeConfig(
             family="vqgan",
             channels=stem[0],

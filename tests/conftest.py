@@ -96,6 +96,14 @@ def done_by_one(nodeid: str) -> str:
     return "servers" if name.removeprefix("test_").removesuffix(".py") in OWN_SERVERS else "page"
 
 
+@pytest.fixture
+def log_reaches_caplog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line, where another test has run it, turns off passing lines on."""
+    logger = logging.getLogger("dalle")
+    monkeypatch.setattr(logger, "propagate", True)
+    monkeypatch.setattr(logger, "handlers", [])
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a real model of test size: random weights, 4 x 4 tokens, pictures of 16 px.

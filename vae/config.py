@@ -20,7 +20,8 @@ class VaeConfig:
     family: Literal["dalle", "vqgan"] = field(default="dalle", metadata={"later": True})
     """Encoder and decoder of the paper, or of VQGAN, with norms and attention (`vae.vqgan`)."""
     channels: int = 256
-    """Width of the finest group of blocks; every coarser group is twice as wide."""
+    """Width of the finest group of blocks; every coarser one is twice as wide, or as `multiples`
+    say."""
     multiples: tuple[int, ...] | None = field(default=None, metadata={"later": True})
     """Width of each group in multiples of `channels`, finest first; read by `family: vqgan` only.
     None doubles them."""
@@ -102,6 +103,8 @@ class VaeConfig:
         """
         if self.family == "vqgan" and self.squeezed_input:
             raise ValueError("squeezed_input belongs to family dalle; set one of them otherwise")
+        if self.multiples == tuple(2**group for group in range(self.groups)):
+            object.__setattr__(self, "multiples", None)  # two ways to say one shape become equal
         if self.multiples is None:
             return
         if self.family == "dalle":

@@ -112,7 +112,7 @@ class VaeOutput:
     """Likelihood parameters, shape (b, 6 or 3, y, x); see `vae.losses`."""
     quantized: Quantized
     features: Tensor
-    """Encoder output, shape (b, channels * stride, h, w)."""
+    """Encoder output, shape (b, c, h, w)."""
 
 
 class DiscreteVAE(nn.Module):
@@ -207,6 +207,8 @@ class DiscreteVAE(nn.Module):
 
         Decoders may differ: each draws the tokens of the other.
         """
+        if self.config.squeezed_input != other.config.squeezed_input:
+            return "encoder"
         for part in ("encoder", "quantizer"):
             ours, theirs = (getattr(vae, part).state_dict() for vae in (self, other))
             if ours.keys() != theirs.keys() or not all(

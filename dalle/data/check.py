@@ -34,8 +34,8 @@ HALF = 0.5
 """Pictures of which training sees so much of the area, or less, are counted."""
 _BETTER = 0.1
 """Another size is proposed where it shows so much more of the area of the average picture."""
-_SIDES_OF = 8
-"""Proposed sides are multiples of it, as common strides of a dVAE want them."""
+_SIDES_OF = 16
+"""The longer side that is proposed is a multiple of it, as the strides of most dVAEs want it."""
 _BATCH = 64
 _CAPTION_CHARS = 60
 
@@ -208,7 +208,7 @@ def _better_size(
     if not sizes:
         return None
     shorter = min(image_px)
-    longer = range(shorter, 2 * shorter + 1, _SIDES_OF)
+    longer = range(-(-shorter // _SIDES_OF) * _SIDES_OF, 2 * shorter + 1, _SIDES_OF)
     proposed = {*((shorter, side) for side in longer), *((side, shorter) for side in longer)}
     seen = {size: float(_seen(sizes, size).mean()) for size in (image_px, *sorted(proposed))}
     best = max(seen, key=lambda size: seen[size])

@@ -53,7 +53,7 @@ def square_px(image_px: tuple[int, int]) -> int:
     if image_px[0] != image_px[1]:
         raise ValueError(
             f"emoji are drawn in squares, which pictures of {size_text(image_px)} are not; measure "
-            "on captions or pictures of your own"
+            "on pictures of your own (--set or --data)"
         )
     return image_px[0]
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from dalle.checkpoint import load_vae
 from dalle.config import EvalVae
+from dalle.config.ranges import require_whole_tokens
 from dalle.console import bar_disabled
 from dalle.data.emoji.font import find_font
 from dalle.data.order import in_groups
@@ -67,6 +68,9 @@ def run(settings: EvalVae) -> int:
     judging = _judging_of(settings.data)
     own = OTHER_IMAGE_PX if judging is None else (judging.image_px, judging.image_px)
     image_px = settings.size_px or own
+    stride = vae.config.stride
+    whose = f"the stride of the dVAE in {settings.vae} ({stride})"
+    require_whole_tokens(image_px, stride, section="", whose=whose)
     if judging is not None:
         find_font(None)  # before the pictures are rebuilt, which may take long
         judging = replace(judging, image_px=square_px(image_px), workers=settings.workers)

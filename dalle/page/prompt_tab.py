@@ -225,7 +225,10 @@ class PromptTab:
             isinstance(edge, int | float) and 0 <= edge <= size
             for edge, size in zip(edges, sizes, strict=True)
         ):
-            raise PageFault(f"the edges of the part must be from 0 to {max(sizes)}")
+            across, down = sizes[:2]
+            raise PageFault(
+                f"the edges of the part must be from 0 to {across} across and 0 to {down} down"
+            )
         left, top, right, bottom = edges
         if left >= right or top >= bottom:
             raise PageFault(

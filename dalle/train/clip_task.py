@@ -155,11 +155,14 @@ class ClipTask:
             view_shift_px=ours.view_shift_px,
             likelihood_weight=ours.likelihood_weight,
         )
-        if shape != self.run.model or not self.tokenizer.same_as(parts.tokenizer):
+        wanted, found = vars(self.run.model), vars(shape)
+        differing = [f"{name} {found[name]}, not {wanted[name]}" for name in wanted
+                     if wanted[name] != found[name]]  # fmt: skip
+        if differing or not self.tokenizer.same_as(parts.tokenizer):
             raise ModelFormatError(
-                f"init {folder} holds a CLIP of another shape or tokenizer: its shape is "
-                f"{parts.config}, and this run's is {self.run.model}; make them equal, and train "
-                f"with --tokenizer {folder / TOKENIZER_FILE}"
+                f"init {folder} holds a CLIP of another shape or tokenizer: it has "
+                f"{', '.join(differing) or 'other tokens'}; make them equal, and train with "
+                f"--tokenizer {folder / TOKENIZER_FILE}"
             )
         self.model.load_state_dict(parts.model.state_dict())
 

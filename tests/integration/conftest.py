@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,14 +48,6 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         code_dim=4,
         top_k=None,
     )
-
-
-@pytest.fixture
-def log_reaches_caplog(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command line, where another test has run it, turns off passing lines on."""
-    logger = logging.getLogger("dalle")
-    monkeypatch.setattr(logger, "propagate", True)
-    monkeypatch.setattr(logger, "handlers", [])
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("dalle.transformer", "dalle.clip", "dalle.attention", "dalle.sparse_attention"),
         "dalle.sequence",
         *("dalle.captions", "dalle.model_config", "dalle.flops"),
-        *("dalle.weights", "dalle.checksums", "dalle.foreign_tensors"),
+        *("dalle.weights", "dalle.checksums", "dalle.foreign_tensors", "dalle.torch_file"),
     ),
     (
         "dalle.errors",

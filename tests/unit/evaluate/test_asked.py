@@ -16,6 +16,8 @@ from dalle.data.samples import open_samples
 from dalle.errors import DataError
 from dalle.evaluate.asked import LOOKED_AT, ask_pictures, square_px
 
+pytestmark = pytest.mark.usefixtures("log_reaches_caplog")
+
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
@@ -96,7 +98,7 @@ def test_a_set_without_anything_usable_is_refused(tmp_path: Path) -> None:
 
 def test_emoji_scenes_are_square() -> None:
     assert square_px((16, 16)) == 16
-    with pytest.raises(ValueError, match="pictures of 32 x 16 px are not; measure on captions or"):
+    with pytest.raises(ValueError, match="pictures of 32 x 16 px are not; measure on pictures"):
         square_px((16, 32))
 
 

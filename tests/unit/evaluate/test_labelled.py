@@ -117,7 +117,7 @@ def test_no_picture_of_a_folder_is_tested_on_twice(tmp_path: Path, damaged: int)
     assert len(tested) == len(set(tested)) == 20
 
 
-@pytest.mark.usefixtures("_log_reaches_caplog")
+@pytest.mark.usefixtures("log_reaches_caplog")
 def test_damaged_pictures_are_named_and_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -127,12 +127,6 @@ def test_damaged_pictures_are_named_and_left_out(
     (split,) = labelled_folder(tmp_path, image_px=(16, 16), folds=1, train=9, test=9, seed=0)
     assert len(split.train.labels) + len(split.test.labels) == 12
     assert "broken.png: the picture is damaged" in caplog.text
-
-
-@pytest.fixture
-def _log_reaches_caplog(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command line, where another test has run it, turns off passing lines on."""
-    monkeypatch.setattr(log, "propagate", True)
 
 
 @pytest.mark.parametrize(

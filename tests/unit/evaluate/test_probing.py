@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import asdict
 from pathlib import Path
 
@@ -108,11 +107,9 @@ def test_more_labels_do_better(found: ProbeFindings) -> None:
     assert many == found.layers[2]
 
 
-def test_labels_that_there_are_not_are_left_out(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("log_reaches_caplog")
+def test_labels_that_there_are_not_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
     """With 40 pictures of each class: 250 cannot be had, so all 40 are the most."""
-    monkeypatch.setattr(logging.getLogger("dalle"), "propagate", True)
     found = found_with((10, 250))
     assert found.labels == 40
     assert list(found.low_data[PIXELS]) == [10, 40]

@@ -158,4 +158,6 @@ def test_a_size_that_the_stride_does_not_divide_is_refused(
 ) -> None:
     words = ["eval", "vae", "--vae", str(tiny_model), "--data", str(SCENES)]
     assert main([*words, "--image-px", "18", "--samples", "1"]) == 2
-    assert "must be divisible by the stride (4), got 18 x 18" in capsys.readouterr().err
+    assert (
+        "image_px (18) must be divisible by the stride of the dVAE in " in capsys.readouterr().err
+    )

@@ -14,11 +14,7 @@ from dalle.page.faults import PageFault, fault_id, guarded
 SECRET = "a fox at /home/ann/private.png"
 
 
-@pytest.fixture(autouse=True)
-def _log_reaches_caplog(monkeypatch: pytest.MonkeyPatch) -> None:
-    logger = logging.getLogger("dalle")
-    monkeypatch.setattr(logger, "propagate", True)
-    monkeypatch.setattr(logger, "handlers", [])
+pytestmark = pytest.mark.usefixtures("log_reaches_caplog")
 
 
 def breaks() -> None:

@@ -21,12 +21,8 @@ from vae import VaeConfig
 
 
 @pytest.fixture(autouse=True)
-def _log_reaches_caplog(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command line, where another test has run it, turns off passing lines on."""
-    logger = logging.getLogger("dalle")
-    monkeypatch.setattr(logger, "propagate", True)
-    monkeypatch.setattr(logger, "handlers", [])
-    logger.setLevel(logging.WARNING)
+def _warnings_reach_caplog(log_reaches_caplog: None) -> None:
+    logging.getLogger("dalle").setLevel(logging.WARNING)
 
 
 VaeRun = Callable[..., TrainVae]

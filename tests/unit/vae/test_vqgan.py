@@ -60,12 +60,16 @@ def test_every_weight_is_trained(quantizer: Any) -> None:
         ({"multiples": (1, 0)}, "multiples must be 2 numbers"),
         ({"channels": 48}, r"channels must be divisible by 32 \(group norms\), got 48"),
         ({"squeezed_input": True}, "squeezed_input belongs to family dalle"),
-        ({"family": "dalle", "multiples": (1, 2)}, "multiples are read by family vqgan only"),
+        ({"family": "dalle", "multiples": (1, 3)}, "multiples are read by family vqgan only"),
     ],
 )
 def test_shapes_that_no_model_has_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(CONFIG, **change)
+
+
+def test_two_ways_to_say_one_shape_are_equal() -> None:
+    assert replace(CONFIG, multiples=(1, 2)) == CONFIG
 
 
 def test_groups_are_as_wide_as_asked_for() -> None:
