@@ -99,6 +99,7 @@ class Scripted(nn.Module):
         return x
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
 def test_programs_of_torchs_own_are_not_run(tmp_path: Path) -> None:
     """Bug: torch.load hands such archives on to a machine that runs what they bring."""
     torch.jit.script(Scripted()).save(str(tmp_path / "script.pt"))
