@@ -217,10 +217,23 @@ class _Machine:
 
     def taken(self, count: int) -> list[Any]:
         """The newest `count` objects, taken off."""
-        if len(self.stack) < count:
+        start = len(self.stack) - count
+        if start < 0:
             raise BrokenFileError("an instruction needs more than there is")
-        taken, self.stack[-count:] = self.stack[-count:], []
+        taken, self.stack[start:] = self.stack[start:], []
         return taken
+
+    def replace(self, count: int) -> None:
+        """An object of an unknown class, in place of the newest `count`."""
+        self.taken(count)
+        self.stack.append(_Inert())
+
+    def drop(self) -> None:
+        """Without the newest object, or the newest mark if nothing is upon it."""
+        if self.marks and self.marks[-1] == len(self.stack):
+            self.marks.pop()
+        else:
+            self.taken(1)
 
     def build(self, state: object) -> None:
         """Give the object on top its state, if it is one that keeps it."""
@@ -268,7 +281,11 @@ class _Machine:
 
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_VALUES = frozenset({"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"})
+_VALUES = frozenset(
+    {"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"}
+    | {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
+    | {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
+)
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
@@ -285,7 +302,10 @@ def _built(file: IO[bytes], known: dict[str, _Storage] | None = None) -> object:
 
 
 def _step(machine: _Machine, name: str, argument: Any) -> None:
-    """Carry out one instruction of protocol 2, which `torch.save` writes."""
+    """Carry out one instruction of those that Python writes from protocol 2 on.
+
+    `torch.save` writes protocol 2 unless it is told otherwise.
+    """
     stack = machine.stack
     if name in _VALUES:
         stack.append(argument)
@@ -293,19 +313,19 @@ def _step(machine: _Machine, name: str, argument: Any) -> None:
         stack.append(_CONSTANTS[name])
     elif name in ("BINGET", "LONG_BINGET"):
         stack.append(machine.memo[argument])
-    elif name in ("BINPUT", "LONG_BINPUT"):
-        machine.memo[argument] = stack[-1]
+    elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
+        machine.memo[len(machine.memo) if name == "MEMOIZE" else argument] = stack[-1]
     elif name in _TUPLES:
         stack.append(tuple(machine.taken(_TUPLES[name])))
     elif name == "GLOBAL":
         stack.append(_Named(*argument.split(" ", 1)))
     elif name in _STRUCTURES:
         _STRUCTURES[name](machine)
-    elif name != "PROTO":
+    elif name not in ("PROTO", "FRAME"):
         raise BrokenFileError(f"it has the instruction {name}, which torch does not write")
 
 
-_STRUCTURES: Mapping[str, Callable[[_Machine], None]] = {
+_STRUCTURES: Mapping[str, Callable[[_Machine], object]] = {
     "MARK": lambda machine: machine.marks.append(len(machine.stack)),
     "EMPTY_DICT": lambda machine: machine.stack.append({}),
     "EMPTY_LIST": lambda machine: machine.stack.append([]),
@@ -316,7 +336,14 @@ _STRUCTURES: Mapping[str, Callable[[_Machine], None]] = {
     "APPEND": lambda machine: machine.append(machine.taken(1)),
     "BINPERSID": lambda machine: machine.stack.append(machine.persistent()),
     "REDUCE": lambda machine: machine.stack.append(machine.call()),
-    "NEWOBJ": lambda machine: machine.stack.append(_Inert() if machine.taken(2) else None),
+    "NEWOBJ": lambda machine: machine.replace(2),
+    "NEWOBJ_EX": lambda machine: machine.replace(3),
+    "STACK_GLOBAL": lambda machine: machine.stack.append(_Named(*machine.taken(2))),
+    "EMPTY_SET": lambda machine: machine.replace(0),
+    "ADDITEMS": lambda machine: machine.append(machine.after_mark()),
+    "FROZENSET": lambda machine: (machine.after_mark(), machine.replace(0)),
+    "POP": _Machine.drop,
+    "POP_MARK": _Machine.after_mark,
     "BUILD": lambda machine: machine.build(machine.stack.pop()),
 }
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -46,11 +47,17 @@ def saved(what: object, path: Path, options: Mapping[str, Any]) -> TorchFile:
     return TorchFile(path)
 
 
-@pytest.mark.parametrize("options", [{}, LEGACY], ids=["zip", "legacy"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, LEGACY, *({"pickle_protocol": number} for number in (3, 4, 5))],
+    ids=["zip", "legacy", "protocol 3", "protocol 4", "protocol 5"],
+)
 @pytest.mark.parametrize("kind", ["module", "state", "checkpoint"])
 def test_every_tensor_comes_back(kind: str, options: dict[str, Any], tmp_path: Path) -> None:
     whole = module()
     state = whole.state_dict()
+    loop: tuple[list[Any]] = ([],)
+    loop[0].append(loop)  # which a pickle begins, drops and takes from its memory
     counted: defaultdict[str, Any] = defaultdict(list, {"a": [1]})
     tree = {
         "epoch": 2**40,
@@ -61,6 +68,17 @@ def test_every_tensor_comes_back(kind: str, options: dict[str, Any], tmp_path: P
         "counted": counted,
         "optimizer": {0: {"step": torch.tensor(3), "mean": torch.ones(4)}},
         "path": Path("runs"),
+        "others": [
+            {1, 2},
+            frozenset({3}),
+            b"bytes",
+            1j,
+            2**3000,
+            "x" * 300,
+            np.ones(3),
+            torch.float,
+        ],
+        "loop": loop,
     }
     what = {"module": whole, "state": state, "checkpoint": tree}[kind]
     file = saved(what, tmp_path / "file.pt", options)
