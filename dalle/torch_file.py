@@ -223,9 +223,8 @@ class _Machine:
         taken, self.stack[start:] = self.stack[start:], []
         return taken
 
-    def replace(self, count: int) -> None:
-        """An object of an unknown class, in place of the newest `count`."""
-        self.taken(count)
+    def put_inert(self, _instead_of: Sequence[object]) -> None:
+        """An object of an unknown class, instead of what was taken off."""
         self.stack.append(_Inert())
 
     def drop(self) -> None:
@@ -336,12 +335,12 @@ _STRUCTURES: Mapping[str, Callable[[_Machine], object]] = {
     "APPEND": lambda machine: machine.append(machine.taken(1)),
     "BINPERSID": lambda machine: machine.stack.append(machine.persistent()),
     "REDUCE": lambda machine: machine.stack.append(machine.call()),
-    "NEWOBJ": lambda machine: machine.replace(2),
-    "NEWOBJ_EX": lambda machine: machine.replace(3),
+    "NEWOBJ": lambda machine: machine.put_inert(machine.taken(2)),
+    "NEWOBJ_EX": lambda machine: machine.put_inert(machine.taken(3)),
     "STACK_GLOBAL": lambda machine: machine.stack.append(_Named(*machine.taken(2))),
-    "EMPTY_SET": lambda machine: machine.replace(0),
+    "EMPTY_SET": lambda machine: machine.put_inert(()),
     "ADDITEMS": lambda machine: machine.append(machine.after_mark()),
-    "FROZENSET": lambda machine: (machine.after_mark(), machine.replace(0)),
+    "FROZENSET": lambda machine: machine.put_inert(machine.after_mark()),
     "POP": _Machine.drop,
     "POP_MARK": _Machine.after_mark,
     "BUILD": lambda machine: machine.build(machine.stack.pop()),
