@@ -12,7 +12,7 @@ import torch
 
 from dalle.captions import CaptionTokenizer
 from dalle.config import MAX_CANDIDATES, SamplingConfig, check_seed
-from dalle.prompts import check_prompt
+from dalle.prompts import check_prompt, normalise
 from dalle.sampling import draw, gumbel_noise
 from dalle.seeds import generator
 from dalle.transformer import JointTransformer
@@ -60,7 +60,7 @@ class CaptionSampler:
         check_seed(seed)
         if not 1 <= count <= MAX_CANDIDATES:
             raise ValueError(f"count must be from 1 to {MAX_CANDIDATES}, got {count}")
-        begun = self._tokenizer.encode(check_prompt(begin)) if begin else []
+        begun = self._tokenizer.encode(check_prompt(begin)) if begin.strip() else []
         room = self._transformer.sequence.text_len
         if len(begun) >= room:
             raise ValueError(
@@ -70,10 +70,10 @@ class CaptionSampler:
         found: dict[str, None] = {}
         for start in range(0, _TRIES * count, count):
             for ids in self._drawn(begun, range(start, start + count), seed, sampling):
-                text = self._tokenizer.decode(ids)
+                text = normalise(self._tokenizer.decode(ids))  # as it is read when it is drawn
                 if text and "\ufffd" not in text:
                     found.setdefault(text)
-            if len(found) >= count:
+            if len(found) >= count or temperature == 0:
                 break
         return list(found)[:count]
 

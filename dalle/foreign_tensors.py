@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from dalle.errors import ModelFormatError
-from dalle.torch_file import BrokenFileError, TorchFile
+from dalle.torch_file import TorchFile
+from dalle.torch_pickle import BrokenFileError
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _SAFE_FLOATS = ("F64", "F32", "F16", "BF16")

@@ -314,7 +314,7 @@ class Suggest:
         """Refuse what cannot be drawn, before anything is loaded."""
         if not 1 <= self.count <= MAX_CANDIDATES:
             raise ValueError(f"count must be from 1 to {MAX_CANDIDATES}, got {self.count}")
-        if self.begin:
+        if self.begin.strip():
             check_prompt(self.begin)
         check_seed(self.seed)
         SamplingConfig(temperature=self.temperature, top_p=self.top_p)

@@ -92,8 +92,12 @@ def read_facts(model: str | Path) -> ModelFacts:
         sampling=sampling,
         has_clip="clip" in tree,
         card=_read_card(folder / "README.md"),
-        examples=EXAMPLES if folder in bundled_models().values() else (),
+        examples=EXAMPLES if folder.resolve() in _bundled() else (),
     )
+
+
+def _bundled() -> set[Path]:
+    return {path.resolve() for path in bundled_models().values()}
 
 
 def _read_card(path: Path) -> str:

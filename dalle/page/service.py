@@ -8,7 +8,6 @@ because the person has left.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import threading
 import time
@@ -59,9 +58,12 @@ class StillDrawingError(PageFault):
 
 
 def _on_a_line(captions: Sequence[str]) -> tuple[str, ...]:
-    """The first captions for which a line has room."""
-    lengths = itertools.accumulate(map(len, captions))
-    return tuple(one for one, length in zip(captions, lengths, strict=True) if length <= LINE_CHARS)
+    """Those captions for which a line has room beside the ones before them."""
+    kept: list[str] = []
+    for caption in captions:
+        if len("".join(kept)) + len(caption) <= LINE_CHARS:
+            kept.append(caption)
+    return tuple(kept)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,14 +132,14 @@ class Service:
             self._model = model
             self._loaded.set()
             log.info("the model is ready after %.1f s", time.monotonic() - started)
-            # A job makes its ranker ready by itself, once its first row can be seen.
-            if not self._begun.wait(LULL_S):
-                model.ranker.prepare()
-            if not self.examples:
-                try:
+            try:
+                # A job makes its ranker ready by itself, once its first row can be seen.
+                if not self._begun.wait(LULL_S):
+                    model.ranker.prepare()
+                if not self.examples:
                     self.examples = _on_a_line(model.captions.suggest(count=SUGGESTED))
-                finally:
-                    self._has_examples.set()
+            finally:
+                self._has_examples.set()
 
         threading.Thread(target=load, name="load-model", daemon=True).start()
 

@@ -193,8 +193,8 @@ def test_files_of_other_kinds_are_refused(
     torch.save([1, 2], torn)
     assert "holds neither a module nor a state dict" in said(torn, decoder)
     state = theirs[0].state_dict()
-    torch.save(state | {"blocks.input.w": torch.ones(1).expand(4, 3, 7, 7)}, torn)
-    assert "a tensor is larger than what is stored of it" in said(torn, decoder)
+    torch.save(state | {"blocks.input.w": torch.ones(1).expand(HIDDEN, 3, 7, 7)}, torn)
+    assert "it is larger than what is stored of it" in said(torn, decoder)
     torch.save(state | {"blocks.input.b": torch.ones(9), "more": torch.ones(1)}, torn)
     err = said(torn, decoder)
     assert "is no floats, or of shape (9,), not floats (8,)" in err

@@ -50,6 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "dalle.sequence",
         *("dalle.captions", "dalle.model_config", "dalle.flops"),
         *("dalle.weights", "dalle.checksums", "dalle.foreign_tensors", "dalle.torch_file"),
+        "dalle.torch_pickle",
     ),
     (
         "dalle.errors",
