@@ -138,7 +138,7 @@ class _Machine:
             self.stack[-1].state = state
 
     def put_into(self, items: Sequence[Any]) -> None:
-        """Keys and values into the mapping on top; into objects of unknown classes, nothing."""
+        """Keys and values into the mapping on top, or the object that may be one."""
         for key, value in zip(items[::2], items[1::2], strict=True):
             # Others are hashed at will: a tuple of a few bytes may keep a processor for years.
             top = self.stack[-1]
