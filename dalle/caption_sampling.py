@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from dalle.captions import CaptionTokenizer
-from dalle.config import MAX_CANDIDATES, SamplingConfig, check_seed
+from dalle.config import SamplingConfig, check_suggestions
 from dalle.prompts import check_prompt, normalise
 from dalle.sampling import draw, gumbel_noise
 from dalle.seeds import generator
@@ -56,10 +56,7 @@ class CaptionSampler:
             TypeError: `begin` is not a string.
             ValueError: A setting is out of range, or `begin` leaves no room in a caption.
         """
-        sampling = SamplingConfig(temperature=temperature, top_p=top_p)
-        check_seed(seed)
-        if not 1 <= count <= MAX_CANDIDATES:
-            raise ValueError(f"count must be from 1 to {MAX_CANDIDATES}, got {count}")
+        sampling = check_suggestions(count=count, seed=seed, temperature=temperature, top_p=top_p)
         begun = self._tokenizer.encode(check_prompt(begin)) if begin.strip() else []
         room = self._transformer.sequence.text_len
         if len(begun) >= room:

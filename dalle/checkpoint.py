@@ -288,18 +288,15 @@ def _check_size(file: Path, *, blocks: int, numbers: int) -> None:
 
 def _vae_numbers(config: VaeConfig) -> int:
     """About how many weights a dVAE has."""
+    is_vqgan = config.family == "vqgan"
+    # A block from and to width w has 58 (w / 4)^2 kernel entries; VQGAN's 18 w^2, with up to three
+    # more of them in a group, and its attention 4 w^2.
+    sixteenths, more = (16 * 22, 3) if is_vqgan else (58, 0)
     weights = 0
-    if config.family == "vqgan":
-        for channels, blocks in ((config.channels, config.blocks_per_group), config.decoder_shape):
-            # A block of width w has 18 w^2 kernel entries, and attention 4 w^2.
-            widths = [channels * multiple for multiple in config.multiple_of]
-            weights += (blocks + 3) * sum(22 * width**2 for width in widths)
-        return weights + 2 * config.codebook_size * config.codebook_dim
     for channels, blocks in ((config.channels, config.blocks_per_group), config.decoder_shape):
-        # A block from and to width w has 58 (w / 4)^2 kernel entries.
-        widths = [channels << group for group in range(config.groups)]
-        weights += blocks * sum(58 * width**2 // 16 for width in widths)
-    features = config.channels << config.groups - 1
+        widths = [channels * multiple for multiple in config.multiple_of]
+        weights += (blocks + more) * sum(sixteenths * width**2 // 16 for width in widths)
+    features = config.codebook_dim if is_vqgan else config.channels << config.groups - 1
     return weights + config.codebook_size * (features + config.codebook_dim)
 
 

@@ -38,6 +38,7 @@ from dalle.evaluate.transforms import (
 )
 from dalle.evaluate.transforms_report import Example, write_sheet, write_transforms_report
 from dalle.folders import model_folder
+from dalle.labels import size_text
 from dalle.pipeline import TextToImage
 from dalle.rerank import find_clip_ranker, rank
 
@@ -137,7 +138,7 @@ def _panels_px(model: TextToImage, parts: ModelParts) -> int:
     if height != width or parts.transformer.sequence.grid_h % 2:
         raise ValueError(
             f"two-panel pictures are square with an even number of token rows, and the model "
-            f"draws {width} x {height} px in {parts.transformer.sequence.grid_h} rows"
+            f"draws {size_text(model.image_px)} in {parts.transformer.sequence.grid_h} rows"
         )
     return height
 

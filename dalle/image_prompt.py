@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dalle.config.ranges import check_region
+from dalle.data.images import scaled
 from dalle.ground import Box, Rgb, find_ground
 
 Layout = Literal["top-half", "place-on-top"]
@@ -226,7 +227,7 @@ def _fill(
     if crop == "pad":
         ground = find_ground(image)
         whole = Image.new("RGB", (width, height), ground.colour)
-        fitted = image.resize(_scaled(image.size, scale), Image.Resampling.LANCZOS)
+        fitted = image.resize(scaled(image.size, scale), Image.Resampling.LANCZOS)
         whole.paste(fitted, ((width - fitted.width) // 2, (height - fitted.height) // 2))
         if fitted.size != whole.size:
             with_what = "the colour of its rim" if ground.is_even else "white"
@@ -254,7 +255,7 @@ def _place_on_top(
     subject = image.crop(ground.subject)
     size = subject.size
     side = round(_PANEL_SHARE * min(kept_px, width))
-    fitted = subject.resize(_scaled(size, side / max(size)), Image.Resampling.LANCZOS)
+    fitted = subject.resize(scaled(size, side / max(size)), Image.Resampling.LANCZOS)
     whole = Image.new("RGB", (width, height), ground.colour)
     whole.paste(fitted, ((width - fitted.width) // 2, (kept_px - fitted.height) // 2))
     notes = [f"the picture takes up {_by(fitted.size)} of {_by(whole.size)} pixels"]
@@ -285,10 +286,6 @@ def seam_preview(image: Image.Image, box: Box) -> Image.Image:
                 outline=colour, width=line,
             )  # fmt: skip
     return shown
-
-
-def _scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _by(size: tuple[int, int]) -> str:

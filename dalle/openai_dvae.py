@@ -40,11 +40,11 @@ def openai_dvae(encoder: ForeignTensors, decoder: ForeignTensors) -> DiscreteVAE
         vae = DiscreteVAE(config)
     wanted = {name: tensor.shape for name, tensor in vae.state_dict().items()}
     tensors = {}
-    for ours, (file, theirs) in {
-        **{f"encoder.{ours}": (encoder, name) for ours, name in _convolutions(vae.encoder.layers)},
-        "quantizer.head": (encoder, _LAST),
-        **{f"decoder.{ours}": (decoder, name) for ours, name in _convolutions(vae.decoder.layers)},
-    }.items():
+    places = {"quantizer.head": (encoder, _LAST)}
+    for part, half, file in (("encoder", vae.encoder, encoder), ("decoder", vae.decoder, decoder)):
+        for ours, theirs in _convolutions(half.layers, config.blocks_per_group):
+            places[f"{part}.{ours}"] = (file, theirs)
+    for ours, (file, theirs) in places.items():
         tensors[f"{ours}.weight"] = file.take(f"{theirs}.w", wanted[f"{ours}.weight"])
         tensors[f"{ours}.bias"] = file.take(f"{theirs}.b", wanted[f"{ours}.bias"])
     size, width = wanted["quantizer.codebook"]
@@ -85,14 +85,12 @@ def _config(encoder: ForeignTensors, decoder: ForeignTensors) -> VaeConfig:
         raise ModelFormatError(f"{encoder.path} is of no shape of a dVAE: {err}") from err
 
 
-def _convolutions(layers: nn.Sequential) -> Iterator[tuple[str, str]]:
+def _convolutions(layers: nn.Sequential, blocks: int) -> Iterator[tuple[str, str]]:
     """Names of an encoder's or decoder's convolutions: ours, and theirs."""
     parts = list(enumerate(layers))
     residual = [(place, one) for place, one in parts if isinstance(one, ResidualBlock)]
-    # Between two poolings, or two enlargements, there is a group.
-    per_group = len(residual) // (1 + sum(isinstance(one, _RESIZE) for _, one in parts))
     for number, (place, block) in enumerate(residual):
-        group, within = divmod(number, per_group)
+        group, within = divmod(number, blocks)
         for ours, theirs in _IN_BLOCK.items():
             if isinstance(block.get_submodule(ours), nn.Conv2d):
                 name = f"blocks.group_{group + 1}.block_{within + 1}.{theirs}"
@@ -100,6 +98,3 @@ def _convolutions(layers: nn.Sequential) -> Iterator[tuple[str, str]]:
     for place, one in parts:
         if isinstance(one, nn.Conv2d):
             yield f"layers.{place}", _FIRST if place == 0 else _LAST
-
-
-_RESIZE = (nn.MaxPool2d, nn.Upsample)

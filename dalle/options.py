@@ -55,14 +55,19 @@ class Option:
         return get_origin(self.kind) is tuple and get_args(self.kind)[0] in (int, float)
 
     @property
+    def are_whole(self) -> bool:
+        """Whether such numbers are whole ones."""
+        return self.is_numbers and get_args(self.kind)[0] is int
+
+    @property
     def rule(self) -> str:
         """What a value must be, in words that follow "must be"."""
         if get_origin(self.kind) is Literal:
             words = "one of " + ", ".join(map(str, get_args(self.kind)))
         elif self.is_numbers:
-            whole = get_args(self.kind)[0] is int
-            words = f"{'whole ' * whole}numbers, such as {'1 2' if whole else '1 2.5'} or "
-            words += "'[1, 2]'" if whole else "'[1, 2.5]'"
+            words = "numbers, such as 1 2.5 or '[1, 2.5]'"
+            if self.are_whole:
+                words = "whole numbers, such as 1 2 or '[1, 2]'"
         elif get_origin(self.kind) is tuple:
             words = "a list of texts such as '[a fox, a pizza]' (numbers in quotes)"
         else:
@@ -81,7 +86,7 @@ class Option:
         if get_origin(self.kind) is Literal:
             return "{" + ",".join(map(str, get_args(self.kind))) + "}"
         if self.is_numbers:
-            return "INT ..." if get_args(self.kind)[0] is int else "NUMBER ..."
+            return "INT ..." if self.are_whole else "NUMBER ..."
         if get_origin(self.kind) is tuple:
             return "LIST"
         return {bool: "{true,false}", int: "INT", float: "NUMBER", str: "TEXT", Path: "PATH"}[

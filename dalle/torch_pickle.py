@@ -121,8 +121,9 @@ class _Machine:
             raise BrokenFileError("a name is no text")
         self.stack.append(_Named(module, name))
 
-    def put_inert(self, _instead_of: Sequence[object]) -> None:
-        """An object of an unknown class, instead of what was taken off."""
+    def make(self, parts: int) -> None:
+        """An object of an unknown class, from its newest so many parts."""
+        self.taken(parts)
         self.stack.append(Inert())
 
     def drop(self) -> None:
@@ -236,8 +237,8 @@ _STRUCTURES: Mapping[str, Callable[[_Machine], object]] = {
     "APPEND": lambda machine: machine.append(machine.taken(1)),
     "BINPERSID": lambda machine: machine.stack.append(machine.persistent()),
     "REDUCE": lambda machine: machine.stack.append(machine.call()),
-    "NEWOBJ": lambda machine: machine.put_inert(machine.taken(2)),
-    "NEWOBJ_EX": lambda machine: machine.put_inert(machine.taken(3)),
+    "NEWOBJ": lambda machine: machine.make(2),
+    "NEWOBJ_EX": lambda machine: machine.make(3),
     "STACK_GLOBAL": lambda machine: machine.name(*machine.taken(2)),
     "EMPTY_SET": lambda machine: machine.stack.append([]),
     "ADDITEMS": lambda machine: machine.append(machine.after_mark()),

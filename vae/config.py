@@ -48,7 +48,11 @@ class VaeConfig:
     @property
     def multiple_of(self) -> tuple[int, ...]:
         """Width of each group, finest first, in multiples of the finest one's."""
-        return self.multiples or tuple(2**group for group in range(self.groups))
+        return self.multiples or self._doubled
+
+    @property
+    def _doubled(self) -> tuple[int, ...]:
+        return tuple(2**group for group in range(self.groups))
 
     @property
     def stride(self) -> int:
@@ -103,7 +107,7 @@ class VaeConfig:
         """
         if self.family == "vqgan" and self.squeezed_input:
             raise ValueError("squeezed_input belongs to family dalle; set one of them otherwise")
-        if self.multiples == tuple(2**group for group in range(self.groups)):
+        if self.multiples == self._doubled:
             object.__setattr__(self, "multiples", None)  # two ways to say one shape become equal
         if self.multiples is None:
             return

@@ -31,6 +31,7 @@ from dalle.config.sampling import (
     WeightType,
     check_counts,
     check_seed,
+    check_suggestions,
     override_sampling,
 )
 from dalle.config.training import (
@@ -84,5 +85,6 @@ __all__ = [
     "WeightType",
     "check_counts",
     "check_seed",
+    "check_suggestions",
     "override_sampling",
 ]

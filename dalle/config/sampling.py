@@ -120,6 +120,18 @@ def check_counts(*, candidates: int, keep: int) -> None:
         )
 
 
+def check_suggestions(*, count: int, seed: int, temperature: float, top_p: float) -> SamplingConfig:
+    """How captions are drawn that a model writes itself.
+
+    Raises:
+        ValueError: A value is out of range.
+    """
+    if not 1 <= count <= MAX_CANDIDATES:
+        raise ValueError(f"count must be from 1 to {MAX_CANDIDATES}, got {count}")
+    check_seed(seed)
+    return SamplingConfig(temperature=temperature, top_p=top_p)
+
+
 def check_seed(seed: int) -> None:
     """Refuse seeds that other programs could not read back from a picture's settings.
 

@@ -10,11 +10,11 @@ from typing import Literal
 
 from dalle.config.ranges import check_region, require_positive
 from dalle.config.sampling import (
-    MAX_CANDIDATES,
     Dtype,
     SamplingConfig,
     check_counts,
     check_seed,
+    check_suggestions,
     override_sampling,
 )
 from dalle.config.training import Device
@@ -312,12 +312,11 @@ class Suggest:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn, before anything is loaded."""
-        if not 1 <= self.count <= MAX_CANDIDATES:
-            raise ValueError(f"count must be from 1 to {MAX_CANDIDATES}, got {self.count}")
         if self.begin.strip():
             check_prompt(self.begin)
-        check_seed(self.seed)
-        SamplingConfig(temperature=self.temperature, top_p=self.top_p)
+        check_suggestions(
+            count=self.count, seed=self.seed, temperature=self.temperature, top_p=self.top_p
+        )
 
 
 def _sampling(settings: Pack | Generate | Transform, default: SamplingConfig) -> SamplingConfig:

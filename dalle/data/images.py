@@ -184,12 +184,12 @@ def random_crop_paper(
     final = (image_px[1], image_px[0])  # width, height, as Pillow has them
     px = min(final)
     scale = min(have / want for have, want in zip(image.size, final, strict=True))
-    part = _scaled(final, scale, least=(1, 1))
+    part = scaled(final, scale)
     left, top = (
         _offset(have - take, rules, rng) for have, take in zip(image.size, part, strict=True)
     )
     low, high = (max(px, min(min(part), round(ratio * px))) for ratio in rules.sides)
-    resized = _scaled(final, int(rng.integers(low, high, endpoint=True)) / px, least=final)
+    resized = scaled(final, int(rng.integers(low, high, endpoint=True)) / px, least=final)
     cut = image.crop((left, top, left + part[0], top + part[1]))
     if resized != part:
         method = Image.Resampling.BOX if resized[0] < part[0] else Image.Resampling.BICUBIC
@@ -204,7 +204,9 @@ def random_crop_paper(
     return cut
 
 
-def _scaled(size: tuple[int, int], scale: float, *, least: tuple[int, int]) -> tuple[int, int]:
+def scaled(
+    size: tuple[int, int], scale: float, *, least: tuple[int, int] = (1, 1)
+) -> tuple[int, int]:
     """Width and height times `scale`, rounded, and no less than `least`."""
     return max(least[0], round(scale * size[0])), max(least[1], round(scale * size[1]))
 

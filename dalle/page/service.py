@@ -61,7 +61,7 @@ def _on_a_line(captions: Sequence[str]) -> tuple[str, ...]:
     """Those captions for which a line has room beside the ones before them."""
     kept: list[str] = []
     for caption in captions:
-        if len("".join(kept)) + len(caption) <= LINE_CHARS:
+        if sum(map(len, [*kept, caption])) <= LINE_CHARS:
             kept.append(caption)
     return tuple(kept)
 
