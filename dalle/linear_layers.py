@@ -6,9 +6,10 @@ Axis letters: i inputs, o outputs.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +72,24 @@ class _QuantizedLinear(nn.Module):
         self.register_buffer("bias", source.bias.detach(), persistent=False)
 
 
+Int8Product = Literal["packed", "plain", "float"]
+"""What multiplies whole numbers: FBGEMM, whose weights are packed once; oneDNN, which packs them at
+each call; or products of float32."""
+
+
+def int8_product() -> Int8Product:
+    """The fastest of them that this processor and this torch have.
+
+    Without products of 8 bits (VNNI), oneDNN takes ten times as long as products of float32 do,
+    whose sums of so small numbers are exact up to 1,040 inputs. Intel's tile registers (AMX) are
+    known to oneDNN alone.
+    """
+    if not torch.cpu._is_vnni_supported():
+        return "float"
+    packs = "fbgemm" in torch.backends.quantized.supported_engines
+    return "packed" if packs and not torch.cpu._is_amx_tile_supported() else "plain"
+
+
 class Int8Linear(_QuantizedLinear):
     """A linear layer with int8 weights, whose inputs are quantised row by row as they come.
 
@@ -78,31 +97,48 @@ class Int8Linear(_QuantizedLinear):
     depend on its neighbours.
     """
 
-    def __init__(self, source: nn.Linear, *, native: bool | None = None) -> None:
+    def __init__(self, source: nn.Linear, *, product: Int8Product | None = None) -> None:
         """Quantise `source`.
 
         Args:
             source: The layer.
-            native: Whether to multiply in int8. Where a processor cannot, torch takes ten times as
-                long for it as for the same whole numbers in float32, whose sums are exact up to
-                1,040 inputs; None looks.
+            product: What multiplies; None is the fastest that there is.
         """
         super().__init__(source)
-        self._native = torch.cpu._is_vnni_supported() if native is None else native
-        if not self._native:
+        self._product = product or int8_product()
+        if self._product == "packed":
+            self._packed = _packed_int8(self.weight, self.scales)
+        elif self._product == "float":
             self.weight = self.weight.float()
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (..., i) to (..., o), float32."""
         rows = x.reshape(-1, x.shape[-1])
         smallest = torch.finfo(x.dtype).tiny
-        steps = rows.abs().amax(dim=-1, keepdim=True).clamp_min_(smallest).div_(127)
+        largest = rows.abs().amax(dim=-1, keepdim=True).clamp_min_(smallest)
+        if self._product == "packed":
+            # Rounds to 127ths, and multiplies by them and the scales of the weights, in one call.
+            sums = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+                rows / largest, 1 / 127, 128, self._packed
+            )
+            return torch.addcmul(self.bias, sums, largest).view(*x.shape[:-1], -1)
+        steps = largest.div_(127)
         whole = (rows / steps).round_()
-        if self._native:
+        if self._product == "plain":
             sums = torch._int_mm(whole.to(torch.int8), self.weight.t()).to(x.dtype)
         else:
             sums = linear(whole, self.weight)
         return torch.addcmul(self.bias, sums, steps * self.scales).view(*x.shape[:-1], -1)
+
+
+def _packed_int8(weight: Tensor, scales: Tensor) -> Any:
+    """Weights (o, i), int8, one scale for each output (o), as FBGEMM's kernels read them."""
+    with warnings.catch_warnings():
+        # The packing takes a type of tensor that torch will give up one day, and says so.
+        warnings.filterwarnings("ignore", message=".*quantized tensor creation")
+        zeros = torch.zeros(len(weight), dtype=torch.int64)
+        quantized = torch._make_per_channel_quantized_tensor(weight, scales.double(), zeros, 0)
+        return torch.ops.quantized.linear_prepack(quantized, None)
 
 
 class Int8WeightLinear(_QuantizedLinear):
