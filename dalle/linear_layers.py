@@ -40,9 +40,8 @@ class OneDnnLinear(nn.Module):
                 layer reads it; else it is float32.
         """
         super().__init__()
-        assert source.bias is not None, "all linear layers here have one"
         self._dtype, self._activated = dtype, activated
-        self._bias = source.bias.detach().to(dtype)
+        self._bias = None if source.bias is None else source.bias.detach().to(dtype)
         self._packed = torch.ops.mkldnn._reorder_linear_weight(
             source.weight.detach().to(dtype), MICROBATCH
         )
@@ -87,6 +86,8 @@ def int8_product() -> Int8Product:
     if not torch.cpu._is_vnni_supported():
         return "float"
     packs = "fbgemm" in torch.backends.quantized.supported_engines
+    # torch will give up the type of tensor that is packed: until then.
+    packs = packs and hasattr(torch, "_make_per_channel_quantized_tensor")
     return "packed" if packs and not torch.cpu._is_amx_tile_supported() else "plain"
 
 
@@ -134,7 +135,7 @@ class Int8Linear(_QuantizedLinear):
 def _packed_int8(weight: Tensor, scales: Tensor) -> Any:
     """Weights (o, i), int8, one scale for each output (o), as FBGEMM's kernels read them."""
     with warnings.catch_warnings():
-        # The packing takes a type of tensor that torch will give up one day, and says so.
+        # Said of the type of tensor that is packed.
         warnings.filterwarnings("ignore", message=".*quantized tensor creation")
         zeros = torch.zeros(len(weight), dtype=torch.int64)
         quantized = torch._make_per_channel_quantized_tensor(weight, scales.double(), zeros, 0)
@@ -169,6 +170,8 @@ def in_dtype(transformer: JointTransformer, dtype: WeightType) -> JointTransform
         if not other.config.tie_embeddings:
             # Scores are computed in float32, and would be of widened weights at every step.
             other.image_unembedding.data = transformer.image_unembedding.detach().clone()
+    elif torch.backends.mkldnn.is_available():
+        other.image_head = _head(transformer)
     if on_cpu or dtype == "int8":
         for block, source in zip(other.block_list(), transformer.block_list(), strict=True):
             _narrow(block, source, dtype, on_cpu=on_cpu)
@@ -189,6 +192,13 @@ def _narrow(block: Block, source: Block, dtype: WeightType, *, on_cpu: bool) -> 
     block.attention.out = kind(source.attention.out)
     block.mlp_in = mlp_in(source.mlp_in)
     block.mlp_out = kind(source.mlp_out)
+
+
+def _head(transformer: JointTransformer) -> OneDnnLinear:
+    """The scores of image tokens, in float32 whatever the type of the other layers."""
+    plain = nn.Linear(transformer.config.width, transformer.sequence.image_vocab, bias=False)
+    plain.weight.data = transformer.image_unembedding_weight().detach()
+    return OneDnnLinear(plain, torch.float32)
 
 
 def _rounded(source: nn.Linear, *, dtype: WeightType) -> nn.Linear:

@@ -104,6 +104,8 @@ class JointTransformer(nn.Module):
     Attributes:
         recompute: Whether training keeps only the states between blocks for the backward pass, and
             computes anew what lies within. Gradients stay the same to the last bit.
+        image_head: What scores the next image token, where that is faster than a product with
+            `image_unembedding_weight`; it holds the same weights, laid out for drawing.
     """
 
     def __init__(self, sequence: SequenceConfig, config: TransformerConfig) -> None:
@@ -117,6 +119,7 @@ class JointTransformer(nn.Module):
         self.sequence = sequence
         self.config = config
         self.recompute = False
+        self.image_head: nn.Module | None = None
         width = config.width
         self.start = nn.Parameter(torch.empty(width))
         # One row per word piece, then one pad per caption position.
@@ -328,6 +331,8 @@ class JointTransformer(nn.Module):
 
     def _next_logits(self, x: Tensor) -> Tensor:
         """Scores to sample from, in float32 even under autocast: rounded ones tie or flip."""
+        if self.image_head is not None:
+            return cast(Tensor, self.image_head(x.float()))
         with torch.autocast(x.device.type, enabled=False):
             return linear(x.float(), self.image_unembedding_weight().float())
 
