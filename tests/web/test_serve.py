@@ -97,9 +97,14 @@ def test_a_page_at_rest_lets_the_processor_rest(strict: RunningPage) -> None:
         assert found is not None
         return int(found[1])
 
-    before = naps()
-    time.sleep(1)
-    assert naps() - before < 200
+    counts = []
+    for _ in range(5):  # what an earlier test set off may still be ending
+        before = naps()
+        time.sleep(1)
+        counts.append(naps() - before)
+        if counts[-1] < 200:
+            return
+    pytest.fail(f"naps a second: {counts}")
 
 
 def test_a_taken_port_is_told_with_the_remedy(needs_gradio: None) -> None:
