@@ -53,11 +53,13 @@ def _adamw(model: nn.Module, parameters: list[nn.Parameter], config: OptimConfig
     tables |= {id(p) for name, p in model.named_parameters() if name.split(".")[-1] in BARE_TABLES}
     decayed = [p for p in parameters if p.ndim >= 2 and id(p) not in tables]
     others = [p for p in parameters if p.ndim < 2 or id(p) in tables]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
     return AdamW(
-        [
-            {"params": decayed, "weight_decay": config.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ],
+        # An empty one, as Muon leaves where embeddings are tied, would keep a run from resuming.
+        [group for group in groups if group["params"]],
         lr=config.lr,
         betas=(config.beta1, config.beta2),
         eps=1e-8,
