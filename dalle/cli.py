@@ -1,7 +1,7 @@
 """The `dalle` command: a table of verbs, and what the world sees when one of them ends.
 
-Results go to stdout; progress, logs and errors go to stderr. Heavy imports happen inside the
-handlers, so that help and usage errors answer at once.
+Results go to stdout; progress, logs and errors go to stderr. What does a verb's work is imported
+when its settings are known to be right, so that help and usage errors answer at once.
 
 Exit status: 0 done, 1 the run failed, 2 the command was wrong, 130 Ctrl-C, 143 SIGTERM.
 """
@@ -18,6 +18,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,97 +42,104 @@ class Verb:
     """What is typed after `dalle`."""
     settings: type
     """Dataclass of `dalle.config` that the rest of the command line is read into."""
-    handler: Callable[[Any], int]
-    """Takes the settings, does the work, returns the exit status."""
+    handler: str
+    """`module:function`: takes the settings, does the work, returns the exit status."""
     positional: str | None = None
     """Field that takes words without a flag."""
+    reads: tuple[str, ...] = ()
+    """Fields that name files, whose absence is told before seconds are spent on importing torch."""
 
     @property
     def summary(self) -> str:
         """What the verb does, in one line."""
         return (self.settings.__doc__ or "").partition("\n")[0].partition(": ")[2]
 
+    def load(self) -> Callable[[Any], int]:
+        """The handler, imported with all that it needs."""
+        module, function = self.handler.split(":")
+        with _signals_held():
+            handler: Callable[[Any], int] = getattr(import_module(module), function)
+        return handler
 
-def _data_emoji(settings: config.DataEmoji) -> int:
-    from dalle.data.emoji.write import write_scenes
+    def run(self, settings: Any) -> int:
+        """Do it, and return the exit status.
 
-    write_scenes(settings)
-    return EXIT_DONE
-
-
-def _data_check(settings: config.DataCheck) -> int:
-    from dalle.data.check import run
-
-    return run(settings)
-
-
-def _data_convert(settings: config.DataConvert) -> int:
-    from dalle.data.convert import run
-
-    return run(settings)
+        Raises:
+            FileNotFoundError: A file that it reads is not there.
+        """
+        _require_files(*(getattr(settings, name) for name in self.reads))
+        return self.load()(settings)
 
 
-def _data_drawn(settings: config.DataDrawn) -> int:
-    from dalle.drawn_command import run
-
-    return run(settings)
-
-
-def _train_vae(settings: config.TrainVae) -> int:
-    from dalle.train.runs import train_vae
-
-    return train_vae(settings)
-
-
-def _import_vae(settings: config.ImportVae) -> int:
-    _require_files(*settings.files)
-    from dalle.import_command import run
-
-    return run(settings)
-
-
-def _tokenize(settings: config.Tokenize) -> int:
-    from dalle.train.tokenize import tokenize
-
-    return tokenize(settings)
-
-
-def _train_transformer(settings: config.TrainTransformer) -> int:
-    from dalle.train.runs import train_transformer
-
-    return train_transformer(settings)
-
-
-def _train_clip(settings: config.TrainClip) -> int:
-    from dalle.train.runs import train_clip
-
-    return train_clip(settings)
-
-
-def _pack(settings: config.Pack) -> int:
-    from dalle.pack_command import run
-
-    return run(settings)
-
-
-def _generate(settings: config.Generate) -> int:
-    _require_files(settings.caption_file, settings.image, settings.vary, settings.like)
-    from dalle.generate_command import run
-
-    return run(settings)
-
-
-def _transform(settings: config.Transform) -> int:
-    _require_files(settings.image)
-    from dalle.transform_command import run
-
-    return run(settings)
-
-
-def _suggest(settings: config.Suggest) -> int:
-    from dalle.suggest_command import run
-
-    return run(settings)
+VERBS = (
+    Verb(
+        words="data emoji", settings=config.DataEmoji, handler="dalle.data.emoji.write:write_scenes"
+    ),
+    Verb(
+        words="data check",
+        settings=config.DataCheck,
+        handler="dalle.data.check:run",
+        positional="data",
+    ),
+    Verb(
+        words="data convert",
+        settings=config.DataConvert,
+        handler="dalle.data.convert:run",
+        positional="data",
+    ),
+    Verb(words="data drawn", settings=config.DataDrawn, handler="dalle.drawn_command:run"),
+    Verb(words="train vae", settings=config.TrainVae, handler="dalle.train.runs:train_vae"),
+    Verb(
+        words="import vae",
+        settings=config.ImportVae,
+        handler="dalle.import_command:run",
+        reads=("encoder", "decoder", "checkpoint"),
+    ),
+    Verb(words="tokenize", settings=config.Tokenize, handler="dalle.train.tokenize:tokenize"),
+    Verb(
+        words="train transformer",
+        settings=config.TrainTransformer,
+        handler="dalle.train.runs:train_transformer",
+    ),
+    Verb(words="train clip", settings=config.TrainClip, handler="dalle.train.runs:train_clip"),
+    Verb(words="pack", settings=config.Pack, handler="dalle.pack_command:run"),
+    Verb(
+        words="generate",
+        settings=config.Generate,
+        handler="dalle.generate_command:run",
+        positional="captions",
+        reads=("caption_file", "image", "vary", "like"),
+    ),
+    Verb(
+        words="transform",
+        settings=config.Transform,
+        handler="dalle.transform_command:run",
+        positional="image",
+        reads=("image",),
+    ),
+    Verb(
+        words="suggest",
+        settings=config.Suggest,
+        handler="dalle.suggest_command:run",
+        positional="begin",
+    ),
+    Verb(words="demo", settings=config.Demo, handler="dalle.page.serve:run"),
+    Verb(words="eval vae", settings=config.EvalVae, handler="dalle.evaluate.vae:run"),
+    Verb(
+        words="eval transforms",
+        settings=config.EvalTransforms,
+        handler="dalle.eval_transforms_command:run",
+    ),
+    # After the verbs that begin with its word, since the first that fits is taken.
+    Verb(words="eval", settings=config.EvalModel, handler="dalle.eval_command:run"),
+    Verb(
+        words="bench",
+        settings=config.Bench,
+        handler="dalle.bench_command:run",
+        positional="workload",
+    ),
+    Verb(words="probe", settings=config.Probe, handler="dalle.probe_command:run"),
+)
 
 
 def _require_files(*paths: Path | None) -> None:
@@ -143,71 +151,6 @@ def _require_files(*paths: Path | None) -> None:
     for path in paths:
         if path is not None and ":/" not in str(path) and not path.exists():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-
-
-def _demo(settings: config.Demo) -> int:
-    from dalle.page.serve import run
-
-    return run(settings)
-
-
-def _eval_vae(settings: config.EvalVae) -> int:
-    from dalle.evaluate.vae import run
-
-    return run(settings)
-
-
-def _eval_transforms(settings: config.EvalTransforms) -> int:
-    from dalle.eval_transforms_command import run
-
-    return run(settings)
-
-
-def _probe(settings: config.Probe) -> int:
-    from dalle.probe_command import run
-
-    return run(settings)
-
-
-def _bench(settings: config.Bench) -> int:
-    from dalle.bench_command import run
-
-    return run(settings)
-
-
-def _eval_model(settings: config.EvalModel) -> int:
-    from dalle.eval_command import run
-
-    return run(settings)
-
-
-VERBS = (
-    Verb(words="data emoji", settings=config.DataEmoji, handler=_data_emoji),
-    Verb(words="data check", settings=config.DataCheck, handler=_data_check, positional="data"),
-    Verb(
-        words="data convert",
-        settings=config.DataConvert,
-        handler=_data_convert,
-        positional="data",
-    ),
-    Verb(words="data drawn", settings=config.DataDrawn, handler=_data_drawn),
-    Verb(words="train vae", settings=config.TrainVae, handler=_train_vae),
-    Verb(words="import vae", settings=config.ImportVae, handler=_import_vae),
-    Verb(words="tokenize", settings=config.Tokenize, handler=_tokenize),
-    Verb(words="train transformer", settings=config.TrainTransformer, handler=_train_transformer),
-    Verb(words="train clip", settings=config.TrainClip, handler=_train_clip),
-    Verb(words="pack", settings=config.Pack, handler=_pack),
-    Verb(words="generate", settings=config.Generate, handler=_generate, positional="captions"),
-    Verb(words="transform", settings=config.Transform, handler=_transform, positional="image"),
-    Verb(words="suggest", settings=config.Suggest, handler=_suggest, positional="begin"),
-    Verb(words="demo", settings=config.Demo, handler=_demo),
-    Verb(words="eval vae", settings=config.EvalVae, handler=_eval_vae),
-    Verb(words="eval transforms", settings=config.EvalTransforms, handler=_eval_transforms),
-    # After the verbs that begin with its word, since the first that fits is taken.
-    Verb(words="eval", settings=config.EvalModel, handler=_eval_model),
-    Verb(words="bench", settings=config.Bench, handler=_bench, positional="workload"),
-    Verb(words="probe", settings=config.Probe, handler=_probe),
-)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -289,7 +232,7 @@ def _run(words: list[str]) -> int:
                 prog=f"dalle {verb.words}",
                 positional=verb.positional,
             )
-            return verb.handler(settings)
+            return verb.run(settings)
     if len(words) == 2 and words[1] in ("--help", "-h") and _members(words[0]):
         return _answer(_overview(words[0]))
     raise _unknown_verb(words)
@@ -360,6 +303,30 @@ def _sigterm_as_exit() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait until everything is imported, and come then.
+
+    torch's C code imports numpy, and drops what is raised meanwhile: the signal was lost, or numpy
+    was left half imported, which ended the program with an error of its own.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    previous = {
+        number: signal.signal(number, lambda number, _frame: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def _answer(text: str) -> int:

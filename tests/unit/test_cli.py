@@ -14,7 +14,8 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -39,12 +40,18 @@ class Greet:
     """How often."""
 
 
+def install_verb(patch: pytest.MonkeyPatch, handler: str) -> None:
+    """Add `dalle greet`, which `handler` does."""
+    verb = Verb(words="greet", settings=Greet, handler=handler, positional="words")
+    patch.setattr(cli, "VERBS", (*VERBS, verb))
+
+
 def greeting(action: Callable[[Greet], int]) -> Callable[[pytest.MonkeyPatch], None]:
     """Makes `dalle greet` do `action`, through the same table as every verb."""
 
     def install(patch: pytest.MonkeyPatch) -> None:
-        verb = Verb(words="greet", settings=Greet, handler=action, positional="words")
-        patch.setattr(cli, "VERBS", (*VERBS, verb))
+        patch.setitem(sys.modules, "greeting", SimpleNamespace(greet=action))
+        install_verb(patch, "greeting:greet")
 
     return install
 
@@ -235,6 +242,38 @@ def test_sigterm_unwinds_and_the_old_handler_returns(monkeypatch: pytest.MonkeyP
     assert main(["greet"]) == 143
     assert unwound == [True]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_amid_imports_comes_when_they_are_done(
+    number: signal.Signals, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's C code imports numpy and drops what is raised there: training then went on."""
+    lines = (
+        "import os, time",
+        "try:",
+        f"    os.kill(os.getpid(), {number:d})",
+        "    time.sleep(0.2)",
+        "except BaseException:",
+        "    raise ImportError('half a module')",
+        "def greet(_):",
+        "    raise AssertionError('the signal was lost')",
+    )
+    (tmp_path / "disturbed_import.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    install_verb(monkeypatch, "disturbed_import:greet")
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["greet"]) == status
+    assert signal.getsignal(signal.SIGINT) is before
+    del sys.modules["disturbed_import"]
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.words)
+def test_what_does_a_verb_s_work_takes_its_settings(verb: Verb) -> None:
+    hints = get_type_hints(verb.load())
+    assert hints.pop("return") is int
+    assert next(iter(hints.values())) is verb.settings
+    assert {*verb.reads} <= {field.name for field in dataclasses.fields(verb.settings)}
 
 
 def test_it_can_run_outside_the_main_thread() -> None:
