@@ -56,6 +56,8 @@ class CaptionSampler:
             TypeError: `begin` is not a string.
             ValueError: A setting is out of range, or `begin` leaves no room in a caption.
         """
+        if not isinstance(begin, str):
+            raise TypeError(f"begin must be a string, got {type(begin).__name__}")
         sampling = check_suggestions(count=count, seed=seed, temperature=temperature, top_p=top_p)
         begun = self._tokenizer.encode(check_prompt(begin)) if begin.strip() else []
         room = self._transformer.sequence.text_len
@@ -78,16 +80,18 @@ class CaptionSampler:
         self, begun: Sequence[int], indices: range, seed: int, sampling: SamplingConfig
     ) -> list[list[int]]:
         """The tokens of captions `indices`, those they begin with included."""
-        sequence = self._transformer.sequence
+        transformer = self._transformer
+        end = transformer.sequence.text_vocab  # the class after the vocabulary ends a caption
         streams = [generator(seed, "caption", index, device=self._device) for index in indices]
-        ids = torch.tensor(begun, dtype=torch.int64, device=self._device).expand(len(indices), -1)
-        # The class after the vocabulary ends a caption (`dalle.sequence.text_targets`).
-        end = torch.tensor(sequence.text_vocab, device=self._device)
-        ended = torch.zeros(len(indices), dtype=torch.bool, device=self._device)
-        while ids.shape[1] < sequence.text_len and not ended.all():
-            # What stands behind an end is not looked at, but must be an entry of the vocabulary.
-            logits = self._transformer.caption_logits(ids.clamp(max=sequence.text_vocab - 1))
-            chosen = draw(logits, gumbel_noise((logits.shape[-1],), streams), sampling)
-            ended |= chosen == end
-            ids = torch.cat([ids, torch.where(ended, end, chosen)[:, None]], dim=1)  # g i+1
-        return [[one for one in row if one < sequence.text_vocab] for row in ids.tolist()]
+        captions = [list(begun) for _ in indices]
+        unended = list(range(len(indices)))
+        while unended and len(captions[unended[0]]) < transformer.sequence.text_len:
+            ids = torch.tensor([captions[one] for one in unended], device=self._device).long()
+            logits = transformer.caption_logits(ids)  # g v
+            noise = gumbel_noise((logits.shape[-1],), [streams[one] for one in unended])
+            chosen = draw(logits, noise, sampling).tolist()
+            going_on = [pair for pair in zip(unended, chosen, strict=True) if pair[1] != end]
+            for one, token in going_on:
+                captions[one].append(token)
+            unended = [one for one, _ in going_on]
+        return captions

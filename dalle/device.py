@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import time
+from functools import partial
 
 import torch
 
@@ -14,6 +16,11 @@ GPU_GEMM_SIZE = 8192
 """Sides of the squares that rates are measured with: a GPU is done with small ones sooner than the
 next can be launched."""
 GPU_QUEUED = 20
+
+# The other threads of torch's OpenMP are not there in a forked process, which waited for them for
+# ever. Where there is only one, it waits for nobody.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 def choose_device(wanted: Device) -> torch.device:

@@ -41,7 +41,7 @@ Picture = Image.Image | bytes | Path | str
 """A picture that a person gives: in memory, as a file's content, or as its path."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ImagePrompt:
     """What is kept of a picture, as tokens that stay exactly as they are."""
 

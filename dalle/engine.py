@@ -50,7 +50,12 @@ class Engine:
 
         Drawing a few too many keeps every product of torch's the same size, hence every picture
         the same whatever the number of candidates beyond a micro-batch.
+
+        Raises:
+            ValueError: There are none.
         """
+        if candidates < 1:
+            raise ValueError(f"candidates must be at least 1, got {candidates}")
         size = min(candidates, self.microbatch)
         if self.independent:  # the fewest batches, as even as can be
             size = -(-candidates // -(-candidates // self.microbatch))

@@ -93,7 +93,7 @@ class Recipe:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class GeneratedImage:
     """One candidate, finished."""
 
@@ -115,13 +115,13 @@ class GeneratedImage:
         recipe = self.recipe
         return f"GeneratedImage({recipe.caption!r}, seed {recipe.seed}, no. {recipe.index}{scored})"
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write a PNG with the recipe in it; the file appears whole or not at all.
 
         Raises:
             OSError: The file cannot be written.
         """
-        write_whole(path, self.png())
+        write_whole(Path(path), self.png())
 
     def png(self) -> bytes:
         """The content of the file that `save` writes."""

@@ -17,14 +17,14 @@ from dalle.caption_sampling import CaptionSampler
 from dalle.checkpoint import ModelParts, load_model
 from dalle.clip import ClipScorer
 from dalle.config import Device, Dtype, SamplingOptions
-from dalle.data.order import in_groups
+from dalle.data.order import in_groups, until_they_fail
 from dalle.device import choose_device
 from dalle.drawing import Drawer, ImagePrompt, Picture, Prepared
 from dalle.folders import model_folder
 from dalle.image_prompt import Region
 from dalle.picture import GeneratedImage, Recipe
 from dalle.ranked import in_order, named_ranker, ranked, ranker_of
-from dalle.request import DrawOptions, ImageOptions, Request, check_request, split_options
+from dalle.request import DrawOptions, ImageOptions, Request, check_request, listed, split_options
 from dalle.rerank import ClipRanker, LikelihoodRanker, Ranker, RankerName, find_clip_ranker
 from dalle.results import CaptionFailure, CaptionResult, Frame, Generation, Painter
 
@@ -132,7 +132,7 @@ class TextToImage:
         return self.ranker.scorer() if isinstance(self.ranker, ClipRanker) else None
 
     def frames(self, candidates: int, prompt: ImagePrompt | None = None) -> int:
-        """How many frames a `stream` of so many candidates has."""
+        """How many frames a `stream` of so many candidates, at least one, has."""
         return len(self._engine.microbatches(candidates)) * self._drawer.rows_left(prompt)
 
     def generate(
@@ -180,7 +180,7 @@ class TextToImage:
         request = self._request(candidates, keep, seed=seed, ranker=ranker, sampling=sampling)
         request.ranker.prepare()
         prompt = self._drawer.prompt(image, image_options)
-        wanted = None if captions is None else _listed(captions)
+        wanted = None if captions is None else listed(captions)
         prepared = self._drawer.prepare_all(wanted, prompt)
         # By torch a caption is drawn alone, or its pictures would depend on how many others come.
         together = self._engine.together(candidates) if self._engine.independent else 1
@@ -203,9 +203,10 @@ class TextToImage:
     ) -> Iterator[CaptionResult | CaptionFailure]:
         """Pictures for any number of captions, in order, in bounded memory.
 
-        Captions with few candidates are decoded together. One that cannot be drawn yields a
-        `CaptionFailure` and leaves the others as they are. Arguments are as in `generate`, and
-        the settings are checked at the call rather than at the first result.
+        Captions with few candidates are decoded together, up to 64. One that cannot be drawn yields
+        a `CaptionFailure` and leaves the others as they are; where `captions` itself raises, that
+        comes after the results of those before. Arguments are as in `generate`, and the settings
+        are checked at the call rather than at the first result.
 
         Raises:
             TypeError: A setting is of another type or unknown.
@@ -213,7 +214,7 @@ class TextToImage:
         """
         request = self._request(candidates, keep, seed=seed, ranker=ranker, sampling=sampling)
         request.ranker.prepare()
-        return self._generate_many(_listed(captions), request)
+        return self._generate_many(listed(captions), request)
 
     def stream(
         self,
@@ -228,9 +229,8 @@ class TextToImage:
     ) -> Iterator[Frame]:
         """Watch a caption being drawn: a frame for every row drawn, the last with the result.
 
-        The pictures are those of `generate` with the same arguments. Unfinished ones are decoded
-        only where a frame's previews are looked at. Closing the iterator stops the work and frees
-        its memory.
+        Pictures are those of `generate`; unfinished ones are decoded only where previews are looked
+        at. Closing the iterator stops the work and frees its memory.
 
         Raises:
             TypeError: The caption is not a string, or a setting is of another type or unknown.
@@ -340,7 +340,8 @@ class TextToImage:
         together = self._engine.together(request.candidates)
         waiting: list[Prepared | CaptionFailure] = []
         ready = 0
-        for caption in captions:
+        failed: list[Exception] = []
+        for caption in until_they_fail(captions, failed):
             try:
                 waiting.append(self._drawer.prepare(caption))
                 ready += 1
@@ -350,6 +351,8 @@ class TextToImage:
                 yield from self._settle(waiting, request, together)
                 waiting, ready = [], 0
         yield from self._settle(waiting, request, together)
+        for error in failed:
+            raise error
 
     def _settle(
         self, waiting: Sequence[Prepared | CaptionFailure], request: Request, together: int
@@ -392,8 +395,3 @@ class TextToImage:
                     finished=tuple(images[: request.candidates]),
                     result=result,
                 )
-
-
-def _listed(captions: str | Iterable[str]) -> Iterable[str]:
-    """Captions one by one; a string is one caption, not a list of letters."""
-    return [captions] if isinstance(captions, str) else captions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, SupportsIndex, TypedDict, cast
 
@@ -95,3 +96,8 @@ def _whole(name: str, value: SupportsIndex) -> int:
         return int(operator.index(value))
     except TypeError as err:
         raise TypeError(f"{name} must be a whole number, got {value!r}") from err
+
+
+def listed(captions: str | Iterable[str]) -> Iterable[str]:
+    """Captions one by one; a string is one caption, not a list of letters."""
+    return [captions] if isinstance(captions, str) else captions

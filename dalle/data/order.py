@@ -85,3 +85,11 @@ def in_groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     rest = iter(items)
     while group := list(islice(rest, size)):
         yield group
+
+
+def until_they_fail(items: Iterable[Item], failed: list[Exception]) -> Iterator[Item]:
+    """`items`, of which an error is not raised but put into `failed`, to be raised later."""
+    try:
+        yield from items
+    except Exception as err:  # noqa: BLE001 - whatever it is
+        failed.append(err)

@@ -125,9 +125,12 @@ class SampleCount:
         self.max_bad_fraction = max_bad_fraction
         self.seen = 0
         self.bad = 0
+        self._named: set[str] = set()
 
     def add(self, good: int, faults: Sequence[tuple[str, str]]) -> None:
-        """Count a step's samples, and name those that could not be read, by key and reason.
+        """Count a step's samples, and name those that could not be read, by key and reason, once.
+
+        Every epoch meets them again.
 
         Raises:
             DataError: They are too many by now.
@@ -135,7 +138,9 @@ class SampleCount:
         self.seen += good + len(faults)
         self.bad += len(faults)
         for key, reason in faults:
-            log.warning("skipped %s: %s", key, reason)
+            if key not in self._named:
+                log.warning("skipped %s: %s", key, reason)
+                self._named.add(key)
         if faults and too_many_bad(self.bad, self.seen, self.max_bad_fraction):
             key, reason = faults[-1]
             raise DataError(

@@ -45,7 +45,8 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> tuple[Optimizer, 
     else:
         muon = Muon(matrices, lr=lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
     taken = {id(matrix) for matrix in matrices}
-    return _adamw(model, [p for p in trained if id(p) not in taken], config), muon
+    rest = [parameter for parameter in trained if id(parameter) not in taken]
+    return (_adamw(model, rest, config), muon) if rest else (muon,)
 
 
 def _adamw(model: nn.Module, parameters: list[nn.Parameter], config: OptimConfig) -> AdamW:

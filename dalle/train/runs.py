@@ -6,15 +6,16 @@ import json
 import logging
 import os
 import platform
+import shutil
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, is_dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
 from dalle.config import TrainClip, TrainTransformer, TrainVae
-from dalle.errors import TrainingError
+from dalle.errors import DalleError, TrainingError
 from dalle.flags import dump
 from dalle.train.clip_task import ClipTask
 from dalle.train.loop import Trainer
@@ -102,8 +103,12 @@ def train_clip(run: TrainClip) -> int:
 
 @contextmanager
 def _run_folder(run: AnyRun, ranks: Ranks) -> Iterator[None]:
-    """Hold the run's folder for its first process, with the resolved config and versions in it."""
+    """Hold the run's folder for its first process, with the resolved config and versions in it.
+
+    It is not left behind where what was asked for cannot be trained.
+    """
     out = run.out
+    is_new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     if not ranks.first:
         yield
@@ -113,13 +118,24 @@ def _run_folder(run: AnyRun, ranks: Ranks) -> Iterator[None]:
             f"run folder {out} holds an earlier run; go on with it (--resume true), or give "
             "another --out"
         )
-    with _lock(out / "lock"):
+    with _lock(out / "lock"), _gone_if_refused(out) if is_new else nullcontext():
         _keep_config(out / "config.yaml", run)
         versions = {name: metadata.version(name) for name in PACKAGES}
         versions |= {"dalle": __version__, "python": platform.python_version()}
         text = json.dumps(versions, indent=2) + "\n"
         (out / "versions.json").write_text(text, encoding="utf-8")
         yield
+
+
+@contextmanager
+def _gone_if_refused(out: Path) -> Iterator[None]:
+    """Remove the folder of a run that ended in an error before it had anything to keep."""
+    try:
+        yield
+    except (DalleError, ValueError):
+        if {path.name for path in out.iterdir()} <= {"config.yaml", "versions.json", "lock"}:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
 def _keep_config(path: Path, run: AnyRun) -> None:

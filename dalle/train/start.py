@@ -51,27 +51,20 @@ def start_from(
     """
     folder = model_folder(init)
     parts = load_model(folder)
-    ours = model.sequence
-    theirs = dataclasses.replace(
-        parts.transformer.sequence,
-        text_vocab=ours.text_vocab,
-        grid_h=ours.grid_h,
-        grid_w=ours.grid_w,
-    )
-    for name, found, wanted in (
-        ("sequence", theirs, ours),
-        ("model", parts.transformer.config, model.config),
-    ):
-        if found != wanted:
-            raise ModelFormatError(
-                f"init {folder} has another shape: its {name} is {found}, and this run's is "
-                f"{wanted}; make them equal"
-            )
     part = parts.vae.part_unlike(vae)
     if part is not None:
         raise ModelFormatError(
             f"{tokens} was made with another {part} of the dVAE than {folder} has; "
             f"tokenize again with --vae {folder} --tokenizer {folder / TOKENIZER_FILE}"
+        )
+    found, wanted = _by_flag(parts.transformer), _by_flag(model)
+    differing = [
+        f"{name} {found[name]}, not {wanted[name]}" for name in found if found[name] != wanted[name]
+    ]
+    if differing:
+        raise ModelFormatError(
+            f"init {folder} has {', '.join(differing)}; set these as it has them, or train "
+            "without init"
         )
     weights = parts.transformer.state_dict()
     if not tokenizer.same_as(parts.tokenizer):
@@ -80,8 +73,15 @@ def start_from(
             if name in weights:
                 weights[name] = _respelt(weights[name], spelt, parts.tokenizer.vocab_size)
     for name, side in _PLACES.items():
-        weights[name] = _stretched(weights[name], getattr(ours, side))
+        weights[name] = _stretched(weights[name], getattr(model.sequence, side))
     model.load_state_dict(weights)
+
+
+def _by_flag(model: JointTransformer) -> dict[str, object]:
+    """What must be alike in both models, by the flags that set it."""
+    shape = {f"model.{name}": value for name, value in dataclasses.asdict(model.config).items()}
+    sequence = model.sequence
+    return {"text_len": sequence.text_len, "image_vocab": sequence.image_vocab, **shape}
 
 
 def _stretched(rows: Tensor, count: int) -> Tensor:

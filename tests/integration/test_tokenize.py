@@ -216,13 +216,13 @@ def test_a_run_starts_from_a_published_model(
 def test_a_model_of_another_shape_or_dvae_is_no_start(
     tokens: Path, tiny_model: Path, transformer_settings: TransformerSettings, tmp_path: Path
 ) -> None:
-    with pytest.raises(DalleError, match="has another shape: its sequence is"):
-        TransformerTask(
-            transformer_settings(tmp_path / "run", tokens, text_len=13, init=tiny_model)
-        )
+    with pytest.raises(DalleError, match="was made with another encoder of the dVAE than"):
+        TransformerTask(transformer_settings(tmp_path / "run", tokens, init=tiny_model))
     first = transformer_settings(tmp_path / "first", tokens, loop_changes={"steps": 1})
     assert train_transformer(first) == 0
     model = tmp_path / "first" / "model"
+    with pytest.raises(DalleError, match="has text_len 12, not 13; set these as it has them"):
+        TransformerTask(replace(first, text_len=13, init=model))
     parts = load_model(model)
     with torch.no_grad():
         next(parts.vae.parameters()).add_(1)

@@ -62,6 +62,10 @@ def make(
         if kind == "muon":
             optim = OptimConfig(optimizer="muon", lr=2e-3, warmup_steps=3)
             return transformer_settings(out, tokens, optim=optim), TransformerTask
+        if kind == "tied":  # all that is left to AdamW decays, or nothing of it
+            optim = OptimConfig(optimizer="muon", warmup_steps=3)
+            tied = transformer_settings(out, tokens, optim=optim)
+            return replace(tied, model=replace(tied.model, tie_embeddings=True)), TransformerTask
         if kind == "clip":
             return clip_settings(out, vae=trained_vae), ClipTask
         if kind == "decoder":
@@ -106,7 +110,9 @@ def assert_same_run(first: Trainer, second: Trainer) -> None:
     assert sheets[0] == sheets[1]
 
 
-@pytest.mark.parametrize("kind", ["gumbel", "nearest", "decoder", "transformer", "muon", "clip"])
+@pytest.mark.parametrize(
+    "kind", ["gumbel", "nearest", "decoder", "transformer", "muon", "tied", "clip"]
+)
 def test_a_resumed_run_equals_an_unbroken_one(kind: str, tmp_path: Path, make: Make) -> None:
     """Weights, averages, moments, metrics, samples and model, to the last bit.
 

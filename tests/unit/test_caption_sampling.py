@@ -106,6 +106,11 @@ def test_what_cannot_be_drawn_is_an_error(
     assert not out
 
 
+def test_what_is_no_text_to_begin_with_is_refused(learnt: CaptionSampler) -> None:
+    with pytest.raises(TypeError, match="begin must be a string, got NoneType"):
+        learnt.suggest(None)  # type: ignore[arg-type]
+
+
 def test_the_command_prints_a_caption_a_line(
     tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

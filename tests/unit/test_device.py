@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -39,3 +43,26 @@ def test_auto_takes_no_gpu_for_bf16_that_only_emulates_it(monkeypatch: pytest.Mo
 
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", answer)
         assert autocast_dtype("auto", gpu) is (torch.bfloat16 if native else None)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no processes")
+def test_a_forked_process_computes_too() -> None:
+    """It waited for ever for the threads of OpenMP, which only the first process has."""
+    program = (
+        "import os, torch, dalle.device",
+        "torch.set_num_threads(2)",
+        "work = lambda: torch.ones(10**6).exp().sum()",
+        "work()",
+        "child = os.fork()",
+        "work()",
+        "child or os._exit(7)",
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))",
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", "\n".join(program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert run.stdout == "7\n"

@@ -64,7 +64,7 @@ def png_with(path: Path, text: str, *, key: str = "parameters", compress: bool =
 
 def test_a_picture_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     path = tmp_path / "fox.png"
-    picture().save(path)
+    picture().save(str(path))
     assert read_recipe(path) == RECIPE
     with Image.open(path) as image:
         assert image.format == "PNG"

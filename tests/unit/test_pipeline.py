@@ -73,6 +73,22 @@ def test_what_the_model_recommends_holds_unless_changed(tiny_pipeline: TextToIma
     assert image.recipe.sampling == dataclasses.replace(tiny_pipeline.sampling, top_p=0.5)
 
 
+def test_results_can_be_compared_counted_and_looked_up(tiny_pipeline: TextToImage) -> None:
+    """Comparing two equal pictures once ended in numpy's word on arrays without a truth value."""
+    one, other = (tiny_pipeline.generate(FOX, candidates=2, seed=1) for _ in range(2))
+    assert one.images[1] in one.images
+    assert one.images.index(one.images[1]) == 1
+    assert len({*one.images, *other.images}) == 4
+    assert one == one
+    assert one != other, "another drawing, though of the same pixels"
+    assert tiny_pipeline.first_rows(one.images[0]) != tiny_pipeline.first_rows(one.images[0])
+
+
+def test_no_candidate_has_no_frames(tiny_pipeline: TextToImage) -> None:
+    with pytest.raises(ValueError, match="candidates must be at least 1, got 0"):
+        tiny_pipeline.frames(0)
+
+
 def test_candidates_that_tie_stay_in_order(tiny_pipeline: TextToImage) -> None:
     images = tiny_pipeline.generate(FOX, candidates=6, temperature=0).images
     assert len({image.tokens.tobytes() for image in images}) == 1

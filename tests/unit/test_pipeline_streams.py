@@ -48,6 +48,22 @@ def test_captions_are_taken_as_they_are_needed(
         pytest.fail("there are more than nine captions")
 
 
+def test_captions_that_fail_midway_have_been_drawn_as_far_as_they_came(
+    tiny_pipeline: TextToImage,
+) -> None:
+    """All captions that waited for others to be decoded with were lost with the error."""
+
+    def source() -> Iterator[str]:
+        yield FOX
+        yield APPLES
+        raise ConnectionError("the queue is gone")
+
+    outcomes = tiny_pipeline.generate_many(source())
+    assert [next(outcomes).caption for _ in range(2)] == [FOX, APPLES]
+    with pytest.raises(ConnectionError, match="the queue is gone"):
+        next(outcomes)
+
+
 def test_a_run_of_bad_captions_does_not_pile_up(tiny_pipeline: TextToImage) -> None:
     captions = Counted([""] * 1000)
     failure = next(tiny_pipeline.generate_many(captions))

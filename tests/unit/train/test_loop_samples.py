@@ -28,8 +28,8 @@ def test_a_few_bad_pictures_are_skipped_named_and_counted(
     train(run)
     # 20 steps of 4 are two whole epochs of 40, each with the two bad ones.
     assert [line["bad_samples"] for line in metrics(run)] == [2, 4]
-    assert caplog.text.count("skipped 038.png: the picture is damaged") == 2
-    assert caplog.text.count("skipped 039.png: the picture is damaged") == 2
+    assert caplog.text.count("skipped 038.png: the picture is damaged") == 1
+    assert caplog.text.count("skipped 039.png: the picture is damaged") == 1
 
 
 def test_too_many_bad_pictures_end_the_run(vae_run: VaeRun, tmp_path: Path) -> None:

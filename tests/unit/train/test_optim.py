@@ -89,7 +89,7 @@ def test_a_muon_step_is_orthogonal_and_as_long_as_adams() -> None:
     torch.manual_seed(0)
     model = nn.Linear(8, 32, bias=False)
     before = model.weight.detach().clone()
-    _, muon = build_optimizers(model, OptimConfig(optimizer="muon", lr=0.1, weight_decay=0.0))
+    (muon,) = build_optimizers(model, OptimConfig(optimizer="muon", lr=0.1, weight_decay=0.0))
     model.weight.grad = torch.randn(32, 8)
     muon.step()
     update = (before - model.weight.detach()) / (0.1 * 0.2 * 32**0.5)

@@ -44,6 +44,19 @@ def test_config_and_versions_lie_beside_the_results(vae_run: VaeRun) -> None:
     assert not (run.out / "lock").exists()
 
 
+def test_a_run_that_cannot_begin_leaves_nothing_behind(vae_run: VaeRun, tmp_path: Path) -> None:
+    run = vae_run(loop={"steps": 1})
+    missing = replace(run, data=replace(run.data, train=tmp_path / "nowhere"))
+    with pytest.raises(DataError):
+        train_vae(missing)
+    assert not run.out.exists()
+    run.out.mkdir()
+    (run.out / "notes.txt").write_text("mine")
+    with pytest.raises(DataError):
+        train_vae(missing)
+    assert (run.out / "notes.txt").read_text() == "mine"
+
+
 def test_an_earlier_run_is_not_trampled_on(vae_run: VaeRun) -> None:
     run = vae_run(loop={"steps": 1})
     train_vae(run)

@@ -97,8 +97,8 @@ def _spelt(text: str, *, begins: bool) -> list[int]:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"text_len": 9}, "its sequence is"),
-        ({"image_vocab": 17}, "its sequence is"),
+        ({"text_len": 9}, "has text_len 8, not 9; set these as it has them"),
+        ({"image_vocab": 17}, "has image_vocab 16, not 17"),
     ],
 )
 def test_another_shape_is_refused(
