@@ -338,7 +338,7 @@ class Drawer:
         if recipe.model != self.fingerprint:
             raise DalleError(
                 f"the picture was drawn by model {recipe.model}, but this one is "
-                f"{self.fingerprint}; load the model it was drawn with"
+                f"{self.fingerprint}; load that model (--model FOLDER, or from_pretrained)"
             )
 
     def images(self, batch: DrawBatch, drawn: Drawn, *, row: int) -> list[GeneratedImage]:

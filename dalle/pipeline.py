@@ -287,7 +287,7 @@ class TextToImage:
         return self._drawer.given_rows(recipe)
 
     def redraw(self, recipe: Recipe, *, ranker: RankerName | None = None) -> GeneratedImage:
-        """The picture that `recipe` describes, the same to the last pixel on the same machine.
+        """The picture that `recipe` describes, to the last pixel if as many threads draw it.
 
         Args:
             recipe: What an earlier picture was drawn by.

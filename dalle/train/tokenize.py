@@ -63,7 +63,7 @@ def tokenize(run: Tokenize) -> int:
         if tokenizer is None:
             tokenizer = CaptionTokenizer.train(writer.captions, run.vocab_size)
         writer.finish(tokenizer, skipped=pictures.faults)
-    log.info("%d pictures in %s, %d skipped", len(writer.captions), run.out, pictures.faults)
+    log.info("%d samples in %s, %d skipped", len(writer.captions), run.out, pictures.faults)
     some = [writer.captions[index] for index in some_of(len(writer.captions))]
     lengths = caption_lengths(some, tokenizer)
     log.info(
@@ -112,7 +112,7 @@ class Versions:
         log.warning("skipped %s: %s", fault.key, fault.reason)
         if self.faults > self.max_bad_fraction * len(self.pictures):
             raise DataError(
-                f"at least {self.faults} of {len(self.pictures)} samples are unreadable, more than "
+                f"at least {self.faults} of {len(self.pictures)} samples cannot be used, more than "
                 f"max_bad_fraction ({self.max_bad_fraction}) allows; the last was {fault.key}: "
                 f"{fault.reason}. Mend the data, or raise max_bad_fraction"
             )

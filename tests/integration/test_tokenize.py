@@ -156,7 +156,7 @@ def test_bad_pictures_are_left_out_until_they_are_too_many(
         (pictures / f"{number:02}.png").write_bytes(b"torn")
     settings = Tokenize(data=pictures, vae=trained_vae, out=tmp_path / "out", image_px=32)
     if not allowed:
-        with pytest.raises(DataError, match=r"at least 2 of 20 samples are unreadable, more than"):
+        with pytest.raises(DataError, match=r"at least 2 of 20 samples cannot be used, more than"):
             tokenize(settings)
         assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
         return
