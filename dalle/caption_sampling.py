@@ -86,8 +86,8 @@ class CaptionSampler:
         captions = [list(begun) for _ in indices]
         unended = list(range(len(indices)))
         while unended and len(captions[unended[0]]) < transformer.sequence.text_len:
-            ids = torch.tensor([captions[one] for one in unended], device=self._device).long()
-            logits = transformer.caption_logits(ids)  # g v
+            ids = torch.tensor([captions[one] for one in unended], dtype=torch.int64)  # g i
+            logits = transformer.caption_logits(ids.to(self._device))  # g v
             noise = gumbel_noise((logits.shape[-1],), [streams[one] for one in unended])
             chosen = draw(logits, noise, sampling).tolist()
             going_on = [pair for pair in zip(unended, chosen, strict=True) if pair[1] != end]
