@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
@@ -34,6 +35,8 @@ from dalle.sheets import (
     contact_sheet,
     picture_grid,
 )
+
+log = logging.getLogger(__name__)
 
 BAR_CHARS = 40
 """Of a caption beside a progress bar."""
@@ -99,6 +102,8 @@ def run(settings: Generate, model: TextToImage | None = None) -> int:
         dtype=settings.dtype,
         compile=settings.compile,
     )
+    if earlier is None and settings.sampling(model.sampling).temperature == 0:
+        _say_if_alike(settings.candidates)
     results: Iterator[CaptionResult | CaptionFailure] = (
         _results(model, settings, recipe, given)
         if listed is None
@@ -122,6 +127,16 @@ def run(settings: Generate, model: TextToImage | None = None) -> int:
             f"{written.failures[0]}"
         )
     return 0
+
+
+def _say_if_alike(candidates: int) -> None:
+    """A warning, where nobody draws lots, that several candidates are one picture."""
+    if candidates > 1:
+        log.warning(
+            "at temperature 0 the %d candidates of a caption are one and the same picture; "
+            "--candidates 1 draws it once, a higher temperature draws others",
+            candidates,
+        )
 
 
 def _listed(path: Path) -> CaptionLines:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from PIL import Image
+
 from dalle import read_recipe
 from tests.integration.generating import FOX, Generate
 
@@ -28,3 +30,14 @@ def test_the_first_rows_are_gone_on_from_with_another_caption(generate: Generate
     assert [entry["caption"] for entry in entries] == ["a pizza", "two apples"]
     recipes = [read_recipe(Path(entry["images"][0]["file"])) for entry in entries]
     assert [len(recipe.prompt) for recipe in recipes] == [8, 8]
+
+
+def test_people_are_told_that_greedy_candidates_are_one_picture(generate: Generate) -> None:
+    """They came as four files of one score, best first, without a word."""
+    _, out, err = generate(FOX, "--candidates", "2", "--temperature", "0", "--json")
+    assert "at temperature 0 the 2 candidates of a caption are one and the same picture" in err
+    files = [Path(image["file"]) for image in json.loads(out)["captions"][0]["images"]]
+    one, other = (Image.open(file).tobytes() for file in files)
+    assert one == other
+    _, _, err = generate(FOX, "--candidates", "1", "--temperature", "0")
+    assert "at temperature 0" not in err
