@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from functools import partial
+from functools import cache, partial
 
 import torch
 
@@ -17,10 +17,16 @@ GPU_GEMM_SIZE = 8192
 next can be launched."""
 GPU_QUEUED = 20
 
-# The other threads of torch's OpenMP are not there in a forked process, which waited for them for
-# ever. Where there is only one, it waits for nobody.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
+
+@cache
+def outlive_forks() -> None:
+    """Let processes that are forked from now on compute, each by one thread.
+
+    What has computed has OpenMP's other threads, which are not there in a forked process: it waited
+    for them for ever. Where there is only one, it waits for nobody.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 def choose_device(wanted: Device) -> torch.device:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from dalle.config import Dtype, WeightType
-from dalle.device import autocast_dtype
+from dalle.device import autocast_dtype, outlive_forks
 from dalle.graph_decoder import GraphDecoder
 from dalle.linear_layers import MICROBATCH, in_dtype
 from dalle.native.build import compile_library, load_library
@@ -71,6 +71,7 @@ class Engines:
 
     def __init__(self, transformer: JointTransformer, device: torch.device) -> None:
         """Ways to draw with `transformer`, which lies on `device` in float32."""
+        outlive_forks()
         self._transformer = transformer
         self._device = device
         self._made: dict[tuple[WeightType, bool], Engine] = {}

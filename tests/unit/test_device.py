@@ -49,7 +49,9 @@ def test_auto_takes_no_gpu_for_bf16_that_only_emulates_it(monkeypatch: pytest.Mo
 def test_a_forked_process_computes_too() -> None:
     """It waited for ever for the threads of OpenMP, which only the first process has."""
     program = (
-        "import os, torch, dalle.device",
+        "import os, torch",
+        "from dalle.device import outlive_forks",
+        "outlive_forks()",
         "torch.set_num_threads(2)",
         "work = lambda: torch.ones(10**6).exp().sum()",
         "work()",
