@@ -110,23 +110,41 @@ def run(settings: Generate, model: TextToImage | None = None) -> int:
         else _listed_results(model, settings, listed.lines)
     )
     written = _Written()
-    for result in results:
-        # Saved at once: whoever stops a long run keeps what is finished.
-        written.add(result, settings.out)
+    try:
+        for result in results:
+            # Saved at once: whoever stops a long run keeps what is finished.
+            written.add(result, settings.out)
+    except BaseException:
+        if written.entries:  # and is told what that is
+            _report(written, settings, seconds=time.perf_counter() - started)
+        raise
     has_sheet = settings.like is None and written.images
     sheet = _save_sheet(written, settings.out) if has_sheet else None
-    report: dict[str, Any] = {"captions": written.entries}
-    if written.prompt is not None:
-        report["prompt"] = _prompt_entry(written.prompt, settings.out)
-    report |= {"model": settings.model, "seconds": round(time.perf_counter() - started, 3)}
-    text = json.dumps(report) + "\n" if settings.json else _summary(report, sheet)
-    sys.stdout.write(text)
+    prompt = None if written.prompt is None else _prompt_entry(written.prompt, settings.out)
+    _report(written, settings, seconds=time.perf_counter() - started, prompt=prompt, sheet=sheet)
     if written.failures:
         raise DalleError(
             f"{len(written.failures)} of {len(written.entries)} captions could not be drawn; "
             f"{written.failures[0]}"
         )
     return 0
+
+
+def _report(
+    written: _Written,
+    settings: Generate,
+    *,
+    seconds: float,
+    prompt: dict[str, Any] | None = None,
+    sheet: Path | None = None,
+) -> None:
+    """Say on stdout what was drawn, and where it is."""
+    report: dict[str, Any] = {"captions": written.entries}
+    if prompt is not None:
+        report["prompt"] = prompt
+    report |= {"model": settings.model, "seconds": round(seconds, 3)}
+    text = json.dumps(report) + "\n" if settings.json else _summary(report, sheet)
+    sys.stdout.write(text)
 
 
 def _say_if_alike(candidates: int) -> None:

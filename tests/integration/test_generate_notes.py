@@ -41,3 +41,18 @@ def test_people_are_told_that_greedy_candidates_are_one_picture(generate: Genera
     assert one == other
     _, _, err = generate(FOX, "--candidates", "1", "--temperature", "0")
     assert "at temperature 0" not in err
+
+
+def test_whoever_is_stopped_is_told_what_is_written(generate: Generate, tmp_path: Path) -> None:
+    """Ten pictures lay in the folder, under names that nothing had said."""
+    alone = ("--candidates", "1", "--json", "--out")
+    _, out, _ = generate("a pizza", *alone, str(tmp_path / "known"))
+    name = Path(json.loads(out)["captions"][0]["images"][0]["file"]).name
+    in_the_way = tmp_path / "out" / name
+    in_the_way.mkdir(parents=True)
+    status, out, err = generate("a fox", "a pizza", *alone, str(tmp_path / "out"))
+    assert status == 1
+    assert f"error: {in_the_way} cannot be written (Is a directory)" in err
+    (entry,) = json.loads(out)["captions"]
+    assert entry["caption"] == "a fox"
+    assert Path(entry["images"][0]["file"]).is_file()
