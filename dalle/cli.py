@@ -169,18 +169,31 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return status
     except SystemExit as stop:
+        _let_go_of_stdout()
         return stop.code if isinstance(stop.code, int) else EXIT_DONE
     except BrokenPipeError:
-        # Whoever read our results has left, as `head` does; there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go_of_stdout()
         return EXIT_FAILED
     except (Exception, KeyboardInterrupt) as err:  # noqa: BLE001 - the last door: all end as a line
+        _let_go_of_stdout()
         if debug:
             traceback.print_exc()
         status, message = _verdict(err)
         # Messages quote what strangers wrote: captions, file names, the settings in a picture.
         print(f"error: {one_line(message)}", file=sys.stderr)
         return status
+
+
+def _let_go_of_stdout() -> None:
+    """Write what is still to be written, if anybody reads it.
+
+    Whoever read our results may have left, as `head` does; Python, which would try once more when
+    it ends, has a status of its own for that.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _mend_streams() -> None:

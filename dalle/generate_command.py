@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -59,6 +60,8 @@ class _Written:
     widest: int = 0
     """Most pictures of one caption."""
     prompt: PromptShown | None = None
+    prompt_entry: dict[str, Any] | None = None
+    sheet: Path | None = None
 
     def add(self, result: CaptionResult | CaptionFailure, folder: Path) -> None:
         """Write the pictures of one caption, or note that there are none."""
@@ -114,14 +117,16 @@ def run(settings: Generate, model: TextToImage | None = None) -> int:
         for result in results:
             # Saved at once: whoever stops a long run keeps what is finished.
             written.add(result, settings.out)
+        if settings.like is None and written.images:
+            written.sheet = _save_sheet(written, settings.out)
+        if written.prompt is not None:
+            written.prompt_entry = _prompt_entry(written.prompt, settings.out)
     except BaseException:
-        if written.entries:  # and is told what that is
-            _report(written, settings, seconds=time.perf_counter() - started)
+        if written.entries:  # and is told what that is, if anybody listens
+            with contextlib.suppress(OSError):
+                _report(written, settings, started)
         raise
-    has_sheet = settings.like is None and written.images
-    sheet = _save_sheet(written, settings.out) if has_sheet else None
-    prompt = None if written.prompt is None else _prompt_entry(written.prompt, settings.out)
-    _report(written, settings, seconds=time.perf_counter() - started, prompt=prompt, sheet=sheet)
+    _report(written, settings, started)
     if written.failures:
         raise DalleError(
             f"{len(written.failures)} of {len(written.entries)} captions could not be drawn; "
@@ -130,20 +135,13 @@ def run(settings: Generate, model: TextToImage | None = None) -> int:
     return 0
 
 
-def _report(
-    written: _Written,
-    settings: Generate,
-    *,
-    seconds: float,
-    prompt: dict[str, Any] | None = None,
-    sheet: Path | None = None,
-) -> None:
+def _report(written: _Written, settings: Generate, started: float) -> None:
     """Say on stdout what was drawn, and where it is."""
     report: dict[str, Any] = {"captions": written.entries}
-    if prompt is not None:
-        report["prompt"] = prompt
-    report |= {"model": settings.model, "seconds": round(seconds, 3)}
-    text = json.dumps(report) + "\n" if settings.json else _summary(report, sheet)
+    if written.prompt_entry is not None:
+        report["prompt"] = written.prompt_entry
+    report |= {"model": settings.model, "seconds": round(time.perf_counter() - started, 3)}
+    text = json.dumps(report) + "\n" if settings.json else _summary(report, written.sheet)
     sys.stdout.write(text)
 
 

@@ -85,7 +85,7 @@ def int8_product() -> Int8Product:
     """
     if not torch.cpu._is_vnni_supported():
         return "float"
-    packs = "fbgemm" in torch.backends.quantized.supported_engines
+    packs = torch.backends.quantized.engine in ("x86", "fbgemm")
     # torch will give up the type of tensor that is packed: until then.
     packs = packs and hasattr(torch, "_make_per_channel_quantized_tensor")
     return "packed" if packs and not torch.cpu._is_amx_tile_supported() else "plain"
@@ -109,6 +109,7 @@ class Int8Linear(_QuantizedLinear):
         self._product = product or int8_product()
         if self._product == "packed":
             self._packed = _packed_int8(self.weight, self.scales)
+            del self.weight
         elif self._product == "float":
             self.weight = self.weight.float()
 
@@ -196,8 +197,9 @@ def _narrow(block: Block, source: Block, dtype: WeightType, *, on_cpu: bool) -> 
 
 def _head(transformer: JointTransformer) -> OneDnnLinear:
     """The scores of image tokens, in float32 whatever the type of the other layers."""
-    plain = nn.Linear(transformer.config.width, transformer.sequence.image_vocab, bias=False)
-    plain.weight.data = transformer.image_unembedding_weight().detach()
+    weight = transformer.image_unembedding_weight().detach()
+    plain = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    plain.weight = nn.Parameter(weight, requires_grad=False)
     return OneDnnLinear(plain, torch.float32)
 
 

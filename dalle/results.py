@@ -15,7 +15,7 @@ Painter = Callable[[slice], tuple[Image.Image, ...]]
 """Shows the candidates of a slice."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PromptShown:
     """What became of a given picture; everything is of the model's size."""
 

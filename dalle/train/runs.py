@@ -9,7 +9,7 @@ import platform
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import fields, is_dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -108,17 +108,17 @@ def _run_folder(run: AnyRun, ranks: Ranks) -> Iterator[None]:
     It is not left behind where what was asked for cannot be trained.
     """
     out = run.out
-    is_new = not out.exists()
-    out.mkdir(parents=True, exist_ok=True)
     if not ranks.first:
         yield
         return
+    is_new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
     if not run.resume and has_checkpoints(out / "checkpoints"):
         raise TrainingError(
             f"run folder {out} holds an earlier run; go on with it (--resume true), or give "
             "another --out"
         )
-    with _lock(out / "lock"), _gone_if_refused(out) if is_new else nullcontext():
+    with _gone_if_refused(out) if is_new else nullcontext(), _lock(out / "lock"):
         _keep_config(out / "config.yaml", run)
         versions = {name: metadata.version(name) for name in PACKAGES}
         versions |= {"dalle": __version__, "python": platform.python_version()}
@@ -133,8 +133,10 @@ def _gone_if_refused(out: Path) -> Iterator[None]:
     try:
         yield
     except (DalleError, ValueError):
-        if {path.name for path in out.iterdir()} <= {"config.yaml", "versions.json", "lock"}:
-            shutil.rmtree(out, ignore_errors=True)
+        with suppress(OSError):
+            # With a lock in it, it is somebody else's by now.
+            if {path.name for path in out.iterdir()} <= {"config.yaml", "versions.json"}:
+                shutil.rmtree(out)
         raise
 
 

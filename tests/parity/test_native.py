@@ -277,7 +277,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 def every_product() -> tuple[Int8Product, ...]:
     """All that multiply whole numbers here, however long one of them may take for it."""
-    packs = "fbgemm" in torch.backends.quantized.supported_engines
+    packs = torch.backends.quantized.engine in ("x86", "fbgemm")
     # Without VNNI, FBGEMM adds pairs of products in 16 bits, which these may exceed.
     packs = packs and torch.cpu._is_vnni_supported()
     return ("plain", "float", "packed") if packs else ("plain", "float")

@@ -301,6 +301,31 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert (run.returncode, run.stderr) == (1, b"")
 
 
+def test_a_stopped_command_keeps_its_status_when_nobody_reads_it(tmp_path: Path) -> None:
+    """Of `dalle generate --json | jq`, Ctrl-C ends both: Python itself then gave status 120."""
+    (tmp_path / "interrupted.py").write_text(
+        "def greet(_):\n    print('what there is')\n    raise KeyboardInterrupt\n"
+    )
+    program = (
+        "import sys; from dalle import cli, config\n"
+        "verb = cli.Verb(words='greet', settings=config.Bench, handler='interrupted:greet')\n"
+        "cli.VERBS = (verb,); sys.exit(cli.main(['greet']))"
+    )
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    paths = os.pathsep.join((str(tmp_path), str(Path(__file__).parents[2])))
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        stdout=write_end,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": ""},
+    )
+    os.close(write_end)
+    assert (run.returncode, run.stderr) == (130, "error: stopped by Ctrl-C\n")
+
+
 @pytest.mark.parametrize("closed", [1, 2])
 def test_a_closed_stream_is_no_error(closed: int) -> None:
     """As `dalle --version >&-` leaves it; Python has None there."""

@@ -80,6 +80,8 @@ def test_results_can_be_compared_counted_and_looked_up(tiny_pipeline: TextToImag
     assert one.images.index(one.images[1]) == 1
     assert len({*one.images, *other.images}) == 4
     assert one == one
+    begun = tiny_pipeline.generate(FOX, image=one.images[0].image, keep_rows=1, candidates=1)
+    assert {begun, begun.results[0], begun.results[0].prompt} >= {begun}
     assert one != other, "another drawing, though of the same pixels"
     assert tiny_pipeline.first_rows(one.images[0]) != tiny_pipeline.first_rows(one.images[0])
 
