@@ -16,6 +16,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DALLE_CACHE"] = f"{os.devnull}/none"
 os.environ.pop("DALLE_DEBUG", None)
 
+import threading
+
 import pytest
 from hypothesis import settings
 
@@ -145,3 +147,10 @@ def painter(font: EmojiFont) -> Painter:
     from dalle.data.emoji.render import Painter
 
     return Painter(font, 64)
+
+
+def pytest_sessionfinish() -> None:
+    """Let models that pages still load be loaded: cut off amid torch, they abort the process."""
+    for thread in threading.enumerate():
+        if thread.name == "load-model":
+            thread.join(60)
