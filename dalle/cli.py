@@ -14,7 +14,6 @@ import errno
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from dalle import config
 from dalle.console import configure_log
 from dalle.errors import DalleError
 from dalle.labels import one_line
+from dalle.signals import handling
 from dalle.version import __version__
 
 EXIT_DONE = 0
@@ -164,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = _take(words, "--debug") or os.environ.get("DALLE_DEBUG", "0") not in ("", "0")
     configure_log(quiet=_take(words, "--quiet"))
     try:
-        with _sigterm_as_exit():
+        with handling(_leave, signal.SIGTERM):
             status = _run(words)
             sys.stdout.flush()
             return status
@@ -301,21 +301,9 @@ def _take(words: list[str], flag: str) -> bool:
     return found
 
 
-@contextlib.contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
-    """Let SIGTERM unwind the program like Ctrl-C; training replaces this while it runs."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(signum: int, _frame: object) -> NoReturn:
-        raise SystemExit(128 + signum)
-
-    previous = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+def _leave(signum: int, _frame: object) -> NoReturn:
+    """Unwind the program as Ctrl-C does; training hears of signals itself while it runs."""
+    raise SystemExit(128 + signum)
 
 
 @contextlib.contextmanager
@@ -325,19 +313,11 @@ def _signals_held() -> Iterator[None]:
     torch's C code imports numpy, and drops what is raised meanwhile: the signal was lost, or numpy
     was left half imported, which ended the program with an error of its own.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     came: list[int] = []
-    previous = {
-        number: signal.signal(number, lambda number, _frame: came.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
     try:
-        yield
+        with handling(lambda number, _frame: came.append(number), signal.SIGINT, signal.SIGTERM):
+            yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
         if came:
             signal.raise_signal(came[0])
 

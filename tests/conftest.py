@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Whether somebody has compiled the decode step on this machine must not change what a test sees.
 os.environ["DALLE_CACHE"] = f"{os.devnull}/none"
 os.environ.pop("DALLE_DEBUG", None)
-
-import threading
 
 import pytest
 from hypothesis import settings

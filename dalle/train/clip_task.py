@@ -38,6 +38,7 @@ from dalle.sheets import picture_grid
 from dalle.train.caption_lengths import some_of, tell_of_cut_captions
 from dalle.train.pairs import Pair, PairGroups
 from dalle.train.ranks import Ranks
+from dalle.train.start import said_to_differ
 from dalle.train.task import Batch, Loss
 from vae.model import DiscreteVAE
 from vae.pixels import to_pixels
@@ -155,13 +156,11 @@ class ClipTask:
             view_shift_px=ours.view_shift_px,
             likelihood_weight=ours.likelihood_weight,
         )
-        wanted, found = vars(self.run.model), vars(shape)
-        differing = [f"{name} {found[name]}, not {wanted[name]}" for name in wanted
-                     if wanted[name] != found[name]]  # fmt: skip
+        differing = said_to_differ(vars(shape), vars(self.run.model))
         if differing or not self.tokenizer.same_as(parts.tokenizer):
             raise ModelFormatError(
                 f"init {folder} holds a CLIP of another shape or tokenizer: it has "
-                f"{', '.join(differing) or 'other tokens'}; make them equal, and train with "
+                f"{differing or 'other tokens'}; make them equal, and train with "
                 f"--tokenizer {folder / TOKENIZER_FILE}"
             )
         self.model.load_state_dict(parts.model.state_dict())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import signal
-import threading
-from types import FrameType
-from typing import Any
+from contextlib import ExitStack
+
+from dalle.signals import handling
 
 
 class StopRequest:
@@ -17,7 +17,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self.previous: dict[int, Any] = {}
+        self._handling = ExitStack()
 
     @property
     def requested(self) -> bool:
@@ -30,16 +30,13 @@ class StopRequest:
         return 0 if self.signal is None else 128 + self.signal
 
     def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.previous[number] = signal.signal(number, self._note)
+        self._handling.enter_context(handling(self._note, signal.SIGINT, signal.SIGTERM))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
+        self._handling.close()
 
-    def _note(self, number: int, _frame: FrameType | None) -> None:
+    def _note(self, number: int, _frame: object) -> None:
         self.signal = self.signal or number
 
 

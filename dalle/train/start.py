@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -57,14 +57,10 @@ def start_from(
             f"{tokens} was made with another {part} of the dVAE than {folder} has; "
             f"tokenize again with --vae {folder} --tokenizer {folder / TOKENIZER_FILE}"
         )
-    found, wanted = _by_flag(parts.transformer), _by_flag(model)
-    differing = [
-        f"{name} {found[name]}, not {wanted[name]}" for name in found if found[name] != wanted[name]
-    ]
+    differing = said_to_differ(_by_flag(parts.transformer), _by_flag(model))
     if differing:
         raise ModelFormatError(
-            f"init {folder} has {', '.join(differing)}; set these as it has them, or train "
-            "without init"
+            f"init {folder} has {differing}; set these as it has them, or train without init"
         )
     weights = parts.transformer.state_dict()
     if not tokenizer.same_as(parts.tokenizer):
@@ -75,6 +71,15 @@ def start_from(
     for name, side in _PLACES.items():
         weights[name] = _stretched(weights[name], getattr(model.sequence, side))
     model.load_state_dict(weights)
+
+
+def said_to_differ(found: Mapping[str, object], wanted: Mapping[str, object]) -> str:
+    """The settings of a published model that are not those of this run; empty if none is."""
+    return ", ".join(
+        f"{name} {found[name]}, not {wanted[name]}"
+        for name in wanted
+        if wanted[name] != found[name]
+    )
 
 
 def _by_flag(model: JointTransformer) -> dict[str, object]:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_type_hints
+from typing import Any
 
 import pytest
 
@@ -266,14 +266,6 @@ def test_a_signal_amid_imports_comes_when_they_are_done(
     assert main(["greet"]) == status
     assert signal.getsignal(signal.SIGINT) is before
     del sys.modules["disturbed_import"]
-
-
-@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.words)
-def test_what_does_a_verb_s_work_takes_its_settings(verb: Verb) -> None:
-    hints = get_type_hints(verb.load())
-    assert hints.pop("return") is int
-    assert next(iter(hints.values())) is verb.settings
-    assert {*verb.reads} <= {field.name for field in dataclasses.fields(verb.settings)}
 
 
 def test_it_can_run_outside_the_main_thread() -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
+from dalle.cli import VERBS, Verb
 from tests.paths import ROOT
 
 # Highest layer first. A module may import from layers below its own, and its neighbours within a
@@ -57,6 +60,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "dalle.version",
         "dalle.seeds",
         "dalle.console",
+        "dalle.signals",
         "dalle.prompts",
         "dalle.allocator",
         "dalle.processes",
@@ -160,6 +164,14 @@ def test_imports_inside_functions_are_seen() -> None:
     found = {name for name, _ in imported(MODULES["dalle.cli"])}
     assert {"dalle.config", "dalle.flags"} <= found
     assert "dalle.train.runs" in found, "a verb's handler, as text"
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.words)
+def test_what_does_a_verb_s_work_takes_its_settings(verb: Verb) -> None:
+    hints = get_type_hints(verb.load())
+    assert hints.pop("return") is int
+    assert next(iter(hints.values())) is verb.settings
+    assert {*verb.reads} <= {field.name for field in dataclasses.fields(verb.settings)}
 
 
 def test_modules_do_not_import_each_other_in_circles() -> None:
