@@ -6,15 +6,14 @@ slots (caption and image prompt), s suffix slots (image tokens drawn since).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from dalle.kv_cache import KeyValues, Memory, Seen
 from dalle.model_config import LayerMask, SequenceConfig
 from dalle.sequence import SlotKind, SlotLayout, slot_layout
 from dalle.sparse_attention import Pieces, attend_in_pieces
@@ -69,112 +68,10 @@ def _visible_image(
             return torch.isin(steps_back, inside)
 
 
-class KeyValues(NamedTuple):
-    """Keys and values of some slots, each of shape (b, a, s, f)."""
-
-    keys: Tensor
-    values: Tensor
-
-
 WRITTEN_OUT_SLOTS = 512
 """Longer sequences go to the fused kernel, which needs no memory that grows with their square."""
 QUERIES_AT_ONCE = 96
 """Queries whose scores are one product: fewer waste less of it, more keep it large."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Visible:
-    """What the query of one decode step sees in the cache; the same for all layers of a kind.
-
-    Attributes:
-        suffix_index: Where the query's own keys and values are written in the suffix; a tensor of
-            shape (1), int64, where one recorded step serves many positions.
-        suffix: Suffix entries that are read: a slice, which needs no copy, or their indices,
-            shape (s).
-        hidden: Which of the slots that are read are hidden after all, bool: shape (p) for the
-            prefix alone, or (p + s). None if all are visible.
-    """
-
-    suffix_index: int | Tensor
-    suffix: slice | Tensor
-    hidden: Tensor | None
-
-
-class LayerMemory(NamedTuple):
-    """One layer of a `KVCache` in the shapes that its steps work on; views, so nothing is copied.
-
-    Attributes:
-        prefix: Keys and values of shape (c * a, p, f).
-        suffix: The same memory in two shapes: for what is added, (c, a, g, s, f),
-        rows: and for what is read, (c * a * g, s, f).
-    """
-
-    prefix: KeyValues
-    suffix: KeyValues
-    rows: KeyValues
-
-
-class KVCache:
-    """Keys and values of all layers while images are drawn, allocated once at their final size.
-
-    The prefix (caption and image prompt) is held once per caption, whatever the number of
-    candidates; only the suffix, the tokens drawn, is held per candidate.
-
-    Attributes:
-        prefix: Per layer, keys and values of shape (c, a, p, f).
-        suffix: Per layer, keys and values of shape (c, a, g, s, f), filled as tokens are drawn.
-        layers: Both, per layer, as the steps take them.
-    """
-
-    def __init__(self, prefix: Sequence[KeyValues], *, candidates: int, suffix_len: int) -> None:
-        """A cache that starts after `prefix`, given per layer."""
-        # As it comes from a prefill, every product of every step would copy it first.
-        self.prefix = tuple(KeyValues(*(one.contiguous() for one in pair)) for pair in prefix)
-        self.suffix = tuple(
-            KeyValues(
-                _room_for(keys, candidates, suffix_len), _room_for(values, candidates, suffix_len)
-            )
-            for keys, values in prefix
-        )
-        self.layers = tuple(
-            LayerMemory(
-                prefix=KeyValues(*(one.flatten(0, 1) for one in old)),
-                suffix=new,
-                rows=KeyValues(*(one.flatten(0, 2) for one in new)),
-            )
-            for old, new in zip(self.prefix, self.suffix, strict=True)
-        )
-
-    @property
-    def prefix_len(self) -> int:
-        """Slots of the prefix (p); the first suffix entry is the slot after them."""
-        return self.prefix[0].keys.shape[2]
-
-    def visible(self, slot: int, mask: Tensor | None) -> Visible:
-        """What the query at input `slot` sees under `mask`, shape (n, n), or under none."""
-        index = slot - self.prefix_len
-        if mask is None:
-            return Visible(suffix_index=index, suffix=slice(0, index + 1), hidden=None)
-        hidden = ~mask[slot, : self.prefix_len]
-        seen = mask[slot, self.prefix_len : slot + 1].nonzero().squeeze(-1)
-        return Visible(
-            suffix_index=index,
-            suffix=_slice_of(seen),
-            hidden=hidden if hidden.any() else None,
-        )
-
-
-def _slice_of(entries: Tensor) -> slice | Tensor:
-    """`entries`, shape (s), as a slice if they are evenly spaced, as rows and columns are."""
-    listed = entries.tolist()
-    step = listed[1] - listed[0] if len(listed) > 1 else 1
-    even = slice(listed[0], listed[-1] + 1, step)
-    return even if listed == list(range(even.start, even.stop, step)) else entries
-
-
-def _room_for(prefix: Tensor, candidates: int, suffix_len: int) -> Tensor:
-    captions, heads, _, head_width = prefix.shape
-    return prefix.new_empty(captions, heads, candidates, suffix_len, head_width)
 
 
 class _WrittenOut(torch.autograd.Function):
@@ -273,38 +170,6 @@ def _attend(qkv: Tensor, mask: Tensor | None) -> Tensor:
     return cast(Tensor, _WrittenOut.apply(qkv, hidden))
 
 
-def _attend_memory(queries: Tensor, memory: LayerMemory, visible: Visible) -> Tensor:
-    """Attention of one new token per candidate to what it sees, shape (c, a, g, f).
-
-    The products are written out because the fused kernel is slow for a single query on a CPU, and
-    because the candidates of a caption share its prefix without a copy. They are plain `bmm`s of
-    ready-made views because a step is so small that every further call of torch counts.
-
-    Args:
-        queries: Shape (c, a, g, f).
-        memory: What this layer remembers, the new tokens included.
-        visible: What the new tokens see.
-    """
-    _, _, candidates, head_width = queries.shape
-    scaled = (queries * head_width**-0.5).contiguous()
-    to_prefix = torch.bmm(scaled.view(-1, candidates, head_width), memory.prefix.keys.mT)
-    seen_keys = memory.rows.keys[:, visible.suffix]  # cag s f
-    # Keys times query would take two and a half times as long on AMD's processors (8 pictures took
-    # a seventh longer), and three quarters as long on Intel's.
-    to_suffix = torch.bmm(scaled.view(-1, 1, head_width), seen_keys.mT)  # cag 1 s
-    lengths = [to_prefix.shape[-1], to_suffix.shape[-1]]  # p, s
-
-    scores = torch.cat([to_prefix.view(-1, 1, lengths[0]), to_suffix], dim=-1)  # cag 1 p+s
-    if visible.hidden is not None:
-        scores[..., : len(visible.hidden)].masked_fill_(visible.hidden, -torch.inf)
-    weights = scores.softmax(-1, dtype=torch.float32).to(queries.dtype)
-    for_prefix, for_suffix = weights.split(lengths, dim=-1)
-    mixed = torch.bmm(for_prefix.view(-1, candidates, lengths[0]), memory.prefix.values)  # ca g f
-    seen_values = memory.rows.values[:, visible.suffix]
-    mixed = torch.baddbmm(mixed.view(-1, 1, head_width), for_suffix, seen_values)  # cag 1 f
-    return mixed.view(queries.shape)
-
-
 class CausalSelfAttention(nn.Module):
     """Multi-head self-attention in which no slot sees a later one."""
 
@@ -345,29 +210,23 @@ class CausalSelfAttention(nn.Module):
         mixed = _attend(qkv, mask) if pieces is None else attend_in_pieces(qkv, pieces)
         return self.out(mixed), KeyValues(qkv[1], qkv[2])
 
-    def decode(self, x: Tensor, memory: LayerMemory, visible: Visible) -> Tensor:
+    def decode(self, x: Tensor, memory: Memory[Seen], seen: Seen) -> Tensor:
         """Attention of one new token per candidate, whose keys and values join the suffix.
 
         Args:
             x: States of the new tokens, shape (c, g, d).
             memory: What this layer remembers; one entry of its suffix is written.
-            visible: What the new tokens see.
+            seen: What the new tokens see.
 
         Returns:
             New states, shape (c, g, d).
         """
         captions, candidates, width = x.shape
         qkv = self.qkv(x).view(captions, candidates, 3, self.heads, width // self.heads)
-        queries, keys, values = qkv.permute(2, 0, 3, 1, 4)  # each c a g f
+        queries, keys, values = qkv.unbind(2)  # each c g a f
         queries, keys = self._normalise(queries, keys, values.dtype)
-        if isinstance(visible.suffix_index, Tensor):
-            memory.suffix.keys.index_copy_(3, visible.suffix_index, keys.unsqueeze(3))
-            memory.suffix.values.index_copy_(3, visible.suffix_index, values.unsqueeze(3))
-        else:
-            memory.suffix.keys.select(3, visible.suffix_index).copy_(keys)
-            memory.suffix.values.select(3, visible.suffix_index).copy_(values)
-        mixed = _attend_memory(queries, memory, visible)  # c a g f
-        states: Tensor = self.out(mixed.transpose(1, 2).reshape(x.shape))
+        mixed = memory.attend(queries, KeyValues(keys, values), seen)  # c g a f
+        states: Tensor = self.out(mixed.reshape(x.shape))
         return states
 
     def _normalise(

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dalle.attention import KeyValues, KVCache, LayerMemory, Visible
+from dalle.kv_cache import KeyValues, KVCache, LayerMemory, Visible
 from dalle.sequence import image_slot
 from dalle.transformer import Block, DecodeBlock, JointTransformer
 
@@ -130,8 +130,8 @@ class Desk:
             transformer.decode_seeing(
                 self._tokens,
                 self._position,
-                self._cache,
-                visible=visible,
+                self._cache.layers,
+                visible,
                 decode_block=self._decode_block,
             )
         )
@@ -210,11 +210,9 @@ class GraphDecoder:
         Equal captions are read each by itself, since the kernels that a GPU takes, and with them
         rounding, depend on how many rows there are.
         """
-        logits, cache = self._transformer.prefill(
-            text_ids, image_prompt, candidates=0, merge_equal=False
-        )
-        lease = self._lease(cache.prefix, candidates)
-        lease.desk.begin(cache.prefix)
+        logits, prefix = self._transformer.read(text_ids, image_prompt, merge_equal=False)
+        lease = self._lease(prefix, candidates)
+        lease.desk.begin(prefix)
         return logits, lease
 
     def decode_step(self, tokens: Tensor, position: int, cache: Lease) -> Tensor:

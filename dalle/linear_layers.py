@@ -23,6 +23,9 @@ MICROBATCH = 16
 """Candidates that torch decodes together on a CPU. Fixed, because its rounding depends on it."""
 
 
+_TINY = torch.finfo(torch.float32).tiny
+
+
 class OneDnnLinear(nn.Module):
     """A linear layer of a CPU whose weights lie as oneDNN's kernels read them.
 
@@ -115,22 +118,21 @@ class Int8Linear(_QuantizedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (..., i) to (..., o), float32."""
-        rows = x.reshape(-1, x.shape[-1])
-        smallest = torch.finfo(x.dtype).tiny
-        largest = rows.abs().amax(dim=-1, keepdim=True).clamp_min_(smallest)
+        largest = x.abs().amax(dim=-1, keepdim=True).clamp_min_(_TINY)
         if self._product == "packed":
             # Rounds to 127ths, and multiplies by them and the scales of the weights, in one call.
             sums = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-                rows / largest, 1 / 127, 128, self._packed
+                x / largest, 1 / 127, 128, self._packed
             )
-            return torch.addcmul(self.bias, sums, largest).view(*x.shape[:-1], -1)
+            return torch.addcmul(self.bias, sums, largest)
         steps = largest.div_(127)
-        whole = (rows / steps).round_()
+        whole = (x / steps).round_()
         if self._product == "plain":
-            sums = torch._int_mm(whole.to(torch.int8), self.weight.t()).to(x.dtype)
+            rows = whole.to(torch.int8).view(-1, x.shape[-1])
+            sums = torch._int_mm(rows, self.weight.t()).to(x.dtype).view(*x.shape[:-1], -1)
         else:
             sums = linear(whole, self.weight)
-        return torch.addcmul(self.bias, sums, steps * self.scales).view(*x.shape[:-1], -1)
+        return torch.addcmul(self.bias, sums, steps * self.scales)
 
 
 def _packed_int8(weight: Tensor, scales: Tensor) -> Any:
@@ -159,13 +161,15 @@ class Int8WeightLinear(_QuantizedLinear):
 def in_dtype(transformer: JointTransformer, dtype: WeightType) -> JointTransformer:
     """`transformer` with weights of `dtype`, laid out for its device; itself where nothing changes.
 
-    On a CPU only the products with weights are narrow. Keys and values stay float32: oneDNN's
-    products of one bfloat16 query are made anew for every length, which costs what they save.
+    On a CPU only the products with weights are narrow, and keys and values are kept as float16
+    where that is no detour: it has the bits of bfloat16's weights and eight times their precision.
     """
     on_cpu = transformer.start.device.type == "cpu"
     if dtype == "fp32" and not (on_cpu and torch.backends.mkldnn.is_available()):
         return transformer
     other = copy.deepcopy(transformer)
+    if on_cpu and dtype != "fp32":
+        other.kept_dtype = torch.float16
     if not on_cpu:
         other.bfloat16()
         if not other.config.tie_embeddings:

@@ -8,24 +8,18 @@ tokens given as a prompt.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
-from dalle.attention import (
-    WRITTEN_OUT_SLOTS,
-    CausalSelfAttention,
-    KeyValues,
-    KVCache,
-    LayerMemory,
-    Visible,
-    causal_mask,
-)
+from dalle.attention import WRITTEN_OUT_SLOTS, CausalSelfAttention, causal_mask
+from dalle.bag_cache import BagCache, sums_rows_fast
+from dalle.kv_cache import KeyValues, KVCache, Memory, Seen
 from dalle.model_config import LayerMask, SequenceConfig, TransformerConfig
 from dalle.sequence import image_slot
 from dalle.sparse_attention import Pieces, pieces_of
@@ -70,9 +64,9 @@ class Block(nn.Module):
         mixed, key_values = self.attention(self.attention_norm(x), mask, pieces)
         return self._feed_forward(x + mixed), key_values
 
-    def decode(self, x: Tensor, memory: LayerMemory, visible: Visible) -> Tensor:
+    def decode(self, x: Tensor, memory: Memory[Seen], seen: Seen) -> Tensor:
         """New states of one token per candidate, shape (c, g, d); `memory` gains it."""
-        x = x + self.attention.decode(self.attention_norm(x), memory, visible)
+        x = x + self.attention.decode(self.attention_norm(x), memory, seen)
         return self._feed_forward(x)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
@@ -91,8 +85,8 @@ class Block(nn.Module):
         return cast(Tensor, self.mlp_out(self.activation(hidden)))
 
 
-DecodeBlock = Callable[[Block, Tensor, LayerMemory, Visible], Tensor]
-"""`Block.decode`, or a compiled form of it."""
+DecodeBlock = Callable[[Block, Tensor, Any, Any], Tensor]
+"""`Block.decode`, or a form of it that is compiled for one kind of memory."""
 
 
 class JointTransformer(nn.Module):
@@ -106,6 +100,8 @@ class JointTransformer(nn.Module):
             computes anew what lies within. Gradients stay the same to the last bit.
         image_head: What scores the next image token, where that is faster than a product with
             `image_unembedding_weight`; it holds the same weights, laid out for drawing.
+        kept_dtype: In which keys and values of float32 are kept while a CPU draws, where a choice
+            is left (`BagCache`).
     """
 
     def __init__(self, sequence: SequenceConfig, config: TransformerConfig) -> None:
@@ -120,6 +116,7 @@ class JointTransformer(nn.Module):
         self.config = config
         self.recompute = False
         self.image_head: nn.Module | None = None
+        self.kept_dtype = torch.float32
         width = config.width
         self.start = nn.Parameter(torch.empty(width))
         # One row per word piece, then one pad per caption position.
@@ -179,23 +176,40 @@ class JointTransformer(nn.Module):
         )
 
     def prefill(
-        self,
-        text_ids: Tensor,
-        image_prompt: Tensor | None,
-        *,
-        candidates: int,
-        merge_equal: bool = True,
-    ) -> tuple[Tensor, KVCache]:
-        """Read captions and image prompts.
+        self, text_ids: Tensor, image_prompt: Tensor | None, *, candidates: int
+    ) -> tuple[Tensor, KVCache | BagCache]:
+        """Read captions and image prompts, and make room for what is drawn after them.
 
         Args:
             text_ids: Captions with pads, shape (c, t), int64.
             image_prompt: First image tokens, shape (c, r), 0 <= r < m; None is r = 0.
-            candidates: Images that will be drawn for each caption (g); 0 makes no room for any.
-            merge_equal: Compute equal ones once.
+            candidates: Images that will be drawn for each caption (g).
 
         Returns:
             Scores for image token r, shape (c, k), float32; and a cache with room for the rest.
+        """
+        logits, prefix = self.read(text_ids, image_prompt)
+        keys = prefix[0].keys
+        suffix_len = self.sequence.total_len - keys.shape[2]
+        in_bags = keys.device.type == "cpu" and keys.dtype == torch.float32 and sums_rows_fast()
+        if in_bags and {*self._layer_masks} == {"dense"}:
+            return logits, BagCache(
+                prefix, candidates=candidates, suffix_len=suffix_len, dtype=self.kept_dtype
+            )
+        return logits, KVCache(prefix, candidates=candidates, suffix_len=suffix_len)
+
+    def read(
+        self, text_ids: Tensor, image_prompt: Tensor | None, *, merge_equal: bool = True
+    ) -> tuple[Tensor, list[KeyValues]]:
+        """Scores for the first image token, as those of `prefill`, and what they came from.
+
+        Args:
+            text_ids: See `prefill`.
+            image_prompt: See `prefill`.
+            merge_equal: Compute equal ones once.
+
+        Returns:
+            Scores, shape (c, k), float32; keys and values per layer, shape (c, a, 1 + t + r, f).
         """
         prompt = text_ids[:, :0] if image_prompt is None else image_prompt
         if merge_equal:
@@ -205,11 +219,9 @@ class JointTransformer(nn.Module):
             row_of = torch.arange(len(text_ids), device=text_ids.device)
         memory: list[KeyValues] = []
         x = self._run(embedded, memory)
-        prefix = [KeyValues(keys[row_of], values[row_of]) for keys, values in memory]
-        suffix_len = self.sequence.total_len - embedded.shape[1]
-        cache = KVCache(prefix, candidates=candidates, suffix_len=suffix_len)
         # One row per caption, equal or not, so that rounding does not depend on how many are equal.
-        return self._next_logits(x[row_of, -1]), cache
+        logits = self._next_logits(x[row_of, -1])
+        return logits, [KeyValues(keys[row_of], values[row_of]) for keys, values in memory]
 
     def caption_logits(self, text_ids: Tensor) -> Tensor:
         """Scores for the caption token that follows, the last of which ends the caption.
@@ -223,7 +235,7 @@ class JointTransformer(nn.Module):
         x = self._run(self.embed(text_ids, text_ids[:, :0]))[:, -1]
         return linear(x, self._text_unembedding()).float()
 
-    def decode_step(self, tokens: Tensor, position: int, cache: KVCache) -> Tensor:
+    def decode_step(self, tokens: Tensor, position: int, cache: KVCache | BagCache) -> Tensor:
         """Scores for the image tokens that follow `tokens`.
 
         Args:
@@ -235,18 +247,20 @@ class JointTransformer(nn.Module):
             Scores for position + 1, shape (c, g, k), float32.
         """
         slot = image_slot(position, self.sequence)
+        if isinstance(cache, BagCache):
+            return self.decode_seeing(tokens, position, cache.layers, {"dense": cache.seen(slot)})
         visible = {
             kind: cache.visible(slot, self.mask(kind)) for kind in dict.fromkeys(self._layer_masks)
         }
-        return self.decode_seeing(tokens, position, cache, visible=visible)
+        return self.decode_seeing(tokens, position, cache.layers, visible)
 
     def decode_seeing(
         self,
         tokens: Tensor,
         position: int | Tensor,
-        cache: KVCache,
+        memories: Sequence[Memory[Seen]],
+        seen: Mapping[LayerMask, Seen],
         *,
-        visible: Mapping[LayerMask, Visible],
         decode_block: DecodeBlock = Block.decode,
     ) -> Tensor:
         """`decode_step` of tokens of which it is known what they see.
@@ -254,17 +268,17 @@ class JointTransformer(nn.Module):
         Args:
             tokens: Shape (c, g), int64.
             position: Their raster position; a tensor of shape (1), int64, in a recorded step.
-            cache: Gains the tokens, where `visible` says.
-            visible: What they see, by the kind of a layer's mask.
+            memories: What each layer remembers; gains the tokens, where `seen` says.
+            seen: What they see, by the kind of a layer's mask.
             decode_block: What takes them through a block.
 
         Returns:
             Scores for position + 1, shape (c, g, k), float32.
         """
         x: Tensor = self.image_embedding(tokens) + self._place(position)  # c g d
-        layers = zip(self.block_list(), self._layer_masks, cache.layers, strict=True)
+        layers = zip(self.block_list(), self._layer_masks, memories, strict=True)
         for block, kind, memory in layers:
-            x = decode_block(block, x, memory, visible[kind])
+            x = decode_block(block, x, memory, seen[kind])
         return self._next_logits(self.final_norm(x))
 
     def _run(self, x: Tensor, memory: list[KeyValues] | None = None) -> Tensor:

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dalle.attention import KeyValues, KVCache
 from dalle.config import SamplingConfig, WeightType
+from dalle.kv_cache import KeyValues, KVCache
 from dalle.model_config import LayerMask
 from dalle.native.packing import (
     PANEL,

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dalle.attention import KVCache
 from dalle.config import SamplingConfig
+from dalle.kv_cache import KVCache
 from dalle.model_config import SequenceConfig, TransformerConfig
 from dalle.sampling import (
     Drawn,
