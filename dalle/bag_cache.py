@@ -129,8 +129,8 @@ class BagCache:
         ends = captions * heads * shared
         common = rearrange(torch.arange(ends), "(c a n) -> c a n", c=captions, a=heads)
         common = repeat(common, "c a n -> (c g a) n", g=candidates)
-        single = ends + torch.arange(len(common) * own)
-        return torch.cat([common, rearrange(single, "(bag n) -> bag n", n=own)], dim=1)
+        single = (ends + torch.arange(len(common) * own)).view(len(common), own)
+        return torch.cat([common, single], dim=1)
 
     def _memory(self, prefix: KeyValues, dtype: torch.dtype) -> BagMemory:
         """The tables of one layer, of which the prefix is known."""

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from dalle.bag_cache import BagCache
 from dalle.config import SamplingConfig
+from dalle.kv_cache import KVCache
 from dalle.model_config import SequenceConfig, TransformerConfig
 from dalle.sampling import draw, gumbel_noise, sample_tokens
 from dalle.seeds import generator
@@ -53,12 +55,15 @@ def images(count: int) -> Tensor:
 @pytest.mark.parametrize("prompt_len", PROMPTS)
 @pytest.mark.parametrize("tie", [False, True])
 @pytest.mark.parametrize("qk_norm", [False, True])
-@pytest.mark.parametrize("attention", ["dense", "paper"])
+@pytest.mark.parametrize("attention", ["dense", "dense, multiplied", "paper"])
 @torch.inference_mode()
 def test_cached_decoding_equals_the_forward_pass(
-    attention: str, qk_norm: bool, tie: bool, prompt_len: int
+    attention: str, qk_norm: bool, tie: bool, prompt_len: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every candidate has an image of its own; candidates of a caption share its prompt."""
+    attention, _, multiplied = attention.partition(", ")
+    if multiplied:  # as where torch has no FBGEMM
+        monkeypatch.setattr("dalle.transformer.sums_rows_fast", lambda: False)
     transformer = tiny(attention, qk_norm=qk_norm, tie=tie)
     text_ids, candidates = captions(), 3
     tokens = images(len(text_ids) * candidates).view(len(text_ids), candidates, IMAGE_LEN)
@@ -67,6 +72,7 @@ def test_cached_decoding_equals_the_forward_pass(
     uncached = transformer(flat_text, tokens.flatten(0, 1)).image.view(*tokens.shape, -1)
 
     logits, cache = transformer.prefill(text_ids, tokens[:, 0, :prompt_len], candidates=candidates)
+    assert isinstance(cache, KVCache if multiplied or attention == "paper" else BagCache)
     assert_close(logits, uncached[:, 0, prompt_len])
     for position in range(prompt_len, IMAGE_LEN - 1):
         logits = transformer.decode_step(tokens[:, :, position], position, cache)
@@ -91,6 +97,7 @@ def test_bfloat16_decoding_stays_close_to_float32() -> None:
     text_ids, tokens = captions(), images(4)
     _, exact_cache = exact.prefill(text_ids, tokens[:, :6], candidates=1)
     _, half_cache = half.prefill(text_ids, tokens[:, :6], candidates=1)
+    assert isinstance(half_cache, KVCache)
     assert half_cache.suffix[0].keys.dtype == torch.bfloat16
     errors = []
     for position in range(6, IMAGE_LEN - 1):
@@ -104,9 +111,10 @@ def test_bfloat16_decoding_stays_close_to_float32() -> None:
 
 @torch.inference_mode()
 def test_prefix_is_held_once_per_caption() -> None:
-    transformer, text_ids = tiny("dense"), captions()
+    transformer, text_ids = tiny("paper"), captions()
     for candidates in (1, 50):
         _, cache = transformer.prefill(text_ids, None, candidates=candidates)
+        assert isinstance(cache, KVCache)
         assert cache.prefix[0].keys.shape == (4, 3, 6, 8), "captions, heads, 1 + t, head width"
         assert cache.suffix[0].keys.shape == (4, 3, candidates, 19, 8)
 
@@ -117,15 +125,15 @@ def test_equal_captions_are_computed_once() -> None:
     rows: list[int] = []
     transformer.blocks[0].register_forward_hook(lambda *call: rows.append(len(call[1][0])))
     text_ids = captions()[[3, 0, 3, 1, 0]]
-    logits, cache = transformer.prefill(text_ids, None, candidates=2)
+    logits, prefix = transformer.read(text_ids, None)
     assert rows == [3]
     assert torch.equal(logits[[0, 1]], logits[[2, 4]])
     for row in range(5):
-        alone, cache_alone = transformer.prefill(text_ids[row : row + 1], None, candidates=2)
+        alone, prefix_alone = transformer.read(text_ids[row : row + 1], None)
         assert_close(logits[row], alone[0])
-        for layer, (keys, values) in enumerate(cache_alone.prefix):
-            assert_close(cache.prefix[layer].keys[row], keys[0])
-            assert_close(cache.prefix[layer].values[row], values[0])
+        for layer, (keys, values) in enumerate(prefix_alone):
+            assert_close(prefix[layer].keys[row], keys[0])
+            assert_close(prefix[layer].values[row], values[0])
 
 
 def uncached_sample(

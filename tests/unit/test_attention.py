@@ -11,11 +11,10 @@ from einops import rearrange
 from dalle.attention import (
     QUERIES_AT_ONCE,
     CausalSelfAttention,
-    KeyValues,
-    KVCache,
     _attend,
     causal_mask,
 )
+from dalle.kv_cache import KeyValues, KVCache
 from dalle.model_config import LayerMask, SequenceConfig
 
 GRIDS = [(1, 1), (1, 5), (5, 1), (3, 4), (4, 4), (6, 3)]

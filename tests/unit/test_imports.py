@@ -50,6 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         *("dalle.transformer", "dalle.clip", "dalle.attention", "dalle.sparse_attention"),
+        *("dalle.kv_cache", "dalle.bag_cache"),
         "dalle.sequence",
         *("dalle.captions", "dalle.model_config", "dalle.flops"),
         *("dalle.weights", "dalle.checksums", "dalle.foreign_tensors", "dalle.torch_file"),

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from dalle import CaptionFailure, CaptionResult, DalleError, TextToImage
-from dalle.attention import KVCache
+from dalle.bag_cache import BagCache
+from dalle.kv_cache import KVCache
 from dalle.linear_layers import MICROBATCH
 from dalle.previews import UNDRAWN
 from tests.unit.comparing import APPLES, FOX, MANY, ROBOT, by_index, tokens_of
@@ -164,7 +165,7 @@ def test_what_nobody_looks_at_is_not_decoded(
 def caches_alive() -> int:
     """How many caches there are among what was made since `gc.freeze`."""
     gc.collect()
-    return sum(type(thing) is KVCache for thing in gc.get_objects())
+    return sum(type(thing) in {KVCache, BagCache} for thing in gc.get_objects())
 
 
 def test_closing_a_stream_frees_its_memory(tiny_pipeline: TextToImage) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dalle.bag_cache import BagCache
 from dalle.config import SamplingConfig
 from dalle.kv_cache import KVCache
 from dalle.model_config import SequenceConfig, TransformerConfig
@@ -230,7 +231,7 @@ def test_images_of_no_caption_need_no_guidance(monkeypatch: pytest.MonkeyPatch) 
     rows: list[int] = []
     decode_step = transformer.decode_step
 
-    def noted(newest: Tensor, position: int, cache: KVCache) -> Tensor:
+    def noted(newest: Tensor, position: int, cache: KVCache | BagCache) -> Tensor:
         rows.append(len(newest))
         return decode_step(newest, position, cache)
 
@@ -243,7 +244,7 @@ def test_images_of_no_caption_need_no_guidance(monkeypatch: pytest.MonkeyPatch) 
 def test_closing_the_iterator_frees_the_cache() -> None:
     def caches() -> int:
         gc.collect()
-        return sum(type(thing) is KVCache for thing in gc.get_objects())
+        return sum(type(thing) in {KVCache, BagCache} for thing in gc.get_objects())
 
     before = caches()
     rows = sample_tokens(tiny(), captions([1]), candidates=[0], seed=0, sampling=PLAIN)

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dalle.attention import KeyValues, causal_mask
+from dalle.attention import causal_mask
+from dalle.kv_cache import KeyValues
 from dalle.model_config import SequenceConfig, TransformerConfig
 from dalle.sequence import null_caption, pad_caption
 from dalle.transformer import Block, JointTransformer
