@@ -14,6 +14,7 @@ def model_card(parts: ModelParts, run: TrainTransformer) -> str:
         run: The settings it was trained with.
     """
     sequence, transformer, vae = parts.transformer.sequence, parts.transformer.config, parts.vae
+    how = "" if run.lora_rank is None else f", of additions of rank {run.lora_rank} to {run.init}"
     counts = {
         name: sum(parameter.numel() for parameter in module.parameters())
         for name, module in (("transformer", parts.transformer), ("dVAE", vae))
@@ -32,7 +33,7 @@ width {transformer.width}, {transformer.heads} heads, {transformer.attention} at
 | sequence | {sequence.text_len} caption tokens (vocabulary {sequence.text_vocab}), \
 {sequence.grid_h} x {sequence.grid_w} image tokens |
 | training | {run.loop.steps:,} steps of {run.loop.batch} sequences, learning rate \
-{run.optim.lr}, seed {run.loop.seed}, caption dropout {run.objective.caption_dropout} |
+{run.optim.lr}, seed {run.loop.seed}, caption dropout {run.objective.caption_dropout}{how} |
 | weights | stored as {run.publish_dtype}, averaged with decay {run.loop.ema_decay} |
 
 Data, licence, intended use and limits: to be written by whoever publishes this model.

@@ -289,6 +289,9 @@ class TrainTransformer:
     init: Path | None = None
     """Model folder to go on from (fine-tuning), of the same shape and dVAE; its vocabulary and its
     token grid may be others. None starts with random weights."""
+    lora_rank: int | None = None
+    """Train only additions of this rank to the matrices of `init` (LoRA): a few per cent of the
+    weights, so far less memory for gradients and moments; null trains all weights."""
     text_len: int = 64
     """Caption tokens per sequence; the other lengths come from the token folder."""
     model: TransformerConfig = field(default_factory=TransformerConfig)
@@ -311,6 +314,18 @@ class TrainTransformer:
         """Refuse an empty text half, and captions that the first sample sheet could not draw."""
         require_positive(self, "text_len")
         require_fraction(self, "heldout_fraction")
+        if self.lora_rank is not None:
+            require_positive(self, "lora_rank")
+            if self.init is None:
+                raise ValueError(
+                    f"lora_rank is {self.lora_rank}, but there are no weights to add to; name a "
+                    "model with init, or leave lora_rank out"
+                )
+            if self.optim.optimizer == "muon":
+                raise ValueError(
+                    f"lora_rank is {self.lora_rank} and optim.optimizer muon, which trains whole "
+                    "matrices; set optim.optimizer to adamw"
+                )
         for caption in self.sample_captions:
             try:
                 check_prompt(caption)

@@ -9,7 +9,6 @@ GPU only the sums' rounding differs, since some of its kernels add in no fixed o
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 from collections.abc import Iterator
@@ -31,7 +30,7 @@ from dalle.train.loading import SampleCount, step_batches, worker_deaths_explain
 from dalle.train.memory import memory_shortage_explained
 from dalle.train.metrics import SKIPPED_FILE, MetricsLog, Window, note_skipped
 from dalle.train.mfu import Mfu
-from dalle.train.optim import build_optimizers, update_average
+from dalle.train.optim import average_of, build_optimizers, count_text, update_average
 from dalle.train.ranks import Ranks
 from dalle.train.schedules import ema_decay, learning_rate
 from dalle.train.shares import Share, combined
@@ -89,7 +88,7 @@ class Trainer:
         self.device = choose_device(loop.device)
         self.autocast = autocast_dtype(loop.precision, self.device)
         self.model = task.model.to(self.device)
-        self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
+        self.average = average_of(self.model)
         if loop.compile:
             require_compiler(self.device)
             compile_parts(self.model)
@@ -128,7 +127,7 @@ class Trainer:
         start = self.saved = self._resume() if resume else 0
         log.info(
             "training %s: %s parameters on %s%s, %s, steps %d to %d",
-            self.task.name, f"{sum(p.numel() for p in self.model.parameters()):,}", self.device,
+            self.task.name, count_text(self.model), self.device,
             f" in {self.ranks.count} processes" if self.ranks.count > 1 else "",
             self.autocast or "fp32", start, self.loop.steps,
         )  # fmt: skip

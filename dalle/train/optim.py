@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
@@ -68,13 +70,27 @@ def _adamw(model: nn.Module, parameters: list[nn.Parameter], config: OptimConfig
     )
 
 
+def count_text(model: nn.Module) -> str:
+    """How many parameters a model has, and how many of them are trained if not all are."""
+    count = sum(parameter.numel() for parameter in model.parameters())
+    trained = sum(one.numel() for one in model.parameters() if one.requires_grad)
+    return f"{count:,}" if trained == count else f"{trained:,} of {count:,}"
+
+
+def average_of(model: nn.Module) -> nn.Module:
+    """A copy of `model` to be averaged; parameters that are not trained are the same tensors."""
+    frozen = {id(one): one for one in model.parameters() if not one.requires_grad}
+    return copy.deepcopy(model, frozen).requires_grad_(False).eval()
+
+
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Move `average` towards `model`: parameters by 1 - decay, buffers all the way."""
-    torch._foreach_lerp_(
-        [parameter.data for parameter in average.parameters()],
-        [parameter.data for parameter in model.parameters()],
-        1 - decay,
-    )
+    """Move `average` towards `model`: what is trained by 1 - decay, buffers all the way."""
+    pairs = [
+        (averaged.data, current.data)
+        for averaged, current in zip(average.parameters(), model.parameters(), strict=True)
+        if current.requires_grad
+    ]
+    torch._foreach_lerp_([one for one, _ in pairs], [other for _, other in pairs], 1 - decay)
     for averaged, current in zip(average.buffers(), model.buffers(), strict=True):
         averaged.copy_(current)

@@ -30,7 +30,7 @@ def start_from(
     vae: DiscreteVAE,
     tokenizer: CaptionTokenizer,
     tokens: Path,
-) -> None:
+) -> bool:
     """Give `model` the weights of a published model.
 
     The published model may have another caption vocabulary. An entry that it lacks begins at the
@@ -44,6 +44,9 @@ def start_from(
         vae: What the image tokens were made with.
         tokenizer: The vocabulary of `model`.
         tokens: Where the tokens lie, for the error.
+
+    Returns:
+        Whether the published model has the same caption vocabulary.
 
     Raises:
         ModelFormatError: The published model cannot be loaded, its shape is another, or tokens
@@ -63,7 +66,8 @@ def start_from(
             f"init {folder} has {differing}; set these as it has them, or train without init"
         )
     weights = parts.transformer.state_dict()
-    if not tokenizer.same_as(parts.tokenizer):
+    same_words = tokenizer.same_as(parts.tokenizer)
+    if not same_words:
         spelt = parts.tokenizer.spell(tokenizer)
         for name in _WORD_ROWS:
             if name in weights:
@@ -71,6 +75,7 @@ def start_from(
     for name, side in _PLACES.items():
         weights[name] = _stretched(weights[name], getattr(model.sequence, side))
     model.load_state_dict(weights)
+    return same_words
 
 
 def said_to_differ(found: Mapping[str, object], wanted: Mapping[str, object]) -> str:

@@ -30,6 +30,7 @@ from dalle.seeds import derive_seed
 from dalle.sequence import fit_caption, joint_loss, null_caption, text_targets
 from dalle.sheets import picture_grid
 from dalle.train.caption_lengths import some_of, tell_of_cut_captions
+from dalle.train.low_rank import merged, train_low_rank
 from dalle.train.ranks import Ranks
 from dalle.train.start import start_from
 from dalle.train.task import Batch, Loss
@@ -161,11 +162,12 @@ class TransformerTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(run.loop.seed, "init"))
             self.model: JointTransformer = JointTransformer(self.sequence, run.model)
-        self.model.recompute = run.recompute
-        if run.init is not None:
-            start_from(
+            self.model.recompute = run.recompute
+            same_words = run.init is None or start_from(
                 run.init, self.model, vae=self.vae, tokenizer=self.tokenizer, tokens=run.tokens
             )
+            if run.lora_rank is not None:
+                train_low_rank(self.model, run.lora_rank, words=not same_words)
         self.train_set, heldout = self._sequence_sets(folder)
         self.data_fingerprint = f"{folder.fingerprint} {heldout.folder.fingerprint}"
         tell_of_cut_captions(
@@ -252,6 +254,7 @@ class TransformerTask:
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Held-out text and image loss apart, nats per token."""
         assert isinstance(model, JointTransformer), "the loop averages the task's own model"
+        model = merged(model)
         device = next(model.parameters()).device
         sums = {"heldout_text_loss": 0.0, "heldout_image_loss": 0.0}
         tokens = dict.fromkeys(sums, 0)
@@ -272,6 +275,7 @@ class TransformerTask:
     def sample_sheet(self, model: nn.Module) -> Image.Image:
         """A row of pictures for each of the run's sample captions."""
         assert isinstance(model, JointTransformer), "the loop averages the task's own model"
+        model = merged(model)
         device = next(model.parameters()).device
         captions = [normalise(caption) for caption in self.sheet_captions]
         text_ids = torch.stack(
@@ -294,6 +298,7 @@ class TransformerTask:
     def publish(self, model: nn.Module, folder: Path) -> None:
         """Write the full model folder, with a card made from the run."""
         assert isinstance(model, JointTransformer), "the loop averages the task's own model"
+        model = merged(model)
         parts = ModelParts(
             vae=self.vae.cpu(),
             transformer=model,
