@@ -72,10 +72,10 @@ def train_low_rank(model: JointTransformer, rank: int, *, words: bool) -> None:
 
 @torch.no_grad()
 def merged(model: JointTransformer) -> JointTransformer:
-    """`model` with plain matrices: a copy, or itself if it has no others."""
+    """`model` with plain matrices, its other weights the same tensors; itself if it has no others."""
     if not any(isinstance(layer, LowRankLinear) for _, _, layer in _layers(model)):
         return model
-    plain = copy.deepcopy(model)
+    plain = copy.deepcopy(model, {id(one): one for one in model.parameters()})
     for parent, name, layer in _layers(plain):
         if isinstance(layer, LowRankLinear):
             setattr(parent, name, layer.merged())
