@@ -72,7 +72,7 @@ def train_low_rank(model: JointTransformer, rank: int, *, words: bool) -> None:
 
 @torch.no_grad()
 def merged(model: JointTransformer) -> JointTransformer:
-    """`model` with plain matrices, its other weights the same tensors; itself if it has no others."""
+    """`model` with plain matrices and the same other weights; itself if it has no additions."""
     if not any(isinstance(layer, LowRankLinear) for _, _, layer in _layers(model)):
         return model
     plain = copy.deepcopy(model, {id(one): one for one in model.parameters()})
