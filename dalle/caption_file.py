@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ COLUMN = "caption"
 """Header of the column that tables hold their captions in; other columns are ignored."""
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 """Endings of tables, and what separates their columns."""
+STDIN = Path("-")
+"""Stands for standard input, which holds one caption a line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,8 @@ class CaptionLine:
 class CaptionLines:
     """The captions of a file."""
 
+    name: str
+    """The file's, as messages call it."""
     lines: tuple[CaptionLine, ...]
     """In the file's order; never empty."""
     empty: tuple[int, ...]
@@ -46,26 +51,30 @@ def read_caption_lines(path: Path) -> CaptionLines:
 
     Args:
         path: UTF-8, with or without byte order mark. `.txt` holds one caption a line; `.csv`
-            and `.tsv` hold a column named `caption`.
+            and `.tsv` hold a column named `caption`; `STDIN` is read to its end.
 
     Raises:
         OSError: The file cannot be read.
         ValueError: Its ending is another, it is too large, not UTF-8, not a table, lacks the
             column, or holds no caption.
     """
+    if path == STDIN:
+        content = b"" if sys.stdin is None else sys.stdin.buffer.read(MAX_BYTES + 1)
+        return _found(content, name="standard input", ending=".txt")
     _check_ending(str(path))
     with path.open("rb") as file:
         return caption_lines(file.read(MAX_BYTES + 1), name=str(path))
 
 
-def warn_skipped(path: Path, lines: Sequence[int]) -> None:
+def warn_skipped(found: CaptionLines) -> None:
     """Name the lines of a file that hold no caption, if there are any."""
+    lines = found.empty
     if lines:
         named = ", ".join(map(str, lines[:NAMED_LINES]))
         more = f" and {len(lines) - NAMED_LINES} more" if lines[NAMED_LINES:] else ""
         log.warning(
             "%s: %d of its lines hold no caption and were skipped: %s%s",
-            path, len(lines), named, more,
+            found.name, len(lines), named, more,
         )  # fmt: skip
 
 
@@ -79,9 +88,12 @@ def caption_lines(content: bytes, *, name: str) -> CaptionLines:
     Raises:
         ValueError: As `read_caption_lines`.
     """
-    suffix = _check_ending(name)
+    return _found(content, name=name, ending=_check_ending(name))
+
+
+def _found(content: bytes, *, name: str, ending: str) -> CaptionLines:
     text = _decode(content, name)
-    cells = _lines(text) if suffix == ".txt" else _column(name, text, DELIMITERS[suffix])
+    cells = _lines(text) if ending == ".txt" else _column(name, text, DELIMITERS[ending])
     found, empty = [], []
     for line, cell in cells:
         if caption := cell.strip():
@@ -90,7 +102,7 @@ def caption_lines(content: bytes, *, name: str) -> CaptionLines:
             empty.append(line)
     if not found:
         raise ValueError(f"{name} holds no caption; write at least one, such as 'a fox'")
-    return CaptionLines(lines=tuple(found), empty=tuple(empty))
+    return CaptionLines(name=name, lines=tuple(found), empty=tuple(empty))
 
 
 def _check_ending(name: str) -> str:

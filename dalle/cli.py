@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dalle import config
+from dalle.caption_file import STDIN
 from dalle.console import configure_log
 from dalle.errors import DalleError
 from dalle.labels import one_line
@@ -146,10 +147,13 @@ def _require_files(*paths: Path | None) -> None:
     """Nothing, if those given are there; asked before seconds are spent on importing torch.
 
     Raises:
-        FileNotFoundError: One is not. What looks like a URL is left to whoever reads it.
+        FileNotFoundError: One is not. What looks like a URL, and standard input, are
+            left to whoever reads them.
     """
     for path in paths:
-        if path is not None and ":/" not in str(path) and not path.exists():
+        if path is None or path == STDIN or ":/" in str(path):
+            continue
+        if not path.exists():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
 

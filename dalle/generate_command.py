@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from dalle.caption_file import CaptionLine, CaptionLines, read_caption_lines, warn_skipped
+from dalle.caption_file import DELIMITERS, CaptionLines, read_caption_lines, warn_skipped
 from dalle.config import Generate, SamplingConfig, SamplingOptions
 from dalle.console import bar_disabled
 from dalle.drawing import ImagePrompt
@@ -110,7 +110,7 @@ def run(settings: Generate, model: TextToImage | None = None) -> int:
     results: Iterator[CaptionResult | CaptionFailure] = (
         _results(model, settings, recipe, given)
         if listed is None
-        else _listed_results(model, settings, listed.lines)
+        else _listed_results(model, settings, listed)
     )
     written = _Written()
     try:
@@ -158,8 +158,8 @@ def _say_if_alike(candidates: int) -> None:
 def _listed(path: Path) -> CaptionLines:
     """The captions of a file; a warning names rows of a table that lack theirs."""
     listed = read_caption_lines(path)
-    if path.suffix.lower() != ".txt":  # where an empty line only separates
-        warn_skipped(path, listed.empty)
+    if path.suffix.lower() in DELIMITERS:  # elsewhere an empty line only separates
+        warn_skipped(listed)
     return listed
 
 
@@ -201,21 +201,23 @@ def _region(settings: Generate) -> Region | None:
 
 
 def _listed_results(
-    model: TextToImage, settings: Generate, lines: Sequence[CaptionLine]
+    model: TextToImage, settings: Generate, listed: CaptionLines
 ) -> Iterator[CaptionResult | CaptionFailure]:
     """The captions of a file in its order, with a bar that counts them; failures name the line."""
     results = model.generate_many(
-        (one.caption for one in lines),
+        (one.caption for one in listed.lines),
         candidates=settings.candidates,
         keep=settings.kept,
         seed=settings.seed,
         ranker=_ranker(settings),
         **_options(settings.sampling(model.sampling)),
     )
-    bar = tqdm(results, total=len(lines), unit="caption", disable=bar_disabled(), leave=False)
-    for one, result in zip(lines, bar, strict=True):
+    bar = tqdm(
+        results, total=len(listed.lines), unit="caption", disable=bar_disabled(), leave=False
+    )
+    for one, result in zip(listed.lines, bar, strict=True):
         if isinstance(result, CaptionFailure):
-            yield replace(result, error=f"{settings.caption_file}, line {one.line}: {result.error}")
+            yield replace(result, error=f"{listed.name}, line {one.line}: {result.error}")
         else:
             yield result
 

@@ -98,11 +98,15 @@ def done_by_one(nodeid: str) -> str:
 
 
 @pytest.fixture
-def log_reaches_caplog(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command line, where another test has run it, turns off passing lines on."""
+def log_reaches_caplog(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The command line, where another test has run it, passes no lines on, or warnings alone."""
     logger = logging.getLogger("dalle")
     monkeypatch.setattr(logger, "propagate", True)
     monkeypatch.setattr(logger, "handlers", [])
+    level = logger.level
+    logger.setLevel(logging.NOTSET)
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -85,8 +85,8 @@ class Generate:
     captions: tuple[str, ...] = ()
     """What to draw, one caption or several."""
     caption_file: Path | None = None
-    """Captions to draw from a file: .txt with one a line, or .csv or .tsv with a column `caption`;
-    one that cannot be drawn leaves the others alone."""
+    """Captions to draw from a file: .txt with one a line, .csv or .tsv with a column `caption`; or
+    from - (standard input), one a line. One that cannot be drawn leaves the others alone."""
     model: str = "emoji"
     """Name of a bundled model, or a model folder."""
     candidates: int = 16

@@ -30,11 +30,11 @@ def read_captions(path: Path) -> CaptionSet:
         ValueError: It is no such file, or holds a caption that cannot be drawn.
     """
     found = read_caption_lines(path)
-    warn_skipped(path, found.empty)
+    warn_skipped(found)
     for one in found.lines:
         try:
             check_prompt(one.caption)
         except ValueError as err:
-            raise ValueError(f"{path}, line {one.line}: {err}") from err
+            raise ValueError(f"{found.name}, line {one.line}: {err}") from err
     captions = tuple(one.caption for one in found.lines)
     return CaptionSet(captions=captions, skipped=len(found.empty))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,51 @@ def test_a_file_is_drawn_as_the_api_draws_many(
             assert read_recipe(Path(image["file"])) == drawn.recipe
             with Image.open(image["file"]) as saved:
                 assert saved.tobytes() == drawn.image.tobytes()
+
+
+def piped(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard input holds `content`."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def test_captions_are_read_from_standard_input(
+    generate: Generate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    piped(b"a fox\n\n\x07\na pizza\n", monkeypatch)
+    status, out, err = generate("--caption-file", "-", "--candidates", "1", "--json")
+    assert status == 1
+    assert "1 of 3 captions could not be drawn; standard input, line 3: " in err
+    assert "skipped" not in err, "empty lines only separate"
+    assert [entry["caption"] for entry in json.loads(out)["captions"]] == [
+        "a fox",
+        "\x07",
+        "a pizza",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "standard input holds no caption; write at least one"),
+        (b"a fox\n\xff\n", "standard input must be UTF-8, but line 2 is not"),
+    ],
+)
+def test_standard_input_without_captions_is_refused(
+    content: bytes, message: str, generate: Generate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    piped(content, monkeypatch)
+    status, out, err = generate("--caption-file", "-")
+    assert (status, out) == (2, "")
+    assert message in err
+
+
+def test_closed_standard_input_holds_no_caption(
+    generate: Generate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    status, _, err = generate("--caption-file", "-")
+    assert status == 2
+    assert "standard input holds no caption" in err
 
 
 def test_one_bad_line_leaves_the_others_alone(generate: Generate, tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib
+import io
 import re
 import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,7 @@ def blocks(text: str) -> list[Block]:
 
 
 def commands(text: str) -> list[tuple[int, list[str]]]:
-    """The words of every command in `sh` blocks, with its line; comments left out."""
+    """The words of every command in `sh` blocks, also behind a pipe, with its line; no comments."""
     found = []
     for block in blocks(text):
         if block.language not in ("sh", "bash", "shell", "console"):
@@ -50,8 +52,9 @@ def commands(text: str) -> list[tuple[int, list[str]]]:
         joined = block.content.replace("\\\n", "  ")
         for offset, line in enumerate(joined.splitlines()):
             words = shlex.split(line.removeprefix("$ "), comments=True)
-            if words:
-                found.append((block.line + offset, words))
+            for is_pipe, piped in groupby(words, key=lambda word: word == "|"):
+                if not is_pipe:
+                    found.append((block.line + offset, [*piped]))
     return found
 
 
@@ -134,6 +137,7 @@ def test_every_generate_command_draws(
 ) -> None:
     """With the tiny model, whichever model the README names."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a fox\na fox in a hat\n")))
     write_given(tmp_path, tiny_model)
     assert main(["generate", *words, "--model", str(tiny_model)]) == 0
     out, err = capsys.readouterr()
