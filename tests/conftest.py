@@ -17,6 +17,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DALLE_CACHE"] = f"{os.devnull}/none"
 os.environ.pop("DALLE_DEBUG", None)
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import settings
 
