@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Whether somebody has compiled the decode step on this machine must not change what a test sees.
 os.environ["DALLE_CACHE"] = f"{os.devnull}/none"
 os.environ.pop("DALLE_DEBUG", None)
-
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
