@@ -24,6 +24,7 @@ MICROBATCH = 16
 
 
 _TINY = torch.finfo(torch.float32).tiny
+"""Least scale of a row, so that one of zeros is not divided by 0."""
 
 
 class OneDnnLinear(nn.Module):
