@@ -296,8 +296,9 @@ def _vae_numbers(config: VaeConfig) -> int:
     for channels, blocks in ((config.channels, config.blocks_per_group), config.decoder_shape):
         widths = [channels * multiple for multiple in config.multiple_of]
         weights += (blocks + more) * sum(sixteenths * width**2 // 16 for width in widths)
+    ends = 3 * (6 + config.patch_px) ** 2 * (config.channels + config.decoder_shape[0])
     features = config.codebook_dim if is_vqgan else config.channels << config.groups - 1
-    return weights + config.codebook_size * (features + config.codebook_dim)
+    return weights + ends + config.codebook_size * (features + config.codebook_dim)
 
 
 def _clip_numbers(config: ClipConfig, text_vocab: int) -> int:

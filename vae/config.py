@@ -26,7 +26,12 @@ class VaeConfig:
     """Width of each group in multiples of `channels`, finest first; read by `family: vqgan` only.
     None doubles them."""
     groups: int = 4
-    """Groups of blocks; between two groups the picture is halved, so stride = 2^(groups - 1)."""
+    """Groups of blocks; between two groups the picture is halved, so stride = patch_px *
+    2^(groups - 1)."""
+    patch_px: int = field(default=1, metadata={"later": True})
+    """Pixels a side that the finest group sees as one cell: the first convolution takes them in
+    together, the last gives them together. At 2, three groups have the stride of four and cost a
+    third. Read by `family: dalle` only."""
     blocks_per_group: int = 2
     """Residual blocks in each group."""
     decoder_channels: int | None = field(default=None, metadata={"later": True})
@@ -57,7 +62,7 @@ class VaeConfig:
     @property
     def stride(self) -> int:
         """Pixels per grid cell, along each side."""
-        return int(2 ** (self.groups - 1))
+        return self.patch_px * int(2 ** (self.groups - 1))
 
     @property
     def decoder_shape(self) -> tuple[int, int]:
@@ -73,7 +78,8 @@ class VaeConfig:
         Raises:
             ValueError: A size lies outside its range; the text names it.
         """
-        for name in ("channels", "groups", "blocks_per_group", "codebook_size", "codebook_dim"):
+        sizes = ("channels", "groups", "patch_px", "blocks_per_group")
+        for name in (*sizes, "codebook_size", "codebook_dim"):
             value = getattr(self, name)
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -105,8 +111,10 @@ class VaeConfig:
         Raises:
             ValueError: There is something.
         """
-        if self.family == "vqgan" and self.squeezed_input:
-            raise ValueError("squeezed_input belongs to family dalle; set one of them otherwise")
+        if self.family == "vqgan":
+            others = {"squeezed_input": self.squeezed_input, "patch_px": self.patch_px > 1}
+            for name in (name for name, is_set in others.items() if is_set):
+                raise ValueError(f"{name} belongs to family dalle; set one of them otherwise")
         if self.multiples == self._doubled:
             object.__setattr__(self, "multiples", None)  # two ways to say one shape become equal
         if self.multiples is None:

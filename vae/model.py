@@ -43,21 +43,33 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
         self.gain = gain
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`x` (b, inputs, y, x) refined to (b, outputs, y, x)."""
-        return torch.as_tensor(self.shortcut(x) + self.gain * self.residual(x))
+    def forward(self, x: Tensor, *, repeat: nn.Upsample | None = None) -> Tensor:
+        """`x` (b, inputs, y, x) refined to (b, outputs, y, x).
+
+        Args:
+            x: What is refined.
+            repeat: Makes `x` larger first. Only for blocks that begin with a 1x1 convolution: that
+                of a repeated cell is the cell's, repeated, so it is computed once for all copies.
+        """
+        shortcut, inner = self.shortcut(x), self.residual[:2](x)
+        if repeat is not None:
+            shortcut, inner = repeat(shortcut), repeat(inner)
+        return torch.add(shortcut, self.residual[2:](inner), alpha=self.gain)
 
 
 class Encoder(nn.Module):
     """Pixels to features, one vector per grid cell.
 
-    A 7x7 stem, then groups of blocks with max-pooling between two groups.
+    A 7x7 stem, or one that takes a patch at a time and sees as far beyond it, then groups of blocks
+    with max-pooling between two groups.
     """
 
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()
         gain = 1 / (config.groups * config.blocks_per_group) ** 2
-        layers: list[nn.Module] = [nn.Conv2d(3, config.channels, 7, padding=3)]
+        patch = config.patch_px
+        stem = nn.Conv2d(3, config.channels, 6 + patch, stride=patch, padding=3)
+        layers: list[nn.Module] = [stem]
         width = config.channels
         for group in range(config.groups):
             if group > 0:
@@ -80,7 +92,7 @@ class Decoder(nn.Module):
     """Code vectors to the likelihood's parameters.
 
     The encoder's mirror, though it may be wider and deeper: between two groups every cell is
-    repeated, and a 1x1 convolution ends it.
+    repeated, and a 1x1 convolution ends it, which gives every pixel of a patch.
     """
 
     def __init__(self, config: VaeConfig) -> None:
@@ -96,12 +108,23 @@ class Decoder(nn.Module):
                 width = outputs
             if group > 0:
                 layers.append(nn.Upsample(scale_factor=2, mode="nearest"))
-        layers += [nn.ReLU(), nn.Conv2d(width, output_channels(config.likelihood), 1)]
+        patch = config.patch_px
+        layers += [nn.ReLU(), nn.Conv2d(width, output_channels(config.likelihood) * patch**2, 1)]
+        if patch > 1:
+            layers.append(nn.PixelShuffle(patch))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, codes: Tensor) -> Tensor:
         """Likelihood parameters (b, 6 or 3, y, x) of `codes` (b, e, h, w)."""
-        return torch.as_tensor(self.layers(codes))
+        x, repeat = codes, None
+        for layer in self.layers:
+            if isinstance(layer, nn.Upsample):
+                repeat = layer
+            elif isinstance(layer, ResidualBlock):
+                x, repeat = layer(x, repeat=repeat), None
+            else:
+                x = layer(x)
+        return x
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +193,8 @@ class DiscreteVAE(nn.Module):
             ValueError: `pixels` has a shape that the stride does not divide.
         """
         self._check(pixels)
-        numbers = self.config.channels * pixels.shape[2] * pixels.shape[3]
+        cells = pixels.shape[2] * pixels.shape[3] // self.config.patch_px**2  # of the finest group
+        numbers = self.config.channels * cells
         parts = [self.quantizer.tokens(self.encoder(few)) for few in in_cache(pixels, each=numbers)]
         return torch.cat(parts)
 
@@ -194,8 +218,9 @@ class DiscreteVAE(nn.Module):
                 f"token_grid must hold codes in 0...{size - 1}, got "
                 f"{int(token_grid.min())}...{int(token_grid.max())}"
             )
-        cells = token_grid.shape[1] * token_grid.shape[2]
-        numbers = self.config.decoder_shape[0] * cells * self.config.stride**2
+        repeats = (self.config.stride // self.config.patch_px) ** 2
+        cells = token_grid.shape[1] * token_grid.shape[2] * repeats  # of the finest group
+        numbers = self.config.decoder_shape[0] * cells
         parts = [
             mean_pixels(self.decoder(self.quantizer.embed(few)), self.config.likelihood)
             for few in in_cache(token_grid, each=numbers)

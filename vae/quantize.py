@@ -146,7 +146,8 @@ class NearestQuantizer(nn.Module):
         # In 16 bits, as autocast would multiply, codes that lie close to each other are mixed up.
         with torch.autocast(flat.device.type, enabled=False):
             # The feature's own square does not change which code is nearest, so it is left out.
-            distance = self.codebook.square().sum(dim=1) - 2 * flat @ self.codebook.T  # (b h w) k
+            norms = self.codebook.square().sum(dim=1)  # k
+            distance = torch.addmm(norms, flat, self.codebook.T, alpha=-2)  # (b h w) k
         b, _, h, w = projected.shape
         return rearrange(distance.argmin(dim=1), "(b h w) -> b h w", b=b, h=h, w=w)
 

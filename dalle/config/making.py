@@ -197,7 +197,7 @@ class TrainVae:
         require_whole_tokens(
             self.data.size_px, self.model.stride,
             section="data.",
-            whose=f"the dVAE's stride ({self.model.stride} = 2^(model.groups - 1))",
+            whose=f"the dVAE's stride ({self.model.stride}, model.patch_px * 2^(model.groups - 1))",
         )  # fmt: skip
 
 

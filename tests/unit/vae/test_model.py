@@ -180,6 +180,36 @@ def test_pictures_shrink_by_max_pooling_and_grow_by_repetition() -> None:
     assert {layer.mode for layer in grows} == {"nearest"}
 
 
+def test_what_grows_is_computed_once_for_all_copies_and_comes_out_as_if_for_each() -> None:
+    vae = tiny()
+    assert isinstance(vae.decoder, Decoder)
+    codes = pictures(2, 4, 3, 5)
+    torch.testing.assert_close(vae.decoder(codes), vae.decoder.layers(codes))
+
+
+@pytest.mark.parametrize("patch_px", [2, 3])
+def test_a_patch_is_one_cell_of_the_finest_group(patch_px: int) -> None:
+    vae = tiny("nearest", patch_px=patch_px)
+    assert vae.config.stride == 4 * patch_px
+    assert isinstance(vae.encoder, Encoder)
+    pixels = pictures(2, 3, 24, 48)
+    first = vae.encoder.layers[0](pixels)
+    assert first.shape == (2, 8, 24 // patch_px, 48 // patch_px)
+    picture = vae.decode(vae.encode(pixels))
+    assert picture.shape == pixels.shape
+    assert len(picture[0, 0, :patch_px, :patch_px].unique()) == patch_px**2
+
+
+def test_a_stem_of_patches_sees_three_pixels_beyond_each() -> None:
+    stem = tiny(patch_px=2).encoder.layers[0]
+    pixels = torch.zeros(1, 3, 24, 24, requires_grad=True)
+    stem(pixels)[0, :, 5, 6].sum().backward()
+    assert pixels.grad is not None
+    rows, columns = pixels.grad[0, 0].nonzero().T
+    assert (rows.min(), rows.max()) == (10 - 3, 11 + 3)
+    assert (columns.min(), columns.max()) == (12 - 3, 13 + 3)
+
+
 def test_weights_start_at_the_inverse_root_of_their_fan_in_and_biases_at_zero() -> None:
     vae = tiny(channels=64)
     for module in vae.modules():
@@ -194,10 +224,11 @@ def test_weights_start_at_the_inverse_root_of_their_fan_in_and_biases_at_zero() 
             assert not module.bias.any()
 
 
+@pytest.mark.parametrize("patch_px", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_weight_learns(kind: Literal["gumbel", "nearest"]) -> None:
-    vae = tiny(kind)
-    vae(pictures(2, 3, 16, 16), tau=1.0).output.square().sum().backward()
+def test_every_weight_learns(kind: Literal["gumbel", "nearest"], patch_px: int) -> None:
+    vae = tiny(kind, patch_px=patch_px)
+    vae(pictures(2, 3, 32, 32), tau=1.0).output.square().sum().backward()
     silent = [name for name, p in vae.named_parameters() if p.grad is None or not p.grad.any()]
     assert not silent
 

@@ -60,6 +60,7 @@ def test_every_weight_is_trained(quantizer: Any) -> None:
         ({"multiples": (1, 0)}, "multiples must be 2 numbers"),
         ({"channels": 48}, r"channels must be divisible by 32 \(group norms\), got 48"),
         ({"squeezed_input": True}, "squeezed_input belongs to family dalle"),
+        ({"patch_px": 2}, "patch_px belongs to family dalle"),
         ({"family": "dalle", "multiples": (1, 3)}, "multiples are read by family vqgan only"),
     ],
 )
