@@ -134,8 +134,6 @@ class VaeOutput:
     output: Tensor
     """Likelihood parameters, shape (b, 6 or 3, y, x); see `vae.losses`."""
     quantized: Quantized
-    features: Tensor
-    """Encoder output, shape (b, c, h, w)."""
 
 
 class DiscreteVAE(nn.Module):
@@ -174,11 +172,8 @@ class DiscreteVAE(nn.Module):
             ValueError: `pixels` has a shape that the stride does not divide.
         """
         self._check(pixels)
-        features = self.encoder(pixels)
-        quantized = self.quantizer(features, tau=tau, generator=generator)
-        return VaeOutput(
-            output=self.decoder(quantized.codes), quantized=quantized, features=features
-        )
+        quantized = self.quantizer(self.encoder(pixels), tau=tau, generator=generator)
+        return VaeOutput(output=self.decoder(quantized.codes), quantized=quantized)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Token grids of pictures: the likeliest code of each cell, without noise.

@@ -28,6 +28,9 @@ class Quantized:
     """KL to the uniform prior, nats per cell; 0 where the quantiser has no posterior."""
     commitment: Tensor
     """Mean squared distance of features to their code; 0 where features are not codes."""
+    projected: Tensor | None = None
+    """What codes were looked for, shape (b, e, h, w), float32, without gradient; None where the
+    codebook does not follow it."""
 
 
 class Others(Protocol):
@@ -65,9 +68,6 @@ class GumbelQuantizer(nn.Module):
     Source: arXiv:2102.12092, section 2.1; Jang et al., arXiv:1611.01144.
     """
 
-    FOLLOWS_FEATURES = False
-    """Whether `after_step` looks at the features of the step."""
-
     def __init__(self, channels: int, codebook_size: int, codebook_dim: int) -> None:
         super().__init__()
         self.head = nn.Conv2d(channels, codebook_size, kernel_size=1)
@@ -103,14 +103,6 @@ class GumbelQuantizer(nn.Module):
         """Code vectors of `tokens` (b, h, w), shape (b, e, h, w)."""
         return rearrange(self.codebook[tokens], "b h w e -> b e h w")
 
-    def after_step(
-        self,
-        features: Tensor,
-        generator: torch.Generator | None = None,
-        others: Others | None = None,
-    ) -> None:
-        """Nothing: gradients alone train this codebook."""
-
 
 class NearestQuantizer(nn.Module):
     """Nearest code by Euclidean distance; the codebook follows the features' running mean.
@@ -126,8 +118,6 @@ class NearestQuantizer(nn.Module):
     counts: Tensor
     sums: Tensor
 
-    FOLLOWS_FEATURES = True
-    """Whether `after_step` looks at the features of the step."""
     EMA_DECAY = 0.99
     REVIVE_BELOW = 0.03
     """A code whose running count per batch falls below this is moved."""
@@ -164,6 +154,7 @@ class NearestQuantizer(nn.Module):
             tokens=tokens,
             kl=projected.new_zeros(()),
             commitment=(projected - nearest.detach()).square().mean(),
+            projected=projected.detach(),
         )
 
     def tokens(self, features: Tensor) -> Tensor:
@@ -177,21 +168,22 @@ class NearestQuantizer(nn.Module):
     @torch.no_grad()
     def after_step(
         self,
-        features: Tensor,
+        projected: Tensor,
+        tokens: Tensor,
         generator: torch.Generator | None = None,
         others: Others | None = None,
     ) -> None:
         """Move the codebook towards the features that chose it, and revive dead codes.
 
         Args:
-            features: Encoder output of the step, shape (b, c, h, w).
+            projected: Of all pictures of the step as `forward` returned it, shape (b, e, h, w).
+            tokens: The codes that it chose for them, shape (b, h, w).
             generator: Chooses the features that dead codes are moved onto.
             others: Processes with more features of the step; each must call this, with generators
                 in the same state, and comes to the same codebook.
         """
-        projected = self.head(features.float())  # autocast may have left the features in bf16
         flat = rearrange(projected, "b e h w -> (b h w) e")
-        chosen = rearrange(self._nearest(projected), "b h w -> (b h w)")
+        chosen = rearrange(tokens, "b h w -> (b h w)")
         counts = torch.zeros_like(self.counts).index_add_(0, chosen, torch.ones_like(flat[:, 0]))
         sums = torch.zeros_like(self.sums).index_add_(0, chosen, flat)
         rows = [len(flat)]

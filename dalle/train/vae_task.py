@@ -83,9 +83,10 @@ class VaeTask:
         self.newest = torch.zeros_like(self.counts)
         """The same, of what this process has seen in step `counted_step` alone."""
         self.counted_step = -1
-        self.features: list[Tensor] = []
-        """Encoder output of each micro-batch of step `features_step`, if a codebook follows it."""
-        self.features_step = -1
+        self.chosen: list[tuple[Tensor, Tensor]] = []
+        """Projected features of each micro-batch of step `chosen_step`, and the codes chosen for
+        them, if a codebook follows them."""
+        self.chosen_step = -1
 
     def dataset(self) -> Dataset[Any]:
         """Training pictures."""
@@ -117,11 +118,10 @@ class VaeTask:
         kl_share = out.quantized.kl / (3 * self.model.config.stride**2)
         value = nll + weight * kl_share + objective.commitment_weight * out.quantized.commitment
         self._count(out.quantized.tokens, step)
-        if self.model.quantizer.FOLLOWS_FEATURES:
-            if step != self.features_step:
-                self.features, self.features_step = [], step
-            self.features.append(out.features.detach())
-        if isinstance(self.model.quantizer, NearestQuantizer):
+        if out.quantized.projected is not None:
+            if step != self.chosen_step:
+                self.chosen, self.chosen_step = [], step
+            self.chosen.append((out.quantized.projected, out.quantized.tokens))
             metrics = {"commitment": out.quantized.commitment}
         else:
             annealed = {"tau": torch.tensor(tau), "kl_weight": torch.tensor(weight)}
@@ -152,12 +152,14 @@ class VaeTask:
             newest.zero_()
         ranks.add_up([newest])
         self.counts = self.counts.to(newest.device) + newest
-        if self.decoder_only or not self.model.quantizer.FOLLOWS_FEATURES:
+        if self.decoder_only or not isinstance(self.model.quantizer, NearestQuantizer):
             return
-        if step != self.features_step:
-            self.features = [newest.new_zeros(0, self.model.quantizer.head.in_channels, 1, 1)]
-        self.model.quantizer.after_step(torch.cat(self.features), noise, ranks)
-        self.features = []
+        if step != self.chosen_step:
+            width = self.model.config.codebook_dim
+            self.chosen = [(newest.new_zeros(0, width, 1, 1).float(), newest.new_zeros(0, 1, 1))]
+        projected, tokens = (torch.cat(parts) for parts in zip(*self.chosen, strict=True))
+        self.model.quantizer.after_step(projected, tokens, noise, ranks)
+        self.chosen = []
 
     def window_metrics(self) -> dict[str, float]:
         """Codebook usage and perplexity since the last call, with a warning when they are low."""

@@ -46,7 +46,7 @@ def test_the_kl_counts_as_in_the_paper(vae_run: VaeRun) -> None:
     loss = task.loss(batch, 10**6, noise())
     pixels = to_pixels(batch.tensors["image_u8"])
     out = task.model(pixels, tau=task.objective.tau_end, generator=noise())
-    posterior = torch.softmax(task.model.quantizer.head(out.features), dim=1).double()
+    posterior = torch.softmax(task.model.quantizer.head(task.model.encoder(pixels)), dim=1).double()
     kl_sum = (posterior * (posterior * 16).log()).sum()  # over all cells, prior 1/16
     nll_sum = reconstruction_nll(out.output, pixels, "logit-laplace").double() * 3 * 64 * 64 * 3
     elb_per_value = (nll_sum + 6.6 * kl_sum) / (3 * 64 * 64 * 3)
@@ -121,9 +121,9 @@ def test_features_are_kept_only_for_a_codebook_that_follows_them(vae_run: VaeRun
         task = VaeTask(vae_run(model={"quantizer": quantizer}))
         for part in ((0, 1), (2, 3)):
             task.loss(batch_of(task, *part), 0, noise())
-        assert len(task.features) == kept
+        assert len(task.chosen) == kept
         task.after_step(0, noise(), Ranks())
-        assert task.features == []
+        assert task.chosen == []
 
 
 def test_features_of_a_step_that_was_skipped_are_not_followed(vae_run: VaeRun) -> None:

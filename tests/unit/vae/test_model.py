@@ -65,7 +65,7 @@ def test_any_size_that_the_stride_divides(
     assert -1 <= float(rebuilt.min()) <= float(rebuilt.max()) <= 1
     out = vae(pictures(2, 3, height, width), tau=1.0)
     assert out.output.shape == (2, 6, height, width)
-    assert out.features.shape == (2, 32, height // 4, width // 4)
+    assert out.quantized.codes.shape == (2, 4, height // 4, width // 4)
 
 
 @pytest.mark.parametrize(
