@@ -51,10 +51,12 @@ class ResidualBlock(nn.Module):
             repeat: Makes `x` larger first. Only for blocks that begin with a 1x1 convolution: that
                 of a repeated cell is the cell's, repeated, so it is computed once for all copies.
         """
-        shortcut, inner = self.shortcut(x), self.residual[:2](x)
-        if repeat is not None:
-            shortcut, inner = repeat(shortcut), repeat(inner)
-        return torch.add(shortcut, self.residual[2:](inner), alpha=self.gain)
+        shortcut, inner = self.shortcut(x), x
+        for layer in self.residual:
+            inner = layer(inner)
+            if repeat is not None and isinstance(layer, nn.Conv2d):
+                shortcut, inner, repeat = repeat(shortcut), repeat(inner), None
+        return torch.add(shortcut, inner, alpha=self.gain)
 
 
 class Encoder(nn.Module):
