@@ -160,11 +160,13 @@ def _progress(checkpoint: Path) -> Progress:
 
 def _tensors(trained: Trained) -> dict[str, Any]:
     model_state, optimizer_state = get_state_dict(trained.model, trained.optimizers)
-    return {
-        "model": model_state,
-        "optimizers": optimizer_state,
-        "average": trained.average.state_dict(),
+    model = trained.model.state_dict()
+    averaged = {  # what is not trained is the model's own, and written once
+        name: tensor
+        for name, tensor in trained.average.state_dict().items()
+        if tensor.data_ptr() != model[name].data_ptr()
     }
+    return {"model": model_state, "optimizers": optimizer_state, "average": averaged}
 
 
 def _groups(state: Mapping[str, Any]) -> list[list[str]]:

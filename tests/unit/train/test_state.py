@@ -18,6 +18,7 @@ from torch import nn
 from torch.optim import AdamW
 
 from dalle.errors import TrainingError
+from dalle.train.optim import average_of
 from dalle.train.state import (
     MANIFEST,
     PROGRESS,
@@ -90,6 +91,24 @@ def test_saving_changes_nothing(tmp_path: Path) -> None:
     state, untouched = trained(0), trained(0)
     save_state(tmp_path, state, at(1), keep=2)
     assert_same(state, untouched)
+
+
+def test_what_is_not_trained_is_written_once(tmp_path: Path) -> None:
+    def frozen_but_for_one(seed: int) -> Trained:
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(500, 500).requires_grad_(False), nn.Linear(500, 1))
+        optimizer = AdamW(model[1].parameters(), fused=True)
+        model(torch.randn(5, 500)).sum().backward()
+        optimizer.step()
+        return Trained(model=model, average=average_of(model), optimizers=(optimizer,))
+
+    saved, loaded = frozen_but_for_one(0), frozen_but_for_one(1)
+    checkpoint = save_state(tmp_path, saved, at(1), keep=2)
+    held = saved.model[0].weight.numel() * 4  # type: ignore[index]
+    written = sum(path.stat().st_size for path in checkpoint.iterdir())
+    assert held < written < 1.5 * held
+    load_state(checkpoint, loaded)
+    assert_same(saved, loaded)
 
 
 # ------------------------------------------------------------------------------------------ damage
