@@ -30,8 +30,8 @@ class VaeConfig:
     2^(groups - 1)."""
     patch_px: int = field(default=1, metadata={"later": True})
     """Pixels a side that the finest group sees as one cell: the first convolution takes them in
-    together, the last gives them together. At 2, three groups have the stride of four and cost a
-    third. Read by `family: dalle` only."""
+    together, the last gives them together. At 2, three groups have the stride of four and are
+    spared the work on single pixels, two fifths of it. Read by `family: dalle` only."""
     blocks_per_group: int = 2
     """Residual blocks in each group."""
     decoder_channels: int | None = field(default=None, metadata={"later": True})
@@ -113,8 +113,8 @@ class VaeConfig:
         """
         if self.family == "vqgan":
             others = {"squeezed_input": self.squeezed_input, "patch_px": self.patch_px > 1}
-            for name in (name for name, is_set in others.items() if is_set):
-                raise ValueError(f"{name} belongs to family dalle; set one of them otherwise")
+            if found := [name for name, is_set in others.items() if is_set]:
+                raise ValueError(f"{found[0]} belongs to family dalle; set one of them otherwise")
         if self.multiples == self._doubled:
             object.__setattr__(self, "multiples", None)  # two ways to say one shape become equal
         if self.multiples is None:
