@@ -194,11 +194,9 @@ class TrainVae:
 
     def __post_init__(self) -> None:
         """Check relations between sections."""
-        require_whole_tokens(
-            self.data.size_px, self.model.stride,
-            section="data.",
-            whose=f"the dVAE's stride ({self.model.stride}, model.patch_px * 2^(model.groups - 1))",
-        )  # fmt: skip
+        stride = self.model.stride
+        whose = f"the dVAE's stride ({stride} = model.patch_px * 2^(model.groups - 1))"
+        require_whole_tokens(self.data.size_px, stride, section="data.", whose=whose)
 
 
 @dataclass(frozen=True, kw_only=True)
