@@ -84,9 +84,8 @@ class VaeTask:
         """The same, of what this process has seen in step `counted_step` alone."""
         self.counted_step = -1
         self.chosen: list[tuple[Tensor, Tensor]] = []
-        """Projected features of each micro-batch of step `chosen_step`, and the codes chosen for
-        them, if a codebook follows them."""
-        self.chosen_step = -1
+        """Projected features of its micro-batches, and the codes chosen for them, if a codebook
+        follows them."""
 
     def dataset(self) -> Dataset[Any]:
         """Training pictures."""
@@ -119,8 +118,6 @@ class VaeTask:
         value = nll + weight * kl_share + objective.commitment_weight * out.quantized.commitment
         self._count(out.quantized.tokens, step)
         if out.quantized.projected is not None:
-            if step != self.chosen_step:
-                self.chosen, self.chosen_step = [], step
             self.chosen.append((out.quantized.projected, out.quantized.tokens))
             metrics = {"commitment": out.quantized.commitment}
         else:
@@ -140,21 +137,26 @@ class VaeTask:
     def _count(self, tokens: Tensor, step: int) -> None:
         codes = tokens.flatten()
         if step != self.counted_step:  # the one before was counted, or skipped
-            self.newest.zero_()
+            self._forget()
             self.counted_step = step
         # Where the tokens are, so that a GPU need not be waited for.
         self.newest = self.newest.to(codes.device).index_add_(0, codes, torch.ones_like(codes))
 
+    def _forget(self) -> None:
+        """Drop what was seen in step `counted_step`."""
+        self.newest.zero_()
+        self.chosen = []
+
     def after_step(self, step: int, noise: torch.Generator, ranks: Ranks) -> None:
         """Let a nearest-code codebook follow the features of the whole step."""
-        newest = self.newest.to(next(self.model.parameters()).device)
         if step != self.counted_step:  # none of this process' pictures could be read
-            newest.zero_()
+            self._forget()
+        newest = self.newest.to(next(self.model.parameters()).device)
         ranks.add_up([newest])
         self.counts = self.counts.to(newest.device) + newest
         if self.decoder_only or not isinstance(self.model.quantizer, NearestQuantizer):
             return
-        if step != self.chosen_step:
+        if not self.chosen:
             width = self.model.config.codebook_dim
             self.chosen = [(newest.new_zeros(0, width, 1, 1).float(), newest.new_zeros(0, 1, 1))]
         projected, tokens = (torch.cat(parts) for parts in zip(*self.chosen, strict=True))
